@@ -1,0 +1,155 @@
+"""What can be turned about a training run, in which ranges, and what each preset takes when nothing is said?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from libs.common.errors import InvalidInput
+
+Optimizer = Literal["adamw", "adam"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network and the training values that suit it. `sample_rate` in Hz; `content_width` of the features it reads."""
+
+    name: str
+    sample_rate: int
+    content_width: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    needs_gpu: bool
+    needs_f0: bool = True
+
+
+def _rvc(version: int, rate: int) -> Preset:
+    width = 256 if version == 1 else 768
+    return Preset(f"rvc-v{version}-{rate // 1000}k", rate, width, 100, 4, 1e-4, 0.01, needs_gpu=True)
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset("lite", 24_000, 768, 100, 8, 1e-3, 0.01, needs_gpu=False),
+        Preset("rvc-tiny", 16_000, 768, 100, 4, 1e-3, 0.01, needs_gpu=False),
+        *(_rvc(version, rate) for version in (2, 1) for rate in (32_000, 40_000, 48_000)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A whole training run, in plain values; JSON-safe through `as_dict` and `from_dict`.
+
+    `None` for `epochs`, `batch_size`, `learning_rate`, `weight_decay` means the preset's own value (see `resolved`).
+    The length of a run is, in this order: `total_steps`, `train_seconds` (a time budget that becomes a number of steps
+    by a measurement at the start, kept for resumes), `epochs`. `time_limit_seconds` is a limit and not a plan: it
+    ends the run with a checkpoint. Raises InvalidInput with the field's name for a value out of its range.
+    """
+
+    preset: str = "lite"
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    total_steps: int | None = None
+    train_seconds: float | None = None
+    validation_split: float = 0.2
+    validate_every_steps: int | None = None
+    early_stopping_patience: int | None = None
+    time_limit_seconds: float = 7200.0
+    best_on_timeout: bool = False
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_seconds: float = 60.0
+    keep_checkpoints: int = 2
+    seed: int = 1234
+    optimizer: Optimizer = "adamw"
+    dropout: float = 0.0
+    augmentation: bool = True
+    bad_steps_in_a_row: int = 8
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = None
+    pretrained_generator: str | None = None
+    pretrained_discriminator: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise InvalidInput(f"preset {self.preset!r} is unknown; choose one of {', '.join(PRESETS)}", field="preset")
+        _whole("epochs", self.epochs, 1, 1000)
+        _whole("batch_size", self.batch_size, 1, 64)
+        _between("learning_rate", self.learning_rate, 1e-7, 1e-1)
+        _between("weight_decay", self.weight_decay, 0.0, 1.0)
+        _whole("total_steps", self.total_steps, 1, 10_000_000)
+        _between("train_seconds", self.train_seconds, 1.0, 30 * 86_400.0)
+        _between("validation_split", self.validation_split, 0.0, 0.5)
+        _whole("validate_every_steps", self.validate_every_steps, 1, 10_000_000)
+        _whole("early_stopping_patience", self.early_stopping_patience, 1, 1000)
+        _between("time_limit_seconds", self.time_limit_seconds, 0.1, 30 * 86_400.0)
+        _whole("checkpoint_every_steps", self.checkpoint_every_steps, 1, 10_000_000)
+        _between("checkpoint_every_seconds", self.checkpoint_every_seconds, 0.1, 86_400.0)
+        _whole("keep_checkpoints", self.keep_checkpoints, 1, 100)
+        _whole("seed", self.seed, 0, 2**63 - 1)
+        _between("dropout", self.dropout, 0.0, 0.9)
+        _whole("bad_steps_in_a_row", self.bad_steps_in_a_row, 1, 1000)
+        _whole("threads", self.threads, 1, 1024)
+        _one_of("optimizer", self.optimizer, ("adamw", "adam"))
+        _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
+
+    def resolved(self) -> TrainingConfig:
+        """This config with the preset's own values (epochs, batch size, learning rate, weight decay) filled in."""
+        preset = PRESETS[self.preset]
+        own = {name: getattr(preset, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+        return dataclasses.replace(self, **{k: v for k, v in own.items() if getattr(self, k) is None})
+
+    def warnings(self) -> list[str]:
+        """What a person should know about these values: legal, and unusual for the preset (C-09)."""
+        preset = PRESETS[self.preset]
+        found = []
+        if self.learning_rate is not None and self.learning_rate > 4 * preset.learning_rate:
+            found.append(
+                f"learning_rate {self.learning_rate:g} is far above the usual {preset.learning_rate:g} of "
+                f"{preset.name}; the run may diverge"
+            )
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """The config of `values`; raises InvalidInput for a field that does not exist or is out of range."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise InvalidInput(f"{name} is no training option; known are {', '.join(sorted(known))}", field=name)
+        return cls(**values)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput(f"{name} must be a whole number, not {value!r}", field=name)
+    if not low <= value <= high:
+        raise InvalidInput(f"{name} is {value}; it must be between {low} and {high}", field=name)
+
+
+def _between(name: str, value: Any, low: float, high: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidInput(f"{name} must be a number, not {value!r}", field=name)
+    if not low <= value <= high:
+        raise InvalidInput(f"{name} is {value:g}; it must be between {low:g} and {high:g}", field=name)
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InvalidInput(f"{name} is {value!r}; it must be one of {', '.join(allowed)}", field=name)
