@@ -1,0 +1,155 @@
+"""Does our RMVPE give the reference's numbers, and refuse what is not RMVPE?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from libs.common.errors import ModelFileRefused
+from libs.voice import rmvpe
+from tests.unit.voice.fixture_files import fixture_arrays, fixture_folder, fixture_json, recipe_value
+
+
+def recipe_state(shapes: dict[str, list[int]], seed: int) -> dict[str, torch.Tensor]:
+    state = {}
+    for number, key in enumerate(sorted(shapes)):
+        state[key] = torch.from_numpy(np.asarray(recipe_value(key, number, tuple(shapes[key]), seed)))
+    return state
+
+
+def small_state() -> dict[str, torch.Tensor]:
+    document = fixture_json("rmvpe")["small"]
+    return recipe_state(document["keys"], document["weight_seed"])
+
+
+def untrained() -> rmvpe.Rmvpe:
+    torch.manual_seed(5)
+    return rmvpe.Rmvpe(rmvpe.RmvpeNetwork(1, 2, 1, 4))
+
+
+@pytest.fixture(scope="module")
+def full() -> rmvpe.Rmvpe:
+    shapes = fixture_json("inventory", "rmvpe")["keys"]
+    seed = fixture_json("rmvpe")["full"]["weight_seed"]
+    return rmvpe.Rmvpe(rmvpe.network_of(recipe_state(shapes, seed)), padding="zeros")
+
+
+def test_the_mel_is_the_references() -> None:
+    arrays = fixture_arrays("rmvpe")
+
+    mel = rmvpe.log_mel(torch.from_numpy(arrays["wav"]))
+
+    np.testing.assert_allclose(mel.numpy(), arrays["mel"], atol=1e-3)
+
+
+def test_the_public_networks_tensors_are_all_there_by_name_and_shape() -> None:
+    inventory = fixture_json("inventory", "rmvpe")["keys"]
+
+    with torch.device("meta"):
+        ours = {key: list(value.shape) for key, value in rmvpe.RmvpeNetwork().state_dict().items()}
+
+    assert ours == inventory
+
+
+def test_the_reduced_network_gives_the_references_salience() -> None:
+    arrays = fixture_arrays("rmvpe")
+    model = rmvpe.Rmvpe(rmvpe.network_of(small_state()))
+
+    salience = model.salience(torch.from_numpy(arrays["small_mel"]))
+
+    np.testing.assert_allclose(salience.numpy(), arrays["small_salience"], atol=2e-4)
+
+
+def test_the_full_network_gives_the_references_salience_and_pitch(full: rmvpe.Rmvpe) -> None:
+    arrays = fixture_arrays("rmvpe")
+    mel = torch.from_numpy(arrays["mel"])
+
+    zeros = full.salience(mel).numpy()
+    from_audio = full.f0(arrays["wav"])
+    reflected = rmvpe.Rmvpe(full.network, padding="reflect").salience(mel).numpy()
+
+    np.testing.assert_allclose(zeros, arrays["full_salience"], atol=2e-4)
+    np.testing.assert_allclose(reflected, arrays["full_salience_reflect_pad"], atol=2e-4)
+    sure = arrays["full_top2_margin"] > 1e-3
+    np.testing.assert_allclose(rmvpe.decode(zeros)[sure], arrays["full_f0_thr0.03"][sure], rtol=1e-3)
+    np.testing.assert_allclose(from_audio[sure], arrays["full_f0_from_audio"][sure], rtol=1e-3)
+
+
+def test_decoding_handles_edges_ties_and_silence_as_the_reference() -> None:
+    arrays = fixture_arrays("rmvpe")
+
+    for threshold in (0.03, 0.05):
+        f0 = rmvpe.decode(arrays["decode_salience"], threshold)
+        np.testing.assert_allclose(f0, arrays[f"decode_f0_thr{threshold}"], rtol=1e-5)
+
+
+def test_a_recording_of_any_length_has_one_frame_per_hop_and_one_more() -> None:
+    model = untrained()
+
+    for length in (1, 100, 160, 600, 1024, 16001):
+        f0 = model.f0(np.zeros(length, dtype=np.float32))
+        assert f0.shape == (length // 160 + 1,)
+        assert f0.dtype == np.float32
+
+
+def test_the_mel_of_a_stretch_is_the_stretch_of_the_mel() -> None:
+    wave = np.random.default_rng(1).standard_normal(48123).astype(np.float32) * 0.1
+    whole = rmvpe.log_mel(torch.from_numpy(wave))
+    model = untrained()
+
+    for begin, end in ((0, 100), (3, 90), (100, 200), (200, 301)):
+        np.testing.assert_allclose(model._mel_of_frames(wave, begin, end).numpy(), whole[:, begin:end], atol=1e-5)
+
+
+def test_a_file_is_loaded_in_float_or_half(tmp_path: Path) -> None:
+    state = small_state()
+    torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "half.pt")
+    torch.save(state, tmp_path / "float.pt")
+    mel = torch.from_numpy(fixture_arrays("rmvpe")["small_mel"])
+
+    half = rmvpe.load_rmvpe(tmp_path / "half.pt").salience(mel)
+    full_precision = rmvpe.load_rmvpe(tmp_path / "float.pt").salience(mel)
+
+    assert torch.allclose(half, full_precision, atol=0.02)
+
+
+class Payload:
+    """Runs a command when it is unpickled without restriction."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_file_that_carries_code_is_refused_and_nothing_runs(tmp_path: Path) -> None:
+    torch.save({"unet": Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
+
+    with pytest.raises(ModelFileRefused, match="evil.pt"):
+        rmvpe.load_rmvpe(tmp_path / "evil.pt")
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_files_that_are_no_rmvpe_model_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("not a model")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+    state = untrained().network.state_dict()
+    torch.save(dict(state) | {"fc.1.weight": torch.zeros(2, 2)}, tmp_path / "shape.pt")
+
+    for name in ("text.pt", "list.pt", "other.pt"):
+        with pytest.raises(ModelFileRefused):
+            rmvpe.load_rmvpe(tmp_path / name)
+    with pytest.raises(ModelFileRefused, match=r"fc\.1\.weight"):
+        rmvpe.load_rmvpe(tmp_path / "shape.pt")
+
+
+def test_the_fixture_folder_is_found() -> None:
+    assert (fixture_folder("rmvpe") / "rmvpe.npz").is_file()
