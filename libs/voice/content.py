@@ -1,0 +1,166 @@
+"""What is said here, frame by frame? The one door to content encoders: HuBERT when its file is there, else our own.
+
+No function here needs fairseq; a build with it would be reached through this module alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from libs.common.errors import InvalidInput, RecordingTooShort
+from libs.voice.hubert import RECEPTIVE_FIELD, STRIDE, Hubert, load_hubert
+
+Float32 = NDArray[np.float32]
+Version = Literal["v1", "v2"]
+
+WIDTHS: dict[str, int] = {"v1": 256, "v2": 768}
+V1_LAYER = 9
+V2_LAYER = 12
+
+
+class ContentEncoder(Protocol):
+    """Speech → features of what is said, 50 per second.
+
+    `name` and `checksum` (SHA-256 of the weights, hex) go into the model card; features of two encoders never mix.
+    """
+
+    @property
+    def name(self) -> str:
+        """`hubert` or the built-in encoder's name."""
+        ...
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the weights file."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Values per frame: 768 (v2) or 256 (v1)."""
+        ...
+
+    def encode(self, wave: Float32) -> Float32:
+        """`wave` float32 `[L]` in -1…1 at 16 kHz → float32 `[Th, width]`, Th = (L - 400) // 320 + 1.
+
+        Raises RecordingTooShort below 400 samples.
+        """
+        ...
+
+
+def frame_count(samples: int) -> int:
+    """Content frames of `samples` at 16 kHz: one per 320 after the first 400; 0 below 400."""
+    return (samples - RECEPTIVE_FIELD) // STRIDE + 1 if samples >= RECEPTIVE_FIELD else 0
+
+
+def require_length(wave: NDArray[np.floating]) -> None:
+    """Raises RecordingTooShort when `wave` at 16 kHz is too short for one frame."""
+    if len(wave) < RECEPTIVE_FIELD:
+        raise RecordingTooShort(
+            f"{len(wave)} samples at 16 kHz given ({len(wave) / 16:.1f} ms); content features need at least "
+            f"{RECEPTIVE_FIELD} (25 ms).",
+            field="recording",
+        )
+
+
+class HubertEncoder:
+    """HuBERT / ContentVec as RVC uses it: layer 9 projected to 256 (v1), or layer 12 (v2)."""
+
+    def __init__(
+        self,
+        network: Hubert,
+        checksum: str,
+        version: Version = "v2",
+        device: torch.device | str = "cpu",
+        name: str = "hubert",
+    ) -> None:
+        layers = network.config.layers
+        self.name = name
+        self.checksum = checksum
+        self.layer = min(V1_LAYER if version == "v1" else V2_LAYER, layers)
+        self.project = version == "v1"
+        if self.project and network.config.projected_width is None:
+            raise InvalidInput("This HuBERT has no final projection, which v1 voices need; use v2.", field="version")
+        self.width = int(network.config.projected_width or 0) if self.project else network.config.width
+        self.device = torch.device(device)
+        self.network = network.to(self.device)
+
+    @torch.inference_mode()
+    def encode(self, wave: Float32) -> Float32:
+        """See ContentEncoder. The recording is taken as a whole, as the reference does."""
+        require_length(wave)
+        batch = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))[None].to(self.device)
+        features = self.network.features(batch, self.layer, self.project)[0]
+        return np.asarray(features.float().cpu().numpy(), dtype=np.float32)
+
+
+def load_content_encoder(
+    hubert_path: Path | None, *, version: Version = "v2", device: torch.device | str = "cpu"
+) -> ContentEncoder:
+    """The encoder of this installation: HuBERT when `hubert_path` is a file, otherwise the built-in one (v2 only).
+
+    Raises ModelFileRefused for an unreadable HuBERT file (a broken file is never silently replaced), InvalidInput for
+    v1 without HuBERT.
+    """
+    if version not in WIDTHS:
+        raise InvalidInput(f"version is {version!r}; v1 and v2 exist.", field="version")
+    if hubert_path is not None and hubert_path.is_file():
+        encoder = HubertEncoder(load_hubert(hubert_path, device), file_checksum(hubert_path), version, device)
+        if encoder.width != WIDTHS[version]:
+            raise InvalidInput(
+                f"`{hubert_path.name}` gives {encoder.width} values a frame; {version} voices need {WIDTHS[version]}.",
+                field="hubert",
+            )
+        return encoder
+    if version == "v1":
+        raise InvalidInput(
+            "v1 voices need HuBERT features: put hubert_base.pt at HUBERT_PATH, or use version v2.", field="version"
+        )
+    from libs.voice.content_small import SmallContentEncoder
+
+    return SmallContentEncoder(device=device)
+
+
+def check_same_encoder(card_encoder: dict[str, object] | None, encoder: ContentEncoder) -> None:
+    """Refuses to use a voice with features of another encoder than it was trained on. Raises InvalidInput.
+
+    `card_encoder`: `{"name": …, "checksum": …}` as the model card's `content_encoder`; None (an imported RVC file,
+    which does not say) is taken for HuBERT.
+    """
+    if card_encoder is None:
+        if encoder.name != "hubert":
+            raise InvalidInput(
+                f"This voice was made for HuBERT features, and this installation has `{encoder.name}`: put "
+                "hubert_base.pt at HUBERT_PATH.",
+                field="content_encoder",
+            )
+        return
+    name, checksum = card_encoder.get("name"), card_encoder.get("checksum")
+    if (name, checksum) == (encoder.name, encoder.checksum):
+        return
+    way_out = (
+        "put the same hubert_base.pt at HUBERT_PATH again"
+        if name == "hubert"
+        else "use the program version that made it, or remove HUBERT_PATH"
+    )
+    raise InvalidInput(
+        f"This voice was trained on features of `{name}` ({str(checksum)[:12]}…) and cannot be used with "
+        f"`{encoder.name}` ({encoder.checksum[:12]}…): {way_out}, or train the voice again.",
+        field="content_encoder",
+    )
+
+
+def card_of(encoder: ContentEncoder) -> dict[str, object]:
+    """What a model card records of the encoder: name, checksum and width."""
+    return {"name": encoder.name, "checksum": encoder.checksum, "width": encoder.width}
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
