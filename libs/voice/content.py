@@ -45,8 +45,8 @@ class ContentEncoder(Protocol):
         """Values per frame: 768 (v2) or 256 (v1)."""
         ...
 
-    def encode(self, wave: Float32) -> Float32:
-        """`wave` float32 `[L]` in -1…1 at 16 kHz → float32 `[Th, width]`, Th = (L - 400) // 320 + 1.
+    def encode(self, wave16k: Float32) -> Float32:
+        """`wave16k` float32 `[L]` in -1…1 at 16 kHz → float32 `[Th, width]`, Th = (L - 400) // 320 + 1.
 
         Raises RecordingTooShort below 400 samples.
         """
@@ -91,10 +91,10 @@ class HubertEncoder:
         self.network = network.to(self.device)
 
     @torch.inference_mode()
-    def encode(self, wave: Float32) -> Float32:
+    def encode(self, wave16k: Float32) -> Float32:
         """See ContentEncoder. The recording is taken as a whole, as the reference does."""
-        require_length(wave)
-        batch = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))[None].to(self.device)
+        require_length(wave16k)
+        batch = torch.from_numpy(np.ascontiguousarray(wave16k, dtype=np.float32))[None].to(self.device)
         features = self.network.features(batch, self.layer, self.project)[0]
         return np.asarray(features.float().cpu().numpy(), dtype=np.float32)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from libs.common.errors import InvalidInput, ModelFileRefused
+from libs.voice.safe_load import FAIRSEQ_STUBS, load_tensors
 
 SAMPLE_RATE = 16000
 STRIDE = 320
@@ -118,9 +119,7 @@ class TransformerEncoder(nn.Module):
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
-        self.pos_conv = nn.ModuleList(
-            [PositionConvolution(config.width, config.position_taps, config.position_groups)]
-        )
+        self.pos_conv = nn.ModuleList([PositionConvolution(config.width, config.position_taps, config.position_groups)])
         self.layer_norm = nn.LayerNorm(config.width)
         self.layers = nn.ModuleList(
             TransformerLayer(config.width, config.ffn_width, config.heads) for _ in range(config.layers)
@@ -180,37 +179,9 @@ class Hubert(nn.Module):
         return out
 
 
-class _Inert:
-    """Stands where a pickle names a class of fairseq: takes its state and does nothing with it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-# Classes by which real files name their vocabulary and their old settings. Nothing of them is used.
-_STAND_INS = ("fairseq.data.dictionary.Dictionary", "argparse.Namespace")
-
-
 def read_fairseq_checkpoint(path: Path) -> dict[str, Any]:
-    """The plain contents of a fairseq checkpoint. No code of the file runs. Raises ModelFileRefused."""
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise ModelFileRefused(
-            f"hubert: the file has {size} bytes, at most {MAX_FILE_BYTES} are accepted.", field="hubert"
-        )
-    stubs: list[Any] = [(type(name.rpartition(".")[2], (_Inert,), {}), name) for name in _STAND_INS]
-    try:
-        with torch.serialization.safe_globals(stubs):
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelFileRefused(
-            f"hubert: `{path.name}` cannot be read as plain weights ({type(error).__name__}); use a fairseq "
-            "`hubert_base.pt`.",
-            field="hubert",
-        ) from error
+    """The plain contents of a fairseq checkpoint. No code of the file runs. Raises NotFound, ModelFileRefused."""
+    document = load_tensors(path, stubs=FAIRSEQ_STUBS, max_bytes=MAX_FILE_BYTES)
     if not isinstance(document, dict) or not isinstance(document.get("model"), Mapping):
         raise ModelFileRefused(f"hubert: `{path.name}` has no entry `model`.", field="hubert")
     return document
@@ -279,7 +250,7 @@ def config_of(state: Mapping[str, Tensor], cfg: Any) -> HubertConfig:
 
 
 def load_hubert(path: Path, device: torch.device | str = "cpu") -> Hubert:
-    """HuBERT from a fairseq-format checkpoint (`hubert_base.pt`), eval mode, float32. Raises ModelFileRefused.
+    """HuBERT from a fairseq-format checkpoint (`hubert_base.pt`), eval mode, float32. Raises NotFound, ModelFileRefused.
 
     ContentVec's flag `task.normalize` is false; a checkpoint that sets it has its input normalised as a whole,
     to zero mean and unit variance (eps 1e-5), as the reference does when it extracts training features.

@@ -5,7 +5,6 @@ Wei et al. 2023, "RMVPE: A robust model for vocal pitch estimation in polyphonic
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from libs.common.errors import ModelFileRefused
+from libs.voice.safe_load import load_tensors
 
 SAMPLE_RATE = 16000
 HOP = 160
@@ -94,9 +94,7 @@ class Intermediate(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, layers: int, blocks: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            BlockStack(inputs if i == 0 else outputs, outputs, blocks) for i in range(layers)
-        )
+        self.layers = nn.ModuleList(BlockStack(inputs if i == 0 else outputs, outputs, blocks) for i in range(layers))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -114,9 +112,7 @@ class DecoderLayer(nn.Module):
             nn.BatchNorm2d(outputs),
             nn.ReLU(),
         )
-        self.conv2 = nn.ModuleList(
-            ResidualBlock(outputs * 2 if i == 0 else outputs, outputs) for i in range(blocks)
-        )
+        self.conv2 = nn.ModuleList(ResidualBlock(outputs * 2 if i == 0 else outputs, outputs) for i in range(blocks))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = torch.cat((self.conv1(x), skip), dim=1)
@@ -130,9 +126,7 @@ class Decoder(nn.Module):
 
     def __init__(self, inputs: int, layers: int, blocks: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            DecoderLayer(inputs // 2**i, inputs // 2 ** (i + 1), blocks) for i in range(layers)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(inputs // 2**i, inputs // 2 ** (i + 1), blocks) for i in range(layers))
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         for layer, skip in zip(self.layers, reversed(skips), strict=True):
@@ -307,28 +301,15 @@ def network_of(state: dict[str, Tensor]) -> RmvpeNetwork:
             f"RMVPE: {len(wrong)} tensors are missing, unknown or of another shape, first `{wrong[0]}`.", field="rmvpe"
         )
     network = RmvpeNetwork(blocks, layers, bottom, int(first.shape[0]))
-    network.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
+    network.load_state_dict(
+        {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    )
     return network
 
 
 def load_rmvpe(path: Path, device: torch.device | str = "cpu", padding: Padding = "reflect") -> Rmvpe:
     """RMVPE from a `rmvpe.pt` (plain state dict, float32 or half). No code of the file runs. Raises ModelFileRefused."""
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise ModelFileRefused(f"rmvpe: the file has {size} bytes, at most {MAX_FILE_BYTES} are accepted.", field="rmvpe")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelFileRefused(
-            f"rmvpe: `{path.name}` cannot be read as plain weights ({type(error).__name__}); get the file anew.",
-            field="rmvpe",
-        ) from error
+    state = load_tensors(path, max_bytes=MAX_FILE_BYTES)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelFileRefused(f"rmvpe: `{path.name}` is not a plain dictionary of tensors.", field="rmvpe")
     return Rmvpe(network_of(state), device, padding)
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

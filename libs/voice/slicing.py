@@ -144,9 +144,7 @@ def kept_segments(wave: Float, sample_rate: int, settings: SlicerSettings | None
     segments += [(left[1], right[0]) for left, right in zip(removed, removed[1:], strict=False)]
     if removed[-1][1] < frames:
         segments.append((removed[-1][1], frames))
-    return [
-        (begin * hop, min(total, end * hop)) for begin, end in segments if begin * hop < min(total, end * hop)
-    ]
+    return [(begin * hop, min(total, end * hop)) for begin, end in segments if begin * hop < min(total, end * hop)]
 
 
 def _removed_frames(
