@@ -1,0 +1,1 @@
+"""Sound files and arrays: decode, encode, resample, report. Never torch."""

@@ -1,0 +1,425 @@
+"""How does a file of any accepted format become samples? The one door to PyAV (FFmpeg).
+
+Three walls stand between a hostile file and the rest of the machine, each enough by itself:
+
+1. FFmpeg never sees a path. It reads from a Python file object, and `io_open`, the hook through which a demuxer opens
+   further files or addresses, always refuses. Protocol handlers do not run at all (`protocol_whitelist` names none).
+2. The demuxer is forced to the family that `sniff.py` found. Nothing is probed, so an `ffconcat`, HLS, DASH, SDP or image
+   list under the name `.mp3` never reaches the demuxer that would follow it; `format_whitelist` says so again.
+3. Only the family's audio decoders may be opened (`codec_whitelist`); cover art and video are discarded unread.
+
+FFmpeg's log is left off, as PyAV ships it: its Python log hook takes the interpreter lock from inside FFmpeg's threads,
+can deadlock, and prints what users send us. Decoders run with one thread each; many files run in many processes.
+
+Numbers in headers are believed nowhere: duration is what came out of the decoder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, NoReturn
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.stream import Discard
+
+from libs.audio.formats import Family
+from libs.audio.resample import StreamResampler
+from libs.audio.sniff import has_mp3_length, sniff_file
+from libs.common.errors import BrokenAudio, PlatformError, RecordingTooLong, UnsupportedAudio
+
+Wave = npt.NDArray[np.float32]
+
+DEFAULT_LIMIT_SECONDS = 3600.0
+BLOCK_SAMPLES = 65_536
+LOUDEST_SAMPLE = 16.0
+"""Float files may pass full scale (1.0) a little; one that passes it by 24 dB was written with the wrong scale."""
+
+MAX_CHANNELS = 32
+RATES = (1_000, 768_000)
+IDLE_PACKETS = 20_000
+"""Packets in a row that give no sample before a file counts as broken; a crafted index can hold millions of them."""
+
+# Mono mixes weigh channels as ITU-R BS.775 does (centre 1, front 0.707, surround 0.5, no LFE), divided by the sum of the
+# weights, so that no mix can pass the loudest channel.
+_WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "FLC": 0.7071, "FRC": 0.7071, "LFE": 0.0, "LFE2": 0.0}
+_WEIGHT_OTHERS = 0.5
+
+_SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
+
+
+class Block(NamedTuple):
+    """Part of a recording: `samples` float32 `[channels, n]` as decoded, at `sample_rate` Hz."""
+
+    samples: Wave
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A whole recording: `wave` float32 `[T]` (mono) or `[C, T]`, in -1…1, at `sample_rate` Hz."""
+
+    wave: Wave
+    sample_rate: int
+    truncated: bool = False
+    """The file ends before its content does; `wave` is what was there."""
+
+    @property
+    def seconds(self) -> float:
+        """Duration, counted from the samples."""
+        return int(self.wave.shape[-1]) / self.sample_rate
+
+
+class Recording:
+    """An opened sound file; iterate `blocks()` once, then read `seconds`, `truncated` and `damaged_packets`.
+
+    Use as a context manager. `sample_rate` and `channels` are those of the first decoded frame: later frames with other
+    ones are converted to them, so that a recording has one rate and one shape.
+
+    Raises UnsupportedAudio (no accepted format, a codec that is not allowed, no audio track), BrokenAudio (nothing can be
+    decoded, NaN or infinite samples, a wrong scale) and RecordingTooLong (more than `limit_seconds` of samples).
+    """
+
+    def __init__(self, path: Path, *, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> None:
+        self.path = path
+        self.family: Family = sniff_file(path)
+        self.limit_seconds = limit_seconds
+        self.samples = 0
+        self.packet_bytes = 0
+        self.packets = 0
+        self.damaged_packets = 0
+        self.stopped_early = False
+        self._last_packet_damaged = False
+        self._weights: Wave | None = None
+        self._foreign: tuple[int, StreamResampler] | None = None
+        self._file = _BoundedFile(path)
+        try:
+            with _broken_when_av_fails():
+                self._container: Any = _open(self._file, self.family)
+            try:
+                self._choose_stream()
+            except BaseException:
+                self._container.close()
+                raise
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        with _broken_when_av_fails():
+            self._container.close()
+        self._file.close()
+
+    @property
+    def seconds(self) -> float:
+        """Duration decoded so far, in seconds."""
+        return self.samples / self.sample_rate if self.sample_rate else 0.0
+
+    @property
+    def claimed_seconds(self) -> float | None:
+        """The duration that the header states, where the format states one; only good for finding truncated files."""
+        return self._claimed
+
+    @property
+    def truncated(self) -> bool:
+        """True when less could be decoded than the header says, or when the content stops inside a packet."""
+        if self.stopped_early or self._last_packet_damaged:
+            return True
+        return self._claimed is not None and self._claimed - self.seconds > max(0.5, 0.01 * self._claimed)
+
+    @property
+    def mono_weights(self) -> Wave:
+        """Weights `[channels]`, sum 1, that make a mono mix: `weights @ samples`."""
+        assert self._weights is not None, "blocks() has not been started"
+        return self._weights
+
+    def blocks(self, block_samples: int = BLOCK_SAMPLES) -> Iterator[Wave]:
+        """Float32 `[channels, n]` blocks of at least `block_samples` samples (the last one may be shorter)."""
+        waiting: list[Wave] = []
+        count = 0
+        limit = int(self.limit_seconds * 1_000_000)
+        for samples in self._frames_and_tail():
+            self.samples += samples.shape[1]
+            if self.samples * 1_000_000 > limit * self.sample_rate:
+                raise RecordingTooLong(
+                    f"The recording is longer than {self.limit_seconds:g} s, the limit for one file. "
+                    "Cut it into shorter files.",
+                    field="file",
+                    limit_seconds=self.limit_seconds,
+                )
+            waiting.append(samples)
+            count += samples.shape[1]
+            if count >= block_samples:
+                yield self._checked(waiting)
+                waiting, count = [], 0
+        if count:
+            yield self._checked(waiting)
+        if not self.samples:
+            raise BrokenAudio(f"Not one sample of the {self.family.name} file could be decoded.", field="file")
+
+    def _choose_stream(self) -> None:
+        stream = next(iter(self._container.streams.audio), None)
+        if stream is None:
+            raise UnsupportedAudio(f"The {self.family.name} file holds no audio track.", field="file")
+        for other in self._container.streams:
+            if other.index != stream.index:
+                other.discard = Discard.all
+        context = stream.codec_context
+        if context is None or context.codec is None or context.codec.name not in self.family.codecs:
+            name = context.codec.name if context is not None and context.codec is not None else "unknown"
+            raise UnsupportedAudio(f"The codec {name} is not accepted in a {self.family.name} file.", field="file")
+        context.thread_count = 1
+        self._stream = stream
+        self.codec: str = context.codec.canonical_name
+        self.sample_rate = 0
+        self.channels = 0
+        self._claimed = self._read_claim()
+
+    def _read_claim(self) -> float | None:
+        if self.family.name == "mp3":
+            with self.path.open("rb") as file:
+                if not has_mp3_length(file):
+                    return None
+        if self.family.name == "wav" and _is_streamed_wav(self.path):
+            return None
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        if self._container.duration is not None:
+            return float(self._container.duration / av.time_base)
+        return None
+
+    def _frames_and_tail(self) -> Iterator[Wave]:
+        yield from self._frames()
+        if self._foreign is not None:
+            tail = self._foreign[1].finish()
+            if tail.shape[1]:
+                yield tail
+
+    def _frames(self) -> Iterator[Wave]:
+        idle = 0
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except MemoryError:
+                raise
+            except Exception as error:
+                self._file.raise_own_error(error)
+                self.stopped_early = True
+                return
+            flushing = packet.size == 0
+            if not flushing:
+                self.packets += 1
+                self.packet_bytes += packet.size
+            try:
+                decoded = packet.decode()
+                if not flushing:
+                    # a WAV's last packet is marked so whenever its header does not know the length
+                    self._last_packet_damaged = bool(packet.is_corrupt) and self.family.name != "wav"
+            except MemoryError:
+                raise
+            except Exception as error:
+                self._file.raise_own_error(error)
+                if flushing:
+                    return
+                self.damaged_packets += 1
+                self._last_packet_damaged = True
+                decoded = []
+            idle = 0 if decoded else idle + 1
+            if idle > IDLE_PACKETS:
+                raise BrokenAudio(f"{IDLE_PACKETS} packets in a row hold no sound.", field="file")
+            for frame in decoded:
+                if frame.samples:
+                    samples = self._converted(frame)
+                    if samples.shape[1]:
+                        yield samples
+
+    def _converted(self, frame: Any) -> Wave:
+        """The frame as float32 `[channels, n]` in the recording's own rate and layout."""
+        with _broken_when_av_fails():
+            samples = _to_float(frame)
+            rate = int(frame.sample_rate)
+            weights = _mono_weights(frame)
+        if self._weights is None:
+            channels = samples.shape[0]
+            if not RATES[0] <= rate <= RATES[1] or not 1 <= channels <= MAX_CHANNELS:
+                raise BrokenAudio(
+                    f"{rate} Hz with {channels} channels is not plausible; accepted are {RATES[0]} to {RATES[1]} Hz "
+                    f"and up to {MAX_CHANNELS} channels.",
+                    field="file",
+                )
+            self.sample_rate, self.channels, self._weights = rate, channels, weights
+            return samples
+        if weights.shape != self._weights.shape or not np.array_equal(weights, self._weights):
+            mono = weights @ samples
+            samples = np.repeat(mono[None, :], self.channels, axis=0)
+        if rate != self.sample_rate:
+            if self._foreign is None or self._foreign[0] != rate:
+                if not RATES[0] <= rate <= RATES[1]:
+                    raise BrokenAudio(f"The sample rate changes to {rate} Hz in the middle.", field="file")
+                self._foreign = (rate, StreamResampler(rate, self.sample_rate, channels=self.channels))
+            samples = self._foreign[1].push(samples)
+        elif self._foreign is not None:
+            tail = self._foreign[1].finish()
+            self._foreign = None
+            samples = np.concatenate([tail, samples], axis=1)
+        return samples
+
+    def _checked(self, waiting: list[Wave]) -> Wave:
+        block = np.concatenate(waiting, axis=1)
+        peak = max(float(block.max()), -float(block.min()))
+        if not np.isfinite(peak):
+            at = int(np.argmax(~np.isfinite(block).all(axis=0))) + self.samples - block.shape[1]
+            raise BrokenAudio(
+                f"The recording holds samples that are not numbers (NaN or infinite), the first at "
+                f"{at / self.sample_rate:.3f} s. Export it again as PCM.",
+                field="file",
+            )
+        if peak > LOUDEST_SAMPLE:
+            raise BrokenAudio(
+                f"Samples reach {peak:.0f} where full scale is 1.0: the file was written with the wrong scale. "
+                "Export it again as PCM.",
+                field="file",
+            )
+        return block
+
+
+def frames(path: Path, *, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> Iterator[Block]:
+    """Decode `path` block by block, in bounded memory. Samples are as decoded: float files may pass ±1."""
+    with Recording(path, limit_seconds=limit_seconds) as recording:
+        for samples in recording.blocks():
+            yield Block(samples, recording.sample_rate)
+
+
+def decode(path: Path, *, mono: bool = True, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> Sound:
+    """Decode the whole of `path`, clipped to -1…1, as `[T]` (mono) or `[C, T]`. Errors as for `Recording`."""
+    parts: list[Wave] = []
+    with Recording(path, limit_seconds=limit_seconds) as recording:
+        for samples in recording.blocks():
+            parts.append((recording.mono_weights @ samples) if mono else samples)
+        wave = np.concatenate(parts, axis=-1)
+        np.clip(wave, -1.0, 1.0, out=wave)
+        return Sound(wave, recording.sample_rate, recording.truncated)
+
+
+class _BoundedFile:
+    """A read-only file that ends the decoding when FFmpeg reads it over and over again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("rb")
+        self._left = 16 * os.fstat(self._file.fileno()).st_size + (64 << 20)
+        self._error: BaseException | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        if self._left < 0:
+            return b""
+        try:
+            data = self._file.read(size)
+        except OSError as error:
+            self._error = error
+            raise
+        # a call costs something too, even at the end of the file
+        self._left -= len(data) + 512
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._left -= 4096
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def raise_own_error(self, error: Exception) -> None:
+        """Raise again what is not the recording's fault: an error of the disk, or one of ours."""
+        if self._error is not None:
+            raise self._error
+        if isinstance(error, PlatformError):
+            raise error
+
+
+def _open(file: _BoundedFile, family: Family) -> Any:
+    return av.open(
+        file,
+        mode="r",
+        format=family.demuxer,
+        options={
+            "protocol_whitelist": "none",
+            "format_whitelist": ",".join((",".join(family.demuxers), *family.demuxers)),
+            "codec_whitelist": ",".join(sorted(family.codecs)),
+            "enable_drefs": "0",
+            "max_streams": "64",
+        },
+        metadata_errors="ignore",
+        io_open=_refuse_to_open,
+    )
+
+
+def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise UnsupportedAudio(
+        "The file refers to sound in another file or at an address; only a file that holds its own sound is accepted.",
+        field="file",
+    )
+
+
+@contextmanager
+def _broken_when_av_fails() -> Iterator[None]:
+    """PyAV raises its own tree, and ValueError, RuntimeError or IndexError for odd files: here they are all one."""
+    try:
+        yield
+    except (PlatformError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(getattr(error, "strerror", "") or error).strip() or type(error).__name__
+        raise BrokenAudio(f"The file cannot be decoded: {reason[:200]}.", field="file") from error
+
+
+def _to_float(frame: Any) -> Wave:
+    """A decoded frame as float32 `[channels, n]`; integer formats are scaled so that full scale is 1."""
+    name: str = frame.format.name
+    data = frame.to_ndarray()
+    kind = name.removesuffix("p")
+    if not name.endswith("p"):
+        data = data.reshape(-1, frame.layout.nb_channels).T
+    if kind == "flt":
+        return np.ascontiguousarray(data, dtype=np.float32)
+    if kind == "dbl":
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(data, dtype=np.float32)
+    samples = np.ascontiguousarray(data, dtype=np.float32)
+    if kind == "u8":
+        samples -= 128.0
+    samples *= _SCALES[kind]
+    return samples
+
+
+def _mono_weights(frame: Any) -> Wave:
+    names = [channel.name for channel in frame.layout.channels]
+    weights = np.array([_WEIGHTS.get(name, _WEIGHT_OTHERS) for name in names], dtype=np.float32)
+    if len(names) != frame.layout.nb_channels or not weights.any():
+        weights = np.ones(frame.layout.nb_channels, dtype=np.float32)
+    return np.asarray(weights / weights.sum(), dtype=np.float32)
+
+
+def _is_streamed_wav(path: Path) -> bool:
+    """True when the data chunk's size is one that recorders write who do not know the length: 0 or (nearly) all ones."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    at = head.find(b"data", 12)
+    if at < 0 or len(head) < at + 8:
+        return False
+    size = int.from_bytes(head[at + 4 : at + 8], "big" if head[:4] == b"RIFX" else "little")
+    return size == 0 or size >= 0x7FFFF000
