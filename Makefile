@@ -1,0 +1,59 @@
+# `make` prints the commands. Everything runs in .venv, which `make install` makes (see scripts/install).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+# Tests share two cores with five services: more threads make everything slower.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help install demo check test test-slow bench quality up down golden docs
+
+help: ## print this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: ## everything that the platform needs on this machine (scripts/install --help)
+	@scripts/install
+
+demo: ## the whole journey: speech in, voice trained, recording converted; results in var/demo
+	@scripts/install
+	@$(PY) -m scripts.demo $(if $(VOICE),--voice "$(VOICE)") $(if $(FRESH),--fresh)
+
+check: ## style, types, who imports whom, spelling, tables in the docs
+	@scripts/install --dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	PYTHONPATH=. .venv/bin/lint-imports
+	.venv/bin/codespell
+	$(PY) -m scripts.docs_tables --check
+
+test: ## every test that takes seconds, each with its time
+	@scripts/install --dev
+	$(PY) -m pytest -m "not slow" --durations=0 --durations-min=0.005
+
+test-slow: ## the rest: training, kills, outages, whole journeys
+	@scripts/install --dev
+	$(PY) -m pytest -m slow --durations=0 --durations-min=0.005 --timeout=900
+
+bench: ## figures of this machine, into var/bench/<date>.json
+	@scripts/install --dev
+	@$(PY) -m scripts.bench
+
+quality: ## how good the voices are: the tests of the laws, on real speech where VOICE_CORPUS names some
+	@scripts/install --dev
+	$(PY) -m pytest tests/quality --durations=0 --timeout=1800
+
+up: ## the five services and a broker on this machine, until Ctrl-C
+	@scripts/install
+	@scripts/dev-up.sh --no-docker
+
+down: ## stop what `make up` left running in another terminal
+	@$(PY) -m scripts.stack down
+
+golden: ## renew the stored outputs of tests/golden, on purpose
+	@scripts/install --dev
+	$(PY) -m pytest tests/golden --renew-golden
+
+docs: ## renew the generated tables in docs/
+	@scripts/install --dev
+	$(PY) -m scripts.docs_tables
