@@ -164,7 +164,8 @@ class Hubert(nn.Module):
         x = self.layer_norm(self.conv_features(wave).transpose(1, 2))
         if self.post_extract_proj is not None:
             x = self.post_extract_proj(x)
-        return self.encoder(x, None, until or self.config.layers)
+        states: list[Tensor] = self.encoder(x, None, until or self.config.layers)
+        return states
 
     def features(self, wave: Tensor, layer: int, project: bool = False) -> Tensor:
         """State after transformer layer `layer` (from 1) `[B, Th, width]`, projected to `projected_width` if asked."""
@@ -250,7 +251,9 @@ def config_of(state: Mapping[str, Tensor], cfg: Any) -> HubertConfig:
 
 
 def load_hubert(path: Path, device: torch.device | str = "cpu") -> Hubert:
-    """HuBERT from a fairseq-format checkpoint (`hubert_base.pt`), eval mode, float32. Raises NotFound, ModelFileRefused.
+    """HuBERT from a fairseq-format checkpoint (`hubert_base.pt`), eval mode, float32.
+
+    Raises NotFound and ModelFileRefused.
 
     ContentVec's flag `task.normalize` is false; a checkpoint that sets it has its input normalised as a whole,
     to zero mean and unit variance (eps 1e-5), as the reference does when it extracts training features.

@@ -308,7 +308,10 @@ def network_of(state: dict[str, Tensor]) -> RmvpeNetwork:
 
 
 def load_rmvpe(path: Path, device: torch.device | str = "cpu", padding: Padding = "reflect") -> Rmvpe:
-    """RMVPE from a `rmvpe.pt` (plain state dict, float32 or half). No code of the file runs. Raises ModelFileRefused."""
+    """RMVPE from a `rmvpe.pt` (plain state dict, float32 or half). No code of the file runs.
+
+    Raises NotFound and ModelFileRefused.
+    """
     state = load_tensors(path, max_bytes=MAX_FILE_BYTES)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelFileRefused(f"rmvpe: `{path.name}` is not a plain dictionary of tensors.", field="rmvpe")

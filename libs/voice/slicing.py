@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -141,7 +142,7 @@ def kept_segments(wave: Float, sample_rate: int, settings: SlicerSettings | None
     segments = []
     if removed[0][0] > 0:
         segments.append((0, removed[0][0]))
-    segments += [(left[1], right[0]) for left, right in zip(removed, removed[1:], strict=False)]
+    segments += [(left[1], right[0]) for left, right in itertools.pairwise(removed)]
     if removed[-1][1] < frames:
         segments.append((removed[-1][1], frames))
     return [(begin * hop, min(total, end * hop)) for begin, end in segments if begin * hop < min(total, end * hop)]
@@ -216,7 +217,7 @@ def piece_ranges(
     pieces: PieceSettings | None = None,
     slicer: SlicerSettings | None = None,
 ) -> Iterator[tuple[int, int, int]]:
-    """`(number, start, end)` of every piece, numbered in Applio's order: each piece its own number, none overwritten."""
+    """`(number, start, end)` of every piece, numbered in Applio's order: no number is used twice."""
     pieces = pieces or PieceSettings()
     number = 0
     for start, end in kept_segments(filtered, sample_rate, slicer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import wave as wavfile
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_segments_never_overlap_and_stay_inside(parts: list[tuple[bool, float]],
     segments = slicing.kept_segments(signal, rate)
 
     assert all(0 <= start < end <= len(signal) for start, end in segments)
-    assert all(left[1] <= right[0] for left, right in zip(segments, segments[1:], strict=False))
+    assert all(left[1] <= right[0] for left, right in itertools.pairwise(segments))
 
 
 @settings(max_examples=60, deadline=None)
@@ -120,7 +121,7 @@ def test_pieces_of_a_segment_cover_all_of_it(length: int, seconds: float) -> Non
 
     assert pieces[0][0] == 7
     assert pieces[-1][1] == 7 + length
-    assert all(right[0] < left[1] for left, right in zip(pieces, pieces[1:], strict=False))
+    assert all(right[0] < left[1] for left, right in itertools.pairwise(pieces))
     assert all(end - start <= (seconds + 0.3) * 16000 + 1 for start, end in pieces)
 
 

@@ -1,0 +1,218 @@
+"""How high is the voice, frame by frame? The one door to pitch methods, and RVC's coarse scale.
+
+Frames are 10 ms (160 samples at 16 kHz); frame i is centred on sample 160 i; F0 is in Hz, 0 where unvoiced.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libs.common.errors import InvalidInput
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+SAMPLE_RATE = 16000
+HOP = 160
+F0_MIN = 50.0
+F0_MAX = 1100.0
+METHODS = ("auto", "rmvpe", "swift", "dio", "harvest", "praat", "pm")
+DEFAULT_PACKAGED = "swift"
+SEMITONE_LIMIT = 24.0
+
+# Shorter waves are padded with silence: Praat needs three periods of its floor, WORLD some frames to look at.
+SHORTEST = 1600
+
+
+class PitchExtractor(Protocol):
+    """What preparation and conversion need of pitch."""
+
+    def resolve(self, method: str) -> str:
+        """The method that `method` stands for here (`auto` is RMVPE when its file is there)."""
+        ...
+
+    def f0(self, wave16k: Float32, method: str = "auto") -> Float32:
+        """`wave16k` float32 `[L]` → F0 in Hz float32 `[L // 160 + 1]`, 0 where unvoiced."""
+        ...
+
+
+def frame_count(samples: int) -> int:
+    """Pitch frames of `samples` at 16 kHz."""
+    return samples // HOP + 1
+
+
+class Pitch:
+    """All methods behind one call. Models are loaded at first use and kept; safe to call from several threads."""
+
+    def __init__(
+        self, rmvpe_path: Path | None = None, device: str = "cpu", threads: int = 1, default: str = DEFAULT_PACKAGED
+    ) -> None:
+        """`rmvpe_path`: where RMVPE's weights would be; `threads`: of the onnx model, 1 when processes share cores."""
+        self.rmvpe_path = rmvpe_path
+        self.device = device
+        self.threads = threads
+        self.default = default
+        self._models: dict[str, Callable[[Float32], NDArray[np.floating]]] = {}
+        self._lock = threading.Lock()
+
+    def has_rmvpe(self) -> bool:
+        """Whether RMVPE's file is there."""
+        return self.rmvpe_path is not None and self.rmvpe_path.is_file()
+
+    def resolve(self, method: str = "auto") -> str:
+        """The method that will be used. Raises InvalidInput for an unknown one, or RMVPE without its file."""
+        if method not in METHODS:
+            raise InvalidInput(f"f0_method is {method!r}; choose one of {', '.join(METHODS)}.", field="f0_method")
+        if method == "auto":
+            return "rmvpe" if self.has_rmvpe() else self.default
+        if method == "rmvpe" and not self.has_rmvpe():
+            raise InvalidInput(
+                f"f0_method is `rmvpe` and its weights are not at {self.rmvpe_path or 'RMVPE_PATH'}: put rmvpe.pt "
+                "there, or use `auto`.",
+                field="f0_method",
+            )
+        return "praat" if method == "pm" else method
+
+    def f0(self, wave16k: Float32, method: str = "auto") -> Float32:
+        """F0 of a recording by `method`. `wave16k` float32 `[L]` in -1…1 at 16 kHz → float32 Hz `[L // 160 + 1]`."""
+        name = self.resolve(method)
+        clean = np.nan_to_num(np.asarray(wave16k, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        frames = frame_count(len(clean))
+        if len(clean) < SHORTEST:
+            clean = np.pad(clean, (0, SHORTEST - len(clean)))
+        found = np.nan_to_num(self._model(name)(clean))[:frames]
+        out = np.zeros(frames, dtype=np.float32)
+        out[: len(found)] = np.maximum(found, 0.0)
+        return out
+
+    def _model(self, name: str) -> Callable[[Float32], NDArray[np.floating]]:
+        with self._lock:
+            if name not in self._models:
+                self._models[name] = self._load(name)
+            return self._models[name]
+
+    def _load(self, name: str) -> Callable[[Float32], NDArray[np.floating]]:
+        if name == "rmvpe":
+            from libs.voice.rmvpe import load_rmvpe
+
+            assert self.rmvpe_path is not None
+            return load_rmvpe(self.rmvpe_path, self.device).f0
+        if name == "swift":
+            return _load_swift(self.threads)
+        return {"dio": dio, "harvest": harvest, "praat": praat}[name]
+
+
+def _pyworld() -> Any:
+    # pyworld looks up its own version through pkg_resources, which warns.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pyworld
+    return pyworld
+
+
+def dio(wave16k: Float32) -> Float64:
+    """WORLD's DIO refined by StoneMask (Morise 2009, 2016). `[L]` → float64 Hz `[L // 160 + 1]`."""
+    world = _pyworld()
+    wave = np.ascontiguousarray(wave16k, dtype=np.float64)
+    f0, times = world.dio(wave, SAMPLE_RATE, f0_floor=F0_MIN, f0_ceil=F0_MAX, frame_period=10.0)
+    return np.asarray(world.stonemask(wave, f0, times, SAMPLE_RATE), dtype=np.float64)
+
+
+def harvest(wave16k: Float32) -> Float64:
+    """WORLD's Harvest (Morise 2017), refined as in RVC. `[L]` → float64 Hz `[L // 160 + 1]`. Slow, voices a lot."""
+    world = _pyworld()
+    wave = np.ascontiguousarray(wave16k, dtype=np.float64)
+    f0, times = world.harvest(wave, SAMPLE_RATE, f0_floor=F0_MIN, f0_ceil=F0_MAX, frame_period=10.0)
+    return np.asarray(world.stonemask(wave, f0, times, SAMPLE_RATE), dtype=np.float64)
+
+
+def praat(wave16k: Float32) -> Float64:
+    """Praat's autocorrelation pitch with RVC's settings and padding. `[L]` → float64 Hz `[L // 160]`.
+
+    Needs the package praat-parselmouth (extra `praat`); raises InvalidInput without it.
+    """
+    try:
+        import parselmouth
+    except ImportError as error:
+        raise InvalidInput(
+            "f0_method `praat` needs the package praat-parselmouth, which is not installed: install the extra "
+            "`praat`, or use `auto`.",
+            field="f0_method",
+        ) from error
+    sound = parselmouth.Sound(np.ascontiguousarray(wave16k, dtype=np.float64), SAMPLE_RATE)
+    pitch = sound.to_pitch_ac(time_step=0.01, voicing_threshold=0.6, pitch_floor=F0_MIN, pitch_ceiling=F0_MAX)
+    f0 = np.asarray(pitch.selected_array["frequency"], dtype=np.float64)
+    wanted = len(wave16k) // HOP
+    left = max(0, (wanted - len(f0) + 1) // 2)
+    return np.pad(f0, (left, max(0, wanted - len(f0) - left)))
+
+
+def _load_swift(threads: int) -> Callable[[Float32], Float64]:
+    import swift_f0
+
+    # spin=False: several workers share the machine, and a pool that waits busily takes their time.
+    detector = swift_f0.SwiftF0(threads=threads, spin=False)
+
+    def detect(wave16k: Float32) -> Float64:
+        result = detector.detect(wave16k, SAMPLE_RATE, fmin=F0_MIN, fmax=F0_MAX)
+        return _on_10ms_grid(result.pitch_hz, result.confidence, swift_f0.FRAME_PERIOD, frame_count(len(wave16k)))
+
+    return detect
+
+
+def _on_10ms_grid(f0: Float64, confidence: Float64, period: float, frames: int) -> Float64:
+    """SwiftF0's 16 ms frames on our 10 ms grid: pitch in octaves and confidence interpolated, voiced from 0.5 on.
+
+    Between two frames that disagree by more than a third of an octave nothing lies in between: the nearer one counts.
+    """
+    position = np.clip(np.arange(frames) * 0.01 / period, 0, len(f0) - 1)
+    before = np.floor(position).astype(np.int64)
+    after = np.minimum(before + 1, len(f0) - 1)
+    share = position - before
+    octaves = np.log2(np.maximum(f0, 1.0))
+    value = octaves[before] * (1 - share) + octaves[after] * share
+    nearest = np.where(share < 0.5, octaves[before], octaves[after])
+    one_voiced = (confidence[before] >= 0.5) != (confidence[after] >= 0.5)
+    voiced_one = np.where(confidence[before] >= 0.5, octaves[before], octaves[after])
+    value = np.where(np.abs(octaves[before] - octaves[after]) > 1 / 3, nearest, value)
+    value = np.where(one_voiced, voiced_one, value)
+    sure = confidence[before] * (1 - share) + confidence[after] * share
+    return np.where(sure >= 0.5, 2.0**value, 0.0)
+
+
+def coarse(f0_hz: NDArray[np.floating]) -> Int64:
+    """RVC's 255 steps on the mel scale from 50 to 1100 Hz. `[T]` Hz → int64 `[T]` in 1…255; unvoiced gives 1."""
+    mel = 1127.0 * np.log(1.0 + np.asarray(f0_hz, dtype=np.float64) / 700.0)
+    low, high = (1127.0 * np.log(1.0 + edge / 700.0) for edge in (F0_MIN, F0_MAX))
+    steps = np.where(mel > 0, (mel - low) * 254.0 / (high - low) + 1.0, 1.0)
+    return np.rint(np.clip(steps, 1.0, 255.0)).astype(np.int64)
+
+
+def fill_unvoiced(f0_hz: NDArray[np.floating]) -> Float64:
+    """Unvoiced frames filled linearly between their voiced neighbours, edge values held; all zeros stay zeros.
+
+    What the newest RVC does before training and conversion; off by default here, as in the others.
+    """
+    f0 = np.asarray(f0_hz, dtype=np.float64)
+    voiced = np.flatnonzero(f0 > 0)
+    if not len(voiced):
+        return f0.copy()
+    return np.interp(np.arange(len(f0)), voiced, f0[voiced])
+
+
+def shift(f0_hz: NDArray[np.floating], semitones: float) -> Float64:
+    """`f0 * 2 ** (semitones / 12)`; unvoiced stays 0. Raises InvalidInput outside -24…24."""
+    if not abs(semitones) <= SEMITONE_LIMIT:
+        raise InvalidInput(
+            f"pitch_shift is {semitones:g} semitones; it must lie in -{SEMITONE_LIMIT:g}…{SEMITONE_LIMIT:g}.",
+            field="pitch_shift",
+        )
+    return np.asarray(f0_hz, dtype=np.float64) * 2.0 ** (semitones / 12.0)
