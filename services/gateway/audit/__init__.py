@@ -1,0 +1,1 @@
+"""Who did what? An append-only table of every change."""

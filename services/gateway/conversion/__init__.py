@@ -1,0 +1,1 @@
+"""How does a recording become another voice's? The gateway's door to inference."""

@@ -1,0 +1,1 @@
+"""What recordings are there, and which of them belong together?"""

@@ -1,0 +1,102 @@
+"""What can be turned in the gateway?"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ByteSize, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
+from sqlalchemy.engine import make_url
+
+from libs.common.settings import PORTS, CommaSeparated, CommonSettings, Environment
+
+
+class GatewaySettings(CommonSettings):
+    """The gateway's variables; those of `CommonSettings` hold as well."""
+
+    port: int = Field(default=PORTS["gateway"], ge=0, le=65535)
+
+    database_url: str = Field(
+        default="sqlite+aiosqlite:///var/gateway.db",
+        description="`sqlite+aiosqlite:///file` on a local disk, or `postgresql+asyncpg://user:password@host/name`",
+    )
+    database_pool: int = Field(default=10, ge=1, le=200, description="Connections kept open to the database")
+    database_wait: timedelta = Field(default=timedelta(seconds=15), description="How long a write waits for its turn")
+
+    jwt_secret: SecretStr = Field(
+        default=SecretStr(""), description="Signs access tokens; at least 32 characters; required outside development"
+    )
+    access_token_lifetime: timedelta = timedelta(minutes=30)
+    refresh_token_lifetime: timedelta = timedelta(days=30)
+    admin_email: str = Field(default="admin@localhost.localdomain", description="The first administrator")
+    admin_password: SecretStr | None = Field(
+        default=None, description="Their password; made at first start and printed once when it is absent"
+    )
+    password_min_length: int = Field(default=10, ge=8, le=128)
+    login_attempts: int = Field(default=8, ge=1, description="Failed logins of one account before it has to wait")
+    login_window: timedelta = Field(default=timedelta(minutes=5), description="How long failed logins count")
+
+    upload_limit: ByteSize = Field(default=ByteSize(6_000_000_000), description="Size of one upload request")
+    convert_limit: ByteSize = Field(default=ByteSize(60_000_000), description="Size of one conversion request")
+    json_limit: ByteSize = Field(default=ByteSize(1_048_576), description="Size of every other request body")
+    page_size: int = Field(default=50, ge=1, le=200)
+    idempotency_lifetime: timedelta = Field(default=timedelta(hours=24), description="How long answers are kept")
+    idempotency_lock: timedelta = Field(
+        default=timedelta(minutes=5), description="After this time a request that never ended may be repeated"
+    )
+
+    inner_timeout: timedelta = Field(default=timedelta(seconds=30), description="For short calls to inner services")
+    upload_timeout: timedelta = Field(default=timedelta(minutes=30), description="For a whole upload to be examined")
+    convert_timeout: timedelta = Field(default=timedelta(minutes=10), description="For one conversion")
+    staged_lifetime: timedelta = Field(
+        default=timedelta(minutes=10), description="After this time a half-received recording is swept or claimed again"
+    )
+    sweep_every: timedelta = Field(default=timedelta(minutes=5), description="How often left-overs are looked for")
+
+    heartbeat_comment: timedelta = Field(default=timedelta(seconds=15), description="A comment on silent live feeds")
+    outbox_poll: timedelta = Field(default=timedelta(seconds=1), description="How often unsent commands are tried")
+    progress_write: timedelta = Field(default=timedelta(seconds=5), description="How often progress reaches a job's row")
+    gpu_hour_price: float = Field(default=2.5, ge=0, description="For estimated costs, per hour of training")
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
+        default=(), description="Origins of browsers that may call the API; none by default"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _database_of_the_environment(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = dict(values)
+        if str(given.get("environment", "development")) in ("container", "production"):
+            given.setdefault("database_url", "sqlite+aiosqlite:////var/lib/voicewright/gateway.db")
+        return given
+
+    @model_validator(mode="after")
+    def _secrets_and_places(self) -> GatewaySettings:
+        """No secret has a default where others can reach it, and the database is not where workers write."""
+        if not self.jwt_secret.get_secret_value():
+            if self.environment is not Environment.development:
+                raise ValueError("JWT_SECRET is required: at least 32 random characters (scripts/secrets makes them)")
+            # On a developer's machine: its own secret, without another variable to set, and stable over restarts.
+            key = self.service_token.get_secret_value().encode()
+            self.jwt_secret = SecretStr(hmac.new(key, b"voicewright access tokens", hashlib.sha256).hexdigest())
+        if len(self.jwt_secret.get_secret_value()) < 32:
+            raise ValueError("JWT_SECRET is too short: use at least 32 random characters")
+        file = self.sqlite_file
+        if file is not None and file.is_relative_to(self.data_root):
+            raise ValueError(
+                f"DATABASE_URL lies under DATA_ROOT ({file}): put it on a local disk of the gateway's own, "
+                "workers write to DATA_ROOT and it may be a network volume"
+            )
+        return self
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The database's file, or None for a server or a database in memory."""
+        url = make_url(self.database_url)
+        if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+            return None
+        return Path(url.database).absolute()

@@ -1,0 +1,1 @@
+"""How is the installation? Version and the state of its services."""

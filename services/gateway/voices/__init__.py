@@ -1,0 +1,1 @@
+"""Which voices are there? The registry of trained voice models."""
