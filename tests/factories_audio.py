@@ -1,6 +1,7 @@
 """Which sound files do tests use? Tones, espeak-ng speech, and the same in every format that people send.
 
-Speech is made once per machine and kept in a folder of the temporary directory; each function returns the path it wrote.
+Speech is made once per machine and kept in a folder of the temporary directory; `make_…` and `encode_as` return the
+path that they wrote.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def make_tone(
     return encode_as(_suffix(path), wave if channels == 1 else np.tile(wave, (channels, 1)), rate, path)
 
 
-def make_recordings(folder: Path, count: int, seconds: float, *, voice: str = "en-us", suffix: str = ".wav") -> list[Path]:
+def make_recordings(
+    folder: Path, count: int, seconds: float, *, voice: str = "en-us", suffix: str = ".wav"
+) -> list[Path]:
     """`count` files of different sentences of one voice."""
     folder.mkdir(parents=True, exist_ok=True)
     return [make_speech(seconds, voice, folder / f"recording-{n:03}{suffix}", seed=n) for n in range(count)]
@@ -139,6 +142,7 @@ def encode_as(
         target = file if header else _Pipe(file)
         with av.open(target, "w", format=container, options=options or {}) as output:
             stream = output.add_stream(codec, rate=rate)
+            assert isinstance(stream, av.AudioStream)
             stream.layout = layout
             bits = bit_rate or (default_bits if codec == default_codec else None)
             if bits:
@@ -181,6 +185,7 @@ class _Pipe:
 
 def _add_pictures(output: av.container.OutputContainer, codec: str) -> av.VideoStream:
     pictures = output.add_stream(codec, rate=5)
+    assert isinstance(pictures, av.VideoStream)
     pictures.width, pictures.height = 32, 32
     pictures.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     if codec == "mjpeg":

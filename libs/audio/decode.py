@@ -4,8 +4,8 @@ Three walls stand between a hostile file and the rest of the machine, each enoug
 
 1. FFmpeg never sees a path. It reads from a Python file object, and `io_open`, the hook through which a demuxer opens
    further files or addresses, always refuses. Protocol handlers do not run at all (`protocol_whitelist` names none).
-2. The demuxer is forced to the family that `sniff.py` found. Nothing is probed, so an `ffconcat`, HLS, DASH, SDP or image
-   list under the name `.mp3` never reaches the demuxer that would follow it; `format_whitelist` says so again.
+2. The demuxer is forced to the family that `sniff.py` found. Nothing is probed, so an `ffconcat`, HLS, DASH, SDP or
+   image list under the name `.mp3` never reaches the demuxer that would follow it; `format_whitelist` says so again.
 3. Only the family's audio decoders may be opened (`codec_whitelist`); cover art and video are discarded unread.
 
 FFmpeg's log is left off, as PyAV ships it: its Python log hook takes the interpreter lock from inside FFmpeg's threads,
@@ -46,8 +46,8 @@ RATES = (1_000, 768_000)
 IDLE_PACKETS = 20_000
 """Packets in a row that give no sample before a file counts as broken; a crafted index can hold millions of them."""
 
-# Mono mixes weigh channels as ITU-R BS.775 does (centre 1, front 0.707, surround 0.5, no LFE), divided by the sum of the
-# weights, so that no mix can pass the loudest channel.
+# Mono mixes weigh channels as ITU-R BS.775 does (centre 1, front 0.707, surround 0.5, no LFE), divided by the sum of
+# the weights, so that no mix can pass the loudest channel.
 _WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "FLC": 0.7071, "FRC": 0.7071, "LFE": 0.0, "LFE2": 0.0}
 _WEIGHT_OTHERS = 0.5
 
@@ -82,8 +82,8 @@ class Recording:
     Use as a context manager. `sample_rate` and `channels` are those of the first decoded frame: later frames with other
     ones are converted to them, so that a recording has one rate and one shape.
 
-    Raises UnsupportedAudio (no accepted format, a codec that is not allowed, no audio track), BrokenAudio (nothing can be
-    decoded, NaN or infinite samples, a wrong scale) and RecordingTooLong (more than `limit_seconds` of samples).
+    Raises UnsupportedAudio (no accepted format, a codec that is not allowed, no audio track), BrokenAudio (nothing can
+    be decoded, NaN or infinite samples, a wrong scale) and RecordingTooLong (more than `limit_seconds` of samples).
     """
 
     def __init__(self, path: Path, *, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> None:
@@ -415,7 +415,7 @@ def _mono_weights(frame: Any) -> Wave:
 
 
 def _is_streamed_wav(path: Path) -> bool:
-    """True when the data chunk's size is one that recorders write who do not know the length: 0 or (nearly) all ones."""
+    """True when the data chunk's size is what recorders write that do not know the length: 0, or (nearly) all ones."""
     with path.open("rb") as file:
         head = file.read(4096)
     at = head.find(b"data", 12)

@@ -26,8 +26,8 @@ class Family:
 _PCM = frozenset(
     f"pcm_{kind}"
     for kind in (
-        *("u8", "s8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "s64le", "f32le", "f32be", "f64le", "f64be"),
-        *("alaw", "mulaw"),
+        *("u8", "s8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "s64le"),
+        *("f32le", "f32be", "f64le", "f64be", "alaw", "mulaw"),
     )
 )
 _MOV_DEMUXERS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2")

@@ -35,7 +35,8 @@ def resample(wave: Wave, from_rate: int, to_rate: int, quality: Quality = "HQ") 
 class StreamResampler:
     """Resamples block by block in bounded memory; the blocks together equal `resample` of the whole.
 
-    `push` takes and gives `[C, n]` when `channels` was given, `[n]` otherwise; `finish` gives what the filter still holds.
+    `push` takes and gives `[C, n]` when `channels` was given, `[n]` otherwise; `finish` gives what the filter still
+    holds.
     """
 
     def __init__(self, from_rate: int, to_rate: int, *, channels: int | None = None, quality: Quality = "HQ") -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO
 
 from libs.audio.formats import FAMILIES, FOREIGN, Family
 from libs.common.errors import UnsupportedAudio
@@ -42,15 +42,15 @@ def sniff(head: bytes) -> Family:
     (ffconcat, HLS, DASH, SDP, image lists), texts, images, archives, and sound formats that are not accepted.
     """
     if not head:
-        _refuse("the file is empty (0 bytes)")
+        raise _refusal("the file is empty (0 bytes)")
     _refuse_text_and_lists(head)
     for offset, magic, name in FOREIGN:
         if head[offset : offset + len(magic)] == magic:
-            _refuse(f"the content is {name}")
+            raise _refusal(f"the content is {name}")
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
         if head[8:12] == b"WAVE":
             return FAMILIES["wav"]
-        _refuse(f"the content is a RIFF file of kind {_printable(head[8:12])}, not WAVE")
+        raise _refusal(f"the content is a RIFF file of kind {_printable(head[8:12])}, not WAVE")
     if head[4:8] == b"ftyp":
         return _mp4_family(head)
     if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
@@ -67,12 +67,12 @@ def sniff(head: bytes) -> Family:
             return FAMILIES["flac"]
         if start >= len(head) or find_mp3_frame(head[start:]) is not None:
             return FAMILIES["mp3"]
-        _refuse("an ID3 tag is there, but no mp3 frames follow it")
+        raise _refusal("an ID3 tag is there, but no mp3 frames follow it")
     if find_mp3_frame(head) is not None:
         return FAMILIES["mp3"]
     if len(head) > 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
-        _refuse("the content looks like a bare AAC stream (ADTS)")
-    _refuse("the content is none of the accepted formats")
+        raise _refusal("the content looks like a bare AAC stream (ADTS)")
+    raise _refusal("the content is none of the accepted formats")
 
 
 def sniff_file(path: Path) -> Family:
@@ -86,7 +86,7 @@ def sniff_file(path: Path) -> Family:
             if behind[:4] == b"fLaC":
                 return FAMILIES["flac"]
             if find_mp3_frame(behind) is None:
-                _refuse("an ID3 tag is there, but no mp3 frames follow it")
+                raise _refusal("an ID3 tag is there, but no mp3 frames follow it")
     return family
 
 
@@ -163,7 +163,7 @@ def _mp4_family(head: bytes) -> Family:
     if brand == b"qt  ":
         return FAMILIES["mov"]
     if brand in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"jp2 ", b"crx "):
-        _refuse("the content is an image")
+        raise _refusal("the content is an image")
     return FAMILIES["mp4"]
 
 
@@ -177,7 +177,7 @@ def _ogg_family(head: bytes) -> Family:
     # a video track may come first; the demuxer finds the sound behind it
     if any(mark in head[:8192] for mark in (b"OpusHead", b"\x01vorbis", b"\x7fFLAC")):
         return FAMILIES["ogg"]
-    _refuse("the Ogg file holds none of Vorbis, Opus, FLAC or Speex")
+    raise _refusal("the Ogg file holds none of Vorbis, Opus, FLAC or Speex")
 
 
 def _ebml_family(head: bytes) -> Family:
@@ -185,18 +185,18 @@ def _ebml_family(head: bytes) -> Family:
         return FAMILIES["webm"]
     if b"matroska" in head[:64]:
         return FAMILIES["mkv"]
-    _refuse("the EBML file is neither WebM nor Matroska")
+    raise _refusal("the EBML file is neither WebM nor Matroska")
 
 
 def _refuse_text_and_lists(head: bytes) -> None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") and head[2:12].count(0) >= 4:
-        _refuse("the content is a text (UTF-16)")
+        raise _refusal("the content is a text (UTF-16)")
     for pattern, name in _PLAYLISTS:
         # image names contain no control characters; binary data that happens to hold ".gif" is not a list
         match = pattern.match(text[:4096])
         if match and not re.search(rb"[\x00-\x08\x0e-\x1f]", match.group()):
-            _refuse(f"the content is {name}; only a file that holds its own sound can be sent")
+            raise _refusal(f"the content is {name}; only a file that holds its own sound can be sent")
     sample = head[:2048]
     if not re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", sample):
         try:
@@ -204,12 +204,12 @@ def _refuse_text_and_lists(head: bytes) -> None:
         except UnicodeDecodeError as error:
             if error.start < len(sample) - 4:
                 return
-        _refuse("the content is a text")
+        raise _refusal("the content is a text")
 
 
 def _printable(data: bytes) -> str:
     return repr(data.decode("ascii", "replace").strip())
 
 
-def _refuse(what: str) -> NoReturn:
-    raise UnsupportedAudio(f"{what[0].upper()}{what[1:]}. Accepted are {ACCEPTED}.", field="file")
+def _refusal(what: str) -> UnsupportedAudio:
+    return UnsupportedAudio(f"{what[0].upper()}{what[1:]}. Accepted are {ACCEPTED}.", field="file")
