@@ -82,7 +82,15 @@ def load_tensors(path: Path, *, stubs: Sequence[str] = (), max_bytes: int = MAX_
     with torch.serialization.safe_globals([(Inert, name) for name in stubs]):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            pickle.UnpicklingError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise ModelFileRefused(f"{path.name} is not a readable torch file: {_first_line(error)}") from error
 
 

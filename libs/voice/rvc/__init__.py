@@ -1,0 +1,1 @@
+"""RVC's networks, losses and training recipe, exact in names, shapes and numbers."""

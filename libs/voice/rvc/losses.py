@@ -1,0 +1,49 @@
+"""What is RVC trained to make small? Least-squares adversarial, feature matching, mel and KL terms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from libs.voice.rvc.discriminator import Judgement
+
+MEL_WEIGHT = 45.0
+
+
+def discriminator_loss(real: list[Judgement], made: list[Judgement]) -> Tensor:
+    """Σ over judges of mean (1 - D(y))² + mean D(ŷ)² (LSGAN, Mao et al. 2017)."""
+    terms = [
+        (1 - r.float()).square().mean() + m.float().square().mean() for (r, _), (m, _) in zip(real, made, strict=True)
+    ]
+    return torch.stack(terms).sum()
+
+
+def adversarial_loss(made: list[Judgement]) -> Tensor:
+    """Σ over judges of mean (1 - D(ŷ))²."""
+    return torch.stack([(1 - scores.float()).square().mean() for scores, _ in made]).sum()
+
+
+def feature_loss(real: list[Judgement], made: list[Judgement]) -> Tensor:
+    """2 Σ over judges and layers of the mean absolute difference of feature maps."""
+    terms = [
+        F.l1_loss(m.float(), r.float().detach())
+        for (_, real_maps), (_, made_maps) in zip(real, made, strict=True)
+        for r, m in zip(real_maps, made_maps, strict=True)
+    ]
+    return 2 * torch.stack(terms).sum()
+
+
+def mel_loss(real_mel: Tensor, made_mel: Tensor) -> Tensor:
+    """45 times the mean absolute difference of log-mels."""
+    return MEL_WEIGHT * F.l1_loss(made_mel.float(), real_mel.float())
+
+
+def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tensor) -> Tensor:
+    """KL divergence of posterior and prior, estimated from one sample; summed over channels, mean over real frames.
+
+    All [b, inter, t]; mask [b, 1, t].
+    """
+    z_p, logs_q, m_p, logs_p, mask = (x.float() for x in (z_p, logs_q, m_p, logs_p, mask))
+    kl = logs_p - logs_q - 0.5 + 0.5 * (z_p - m_p).square() * torch.exp(-2 * logs_p)
+    return (kl * mask).sum() / mask.sum()
