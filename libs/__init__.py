@@ -1,0 +1,1 @@
+"""Shared packages of the platform."""

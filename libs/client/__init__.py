@@ -1,0 +1,1 @@
+"""A typed client of the gateway, and the `voicewright` command line."""

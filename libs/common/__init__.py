@@ -1,0 +1,1 @@
+"""What every service stands on: settings, paths, events, bus, leases, storage, health."""

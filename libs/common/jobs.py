@@ -1,0 +1,102 @@
+"""What states can a job be in, and which steps does it take?"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from libs.common.errors import IllegalTransition
+
+
+class JobState(StrEnum):
+    pending = "pending"
+    queued = "queued"
+    running = "running"
+    completed = "completed"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+class QueueState(StrEnum):
+    """Where a job that is not over stands with the queue."""
+
+    waiting = "waiting"
+    delayed = "delayed"
+    active = "active"
+
+
+class Step(StrEnum):
+    """The phases of a job; each is one command to one worker."""
+
+    validate = "validate"
+    preprocess = "preprocess"
+    train = "train"
+    index = "index"
+    evaluate = "evaluate"
+    publish = "publish"
+
+
+class JobKind(StrEnum):
+    training = "training"
+    preprocess = "preprocess"
+
+
+STEPS: dict[JobKind, tuple[Step, ...]] = {
+    JobKind.training: tuple(Step),
+    JobKind.preprocess: (Step.validate, Step.preprocess),
+}
+
+# Share of a job's progress bar that each step takes, in percent.
+WEIGHTS: dict[Step, float] = {
+    Step.validate: 2,
+    Step.preprocess: 23,
+    Step.train: 65,
+    Step.index: 4,
+    Step.evaluate: 4,
+    Step.publish: 2,
+}
+
+TERMINAL = frozenset({JobState.completed, JobState.failed, JobState.cancelled})
+ACTIVE = frozenset(set(JobState) - TERMINAL)
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.pending: frozenset({JobState.queued, JobState.cancelled, JobState.failed}),
+    JobState.queued: frozenset({JobState.running, JobState.failed, JobState.cancelled}),
+    JobState.running: frozenset({JobState.queued, JobState.completed, JobState.failed, JobState.cancelled}),
+    JobState.completed: frozenset(),
+    JobState.failed: frozenset({JobState.queued}),  # a person retries it
+    JobState.cancelled: frozenset({JobState.queued}),  # a person takes it up again
+}
+
+
+def check_transition(now: JobState, to: JobState) -> None:
+    """Raises IllegalTransition unless a job may go from `now` to `to`."""
+    if to not in TRANSITIONS[now]:
+        raise IllegalTransition(f"a job that is {now} cannot become {to}", state=now.value)
+
+
+def next_step(kind: JobKind, step: Step | None) -> Step | None:
+    """The step after `step` (the first one after None), or None when the job is done."""
+    steps = STEPS[kind]
+    position = 0 if step is None else steps.index(step) + 1
+    return steps[position] if position < len(steps) else None
+
+
+def overall_progress(kind: JobKind, step: Step, fraction: float) -> float:
+    """Progress of the whole job in percent, 0-100, when `fraction` (0-1) of `step` is done."""
+    steps = STEPS[kind]
+    total = sum(WEIGHTS[s] for s in steps)
+    before = sum(WEIGHTS[s] for s in steps[: steps.index(step)])
+    return round(100 * (before + WEIGHTS[step] * min(max(fraction, 0.0), 1.0)) / total, 2)
+
+
+class Lane(StrEnum):
+    high = "high"
+    normal = "normal"
+    low = "low"
+
+
+def lane_of(priority: int) -> Lane:
+    """The lane of a job's priority 0-100; 50 is the default and 80 counts as high (F-050)."""
+    if priority >= 70:
+        return Lane.high
+    return Lane.normal if priority >= 30 else Lane.low

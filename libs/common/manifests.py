@@ -1,0 +1,97 @@
+"""What did a step make? The list of its files with checksums, written whole, found by reference alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from libs.common.errors import Conflict, DatasetNotPrepared
+from libs.common.events import ManifestRef
+from libs.common.paths import Paths
+
+
+class FileEntry(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    size: int
+
+
+class Manifest(BaseModel):
+    """`files` maps a path below DATA_ROOT to its checksum; `data` is what the step wants to tell; `event` its fact."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    step: str
+    token: int
+    fingerprint: str = ""
+    folder: str
+    files: dict[str, FileEntry]
+    data: dict[str, Any] = {}
+    event: dict[str, Any] | None = None
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file's content, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file under its final name only when all of it is on disk. OSError leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def entries(paths: Paths, files: list[Path]) -> dict[str, FileEntry]:
+    """Checksums of finished files below DATA_ROOT."""
+    return {paths.relative(f): FileEntry(sha256=sha256_of(f), size=f.stat().st_size) for f in sorted(files)}
+
+
+def store(paths: Paths, where: Path, manifest: Manifest) -> ManifestRef:
+    """Writes a manifest; nobody finds it until its reference is committed."""
+    content = manifest.model_dump_json(indent=1).encode()
+    write_whole(where, content)
+    return ManifestRef(path=paths.relative(where), sha256=hashlib.sha256(content).hexdigest(), token=manifest.token)
+
+
+def load(paths: Paths, reference: ManifestRef) -> Manifest:
+    """The manifest that `reference` names; raises DatasetNotPrepared when it is gone, Conflict when it was changed."""
+    where = paths.in_data(reference.path)
+    try:
+        content = where.read_bytes()
+    except OSError as error:
+        raise DatasetNotPrepared(f"the step manifest {reference.path} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != reference.sha256:
+        raise Conflict(f"the step manifest {reference.path} is not the one that was committed")
+    return Manifest.model_validate_json(content)
+
+
+def verify(paths: Paths, manifest: Manifest) -> list[str]:
+    """Relative paths of files that are missing or have another size or content."""
+    wrong = []
+    for relative, entry in manifest.files.items():
+        path = paths.in_data(relative)
+        try:
+            fits = path.stat().st_size == entry.size and sha256_of(path) == entry.sha256
+        except OSError:
+            fits = False
+        if not fits:
+            wrong.append(relative)
+    return wrong

@@ -1,0 +1,106 @@
+"""How are errors told over HTTP? RFC 9457 problem details, made here alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from libs.common.errors import PlatformError
+from libs.common.logs import get_logger, request_id
+
+log = get_logger("problems")
+
+MEDIA_TYPE = "application/problem+json"
+_TITLES = {404: "There is no such address", 405: "This method is not allowed here"}
+
+
+def answer(problem: dict[str, Any], *, headers: dict[str, str] | None = None) -> JSONResponse:
+    """A problem as an HTTP answer; 401 names the scheme, 429 and 503 carry Retry-After when the problem knows it."""
+    status = int(problem["status"])
+    extra = dict(headers or {})
+    if status == 401:
+        extra.setdefault("WWW-Authenticate", "Bearer")
+    if problem.get("retry_after") is not None:
+        extra.setdefault("Retry-After", str(max(1, math.ceil(float(problem["retry_after"])))))
+    body = dict(problem)
+    if request_id.get():
+        body.setdefault("request_id", request_id.get())
+    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=extra)
+
+
+def plain(status: int, title: str, detail: str, code: str, **extra: Any) -> dict[str, Any]:
+    """A problem that no class of the tree stands for."""
+    return {
+        "type": f"urn:voicewright:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "retryable": False,
+        "suggested_actions": [],
+        **extra,
+    }
+
+
+async def _platform_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PlatformError)
+    if error.status >= 500:
+        log.warning("problem", code=error.code, detail=error.detail)
+    return answer(error.problem())
+
+
+async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    fields = [
+        {
+            "field": ".".join(str(part) for part in item["loc"] if part not in ("body", "query", "path")) or "body",
+            "message": item["msg"],
+            "limits": {k: v for k, v in (item.get("ctx") or {}).items() if isinstance(v, int | float | str)},
+        }
+        for item in error.errors()
+    ]
+    said = "; ".join(f"{item['field']}: {item['message']}" for item in fields)
+    return answer(
+        plain(
+            422,
+            "The request cannot be accepted",
+            said,
+            "invalid_input",
+            field=fields[0]["field"] if fields else None,
+            errors=fields,
+            suggested_actions=["Correct the fields that are named; /docs shows what is expected."],
+        )
+    )
+
+
+async def _http_exception(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    title = _TITLES.get(error.status_code, str(error.detail))
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return answer(plain(error.status_code, title, str(error.detail), code), headers=dict(error.headers or {}))
+
+
+async def _unexpected(_: Request, error: Exception) -> JSONResponse:
+    log.error("problem.unexpected", error=f"{type(error).__name__}: {error}", exc_info=error)
+    return answer(
+        plain(
+            500,
+            "Something went wrong in the platform",
+            "An unexpected error was logged under the request id.",
+            "internal_error",
+            suggested_actions=["Try again; if it stays, give the request id to the administrator."],
+        )
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of `app` a problem document."""
+    app.add_exception_handler(PlatformError, _platform_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _unexpected)

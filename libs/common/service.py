@@ -1,0 +1,148 @@
+"""What do all services have in common as HTTP servers? Request ids, tokens, problems, health, metrics, a graceful end."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from libs.common import logs, metrics, problems
+from libs.common.errors import Unauthenticated
+from libs.common.health import Check, health_router
+from libs.common.settings import CommonSettings
+
+log = logs.get_logger("service")
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestContext:
+    """Gives every request an id and a trace, logs it, and counts it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        given = headers.get("x-request-id", "")
+        rid = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(8)}"
+        logs.request_id.set(rid)
+        logs.enter_trace(headers.get("traceparent"))
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", rid.encode())]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=rid):
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                if scope["type"] == "http":
+                    route = getattr(scope.get("route"), "path", "unmatched")
+                    seconds = time.perf_counter() - started
+                    metrics.REQUESTS.labels(scope["method"], route, str(status or 499)).inc()
+                    metrics.REQUEST_SECONDS.labels(scope["method"], route).observe(seconds)
+                    if route not in OPEN_PATHS:
+                        milliseconds = round(1000 * seconds, 1)
+                        log.info("http", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+
+
+class ServiceToken:
+    """Refuses calls without the service token, except on open paths."""
+
+    def __init__(self, app: ASGIApp, token: str, open_prefixes: tuple[str, ...]) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+        self._open = open_prefixes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        if path not in OPEN_PATHS and not (self._open and path.startswith(self._open)):
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, self._expected):
+                if scope["type"] == "websocket":
+                    await send({"type": "websocket.close", "code": 4401})
+                    return
+                error = Unauthenticated(
+                    "this inner service answers the platform's own services only",
+                    actions=("Call the gateway; inner calls need the service token.",),
+                )
+                await problems.answer(error.problem())(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def create_service(
+    name: str,
+    settings: CommonSettings,
+    *,
+    routers: Sequence[APIRouter],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    checks: Sequence[Check],
+    open_prefixes: tuple[str, ...] = (),
+    public: bool = False,
+    title: str,
+    description: str = "",
+) -> FastAPI:
+    """An app with everything that the services share. `checks` may still grow while `lifespan` starts."""
+    app = FastAPI(title=title, description=description, version="0.1.0", lifespan=lifespan)
+    problems.install(app)
+    app.include_router(health_router(name, checks))
+    app.include_router(metrics.router)
+    for router in routers:
+        app.include_router(router)
+    if not public:
+        app.add_middleware(ServiceToken, token=settings.service_token.get_secret_value(), open_prefixes=open_prefixes)
+    app.add_middleware(RequestContext)
+    return app
+
+
+def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
+    """Runs `app` until SIGTERM or SIGINT; the lifespan's end drains what is in hand."""
+    logs.configure(
+        name,
+        log_format=settings.log_format,
+        level=settings.log_level,
+        folder=settings.data_root / ".logs" / name if settings.log_files else None,
+    )
+    log.info(
+        "service.starting",
+        service=name,
+        port=port,
+        environment=settings.environment.value,
+        data_root=str(settings.data_root),
+        uploads_dir=str(settings.uploads_dir),
+        models_root=str(settings.models_root),
+        assets_root=str(settings.assets_root),
+        hubert=f"{settings.hubert_path} ({'present' if settings.hubert_path and settings.hubert_path.exists() else 'absent'})",
+        rmvpe=f"{settings.rmvpe_path} ({'present' if settings.rmvpe_path and settings.rmvpe_path.exists() else 'absent'})",
+    )
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.drain_timeout.total_seconds()),
+        server_header=False,
+    )

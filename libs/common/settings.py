@@ -1,0 +1,123 @@
+"""What can be turned in every service? The environment is read here and in each service's `settings.py`, nowhere else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Environment(StrEnum):
+    """Where the service runs; it decides the defaults of paths and addresses."""
+
+    development = "development"
+    container = "container"
+    production = "production"
+
+
+def _comma_separated(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+CommaSeparated = BeforeValidator(_comma_separated)
+
+PORTS = {"gateway": 8000, "ingest": 8001, "trainer": 8002, "preprocessor": 8003, "inference": 8004}
+
+
+class CommonSettings(BaseSettings):
+    """Variables that all services share, named as in `docs/settings.md`. Durations are in seconds."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", populate_by_name=True)
+
+    environment: Environment = Environment.development
+    service_token: SecretStr = Field(
+        min_length=16, description="Shared secret of the inner services; made by scripts/secrets"
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+
+    # None means: the default of the environment, filled in below.
+    data_root: Path = Path("var/data")
+    uploads_dir: Path | None = None
+    models_root: Path = Path("var/models")
+    assets_root: Path = Path("var/assets")
+    hubert_path: Path | None = None
+    rmvpe_path: Path | None = None
+    pretrained_root: Path | None = None
+    xtts_path: Path | None = None
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    nats_credentials: Path | None = None
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    commands_max_bytes: ByteSize = ByteSize(256 * 1024 * 1024)
+    events_max_bytes: ByteSize = ByteSize(1024 * 1024 * 1024)
+    progress_max_per_job: int = Field(default=20_000, ge=100)
+
+    gateway_url: str = "http://127.0.0.1:8000"
+    ingest_url: str = "http://127.0.0.1:8001"
+    inference_url: str = "http://127.0.0.1:8004"
+
+    storage_url: str = Field(default="", description="`file:///folder` or `s3+http(s)://host:port`; empty: var/objects")
+    storage_access_key: SecretStr | None = None
+    storage_secret_key: SecretStr | None = None
+    storage_region: str = "us-east-1"
+    voice_models_bucket: str = "voice-models"
+    voice_samples_bucket: str = "voice-samples"
+
+    ack_wait: timedelta = Field(default=timedelta(seconds=60), description="After this silence a worker counts as lost")
+    heartbeat: timedelta = Field(default=timedelta(seconds=15), description="How often work in hand is kept alive")
+    lease_ttl: timedelta = Field(default=timedelta(seconds=45), description="After this silence a lease may be taken")
+    cancel_poll: timedelta = Field(
+        default=timedelta(seconds=1), description="How often running work looks for a cancel"
+    )
+    worker_ttl: timedelta = Field(default=timedelta(seconds=30), description="How long a silent worker stays listed")
+    retry_delays: Annotated[tuple[timedelta, ...], NoDecode, CommaSeparated] = Field(
+        default=(timedelta(seconds=5), timedelta(seconds=25), timedelta(seconds=125)),
+        description="Pauses before each retry of failed work; their number is the number of retries",
+    )
+    poll_interval: timedelta = Field(default=timedelta(seconds=0.2), description="How long one lane is asked for work")
+    drain_timeout: timedelta = Field(default=timedelta(seconds=25), description="Time to save work after SIGTERM")
+
+    log_format: str = Field(default="", pattern="^(|json|console)$")
+    log_level: str = "INFO"
+    log_files: bool = Field(default=True, description="Also write rotated JSON logs under DATA_ROOT/.logs/<service>")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_environment(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """In containers the volumes have fixed places and the services are found by name."""
+        given = dict(values)
+        if str(given.get("environment", "development")) in ("container", "production"):
+            inside = {
+                "data_root": "/data",
+                "models_root": "/models",
+                "assets_root": "/assets",
+                "nats_url": "nats://nats:4222",
+                "host": "0.0.0.0",
+                "log_format": "json",
+                **{f"{name}_url": f"http://{name}:{PORTS[name]}" for name in ("gateway", "ingest", "inference")},
+            }
+            given = {k: v for k, v in inside.items() if k not in given} | given
+        return given
+
+    @model_validator(mode="after")
+    def _derived_paths(self) -> CommonSettings:
+        self.data_root = self.data_root.absolute()
+        self.models_root = self.models_root.absolute()
+        self.assets_root = self.assets_root.absolute()
+        self.uploads_dir = (self.uploads_dir or self.data_root / "uploads").absolute()
+        self.hubert_path = self.hubert_path or self.assets_root / "hubert" / "hubert_base.pt"
+        self.rmvpe_path = self.rmvpe_path or self.assets_root / "rmvpe" / "rmvpe.pt"
+        self.pretrained_root = self.pretrained_root or self.assets_root / "pretrained_v2"
+        self.xtts_path = self.xtts_path or self.assets_root / "xtts_v2"
+        if not self.storage_url:
+            self.storage_url = (self.data_root.parent / "objects").as_uri()
+        if not self.log_format:
+            self.log_format = "console"
+        if self.heartbeat * 2 > self.lease_ttl or self.heartbeat * 2 > self.ack_wait:
+            raise ValueError("heartbeat must be at most half of lease_ttl and of ack_wait")
+        return self

@@ -1,0 +1,547 @@
+"""How is a command worked on? Lanes, leases, heartbeats, retries and poison, the same for every service.
+
+A service registers one handler per command. The handler is given `Work`, makes files under `work.folder`, and returns
+`Done`; the runtime alone commits, publishes and acknowledges:
+
+    take ▶ lease ▶ StepStarted ▶ handler ▶ manifest ▶ commit (compare-and-set) ▶ finish hook ▶ event ▶ ack
+
+Whatever dies in between, the command comes again: an uncommitted step is done anew by the next owner, which may take
+over finished parts of earlier attempts; a committed step only repeats the finish hook and the event, both idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from libs.common import manifests
+from libs.common.bus import Bus, CommandQueue, Delivery
+from libs.common.errors import (
+    Cancelled,
+    Conflict,
+    LeaseLost,
+    PlatformError,
+    PoisonCommand,
+    Preempted,
+    StorageFull,
+    TryAgain,
+    Unavailable,
+    WorkFailed,
+)
+from libs.common.events import (
+    CATALOGUE,
+    Command,
+    Envelope,
+    Event,
+    ManifestRef,
+    StepCancelled,
+    StepDelayed,
+    StepEvent,
+    StepFailed,
+    StepFinished,
+    StepProgress,
+    StepStarted,
+    type_name,
+)
+from libs.common.jobs import Lane
+from libs.common.leases import Committed, Finished, Held, Lease, Leases
+from libs.common.logs import bind_job, enter_trace, get_logger
+from libs.common.metrics import WORK_SECONDS, WORK_TOTAL
+from libs.common.paths import Paths, StepFolder
+from libs.common.settings import CommonSettings
+
+log = get_logger("worker")
+
+C = TypeVar("C", bound=Command)
+Stop = Literal["cancel", "preempt", "lost"]
+POISON_AFTER = 2  # equal deliveries without progress
+ENOSPC = {28, 122, 27}  # no space, quota, file too large
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a handler made: `files` for the manifest and the fields of the event that tells of it."""
+
+    event: type[StepFinished]
+    fields: dict[str, Any]
+    files: list[Path] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+class Work(Generic[C]):
+    """One command in hand. `report`, `mark` and `should_stop` may be called from any thread."""
+
+    def __init__(self, command: C, lease: Lease, steps: StepFolder, bus: Bus, worker_id: str) -> None:
+        self.command = command
+        self.lease = lease
+        self.steps = steps
+        self.worker_id = worker_id
+        self._bus = bus
+        self._loop = asyncio.get_running_loop()
+        self._stop: Stop | None = None
+        self._stopped = asyncio.Event()
+        self._mark: str | None = None
+        self._marked = asyncio.Event()
+        self._progress: StepProgress | None = None
+        self._send_progress = asyncio.Event()
+
+    @property
+    def token(self) -> int:
+        return self.lease.token
+
+    @property
+    def folder(self) -> Path:
+        """The attempt's own folder below DATA_ROOT; made on first use."""
+        folder = self.steps.attempt(self.token)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def earlier_folders(self) -> list[Path]:
+        """Folders of former owners, newest first; their finished files may be taken over, never changed."""
+        return self.steps.earlier_attempts(self.token)
+
+    def should_stop(self) -> Stop | None:
+        """Why the work should end now: `cancel`, `preempt` (save, then go) or `lost` (another owner)."""
+        return self._stop
+
+    def check(self) -> None:
+        """Raises Cancelled, Preempted or LeaseLost when the work should end."""
+        raise_stop(self._stop)
+
+    async def stopped(self) -> Stop:
+        """Waits until the work should end."""
+        await self._stopped.wait()
+        assert self._stop is not None
+        return self._stop
+
+    def report(self, fraction: float, **fields: Any) -> None:
+        """Tells people how far the step is: `fraction` 0-1 and any field of StepProgress."""
+        progress = StepProgress(
+            job_id=self.command.job_id,
+            step=self.command.step,
+            fraction=fraction,
+            worker=self.worker_id,
+            token=self.token,
+            **fields,
+        )
+
+        def put() -> None:
+            self._progress = progress
+            self._send_progress.set()
+
+        self._loop.call_soon_threadsafe(put)
+
+    def mark(self, mark: str) -> None:
+        """Says that the work has got somewhere: a worker that dies later was not killed by this command at once."""
+
+        def put() -> None:
+            self._mark = mark
+            self._marked.set()
+
+        self._loop.call_soon_threadsafe(put)
+
+    def _end(self, why: Stop) -> None:
+        if self._stop is None or why == "lost":
+            self._stop = why
+            self._stopped.set()
+
+
+def raise_stop(why: Stop | None) -> None:
+    """The exception that stands for a reason to stop; nothing for None."""
+    if why == "cancel":
+        raise Cancelled
+    if why == "preempt":
+        raise Preempted
+    if why == "lost":
+        raise LeaseLost
+
+
+Handler = Callable[[Work[Any]], Awaitable[Done]]
+FinishHook = Callable[[Any, manifests.Manifest, int], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class _Registered:
+    command: type[Command]
+    handler: Handler
+    finish: FinishHook | None
+
+
+class Worker:
+    """Takes commands of one service while there are free slots, and sees each through to its end."""
+
+    def __init__(self, bus: Bus, settings: CommonSettings, paths: Paths, *, slots: int, info: dict[str, Any]) -> None:
+        self.bus = bus
+        self.paths = paths
+        self.id = f"{bus.service}-{socket.gethostname()}-{os.getpid()}"
+        self._settings = settings
+        self._slots = slots
+        self._info = info
+        self._handlers: dict[str, _Registered] = {}
+        self._leases = Leases(bus.bucket("leases"), self.id, settings.lease_ttl)
+        self._control = bus.bucket("control")
+        self._queues: list[CommandQueue] = [bus.commands(lane) for lane in Lane]
+        self._running: dict[asyncio.Task[None], Work[Any] | None] = {}
+        self._draining = asyncio.Event()
+        self._main: list[asyncio.Task[None]] = []
+
+    def on(
+        self, command: type[C], handler: Callable[[Work[C]], Awaitable[Done]], finish: FinishHook | None = None
+    ) -> None:
+        """Registers the handler of a command. `finish(command, manifest, revision)` runs after the commit, perhaps twice."""
+        self._handlers[type_name(command)] = _Registered(command, handler, finish)
+
+    @property
+    def jobs_in_hand(self) -> list[str]:
+        return [work.command.job_id for work in self._running.values() if work is not None]
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._main = [
+            asyncio.create_task(self._take_commands(), name="worker.take"),
+            asyncio.create_task(self._announce(), name="worker.announce"),
+        ]
+
+    async def drain(self) -> None:
+        """Takes nothing new, lets running work save itself and go back to the queue, and says good-bye."""
+        self._draining.set()
+        for work in self._running.values():
+            if work is not None:
+                work._end("preempt")
+        if self._running:
+            log.info("worker.draining", jobs=self.jobs_in_hand)
+            _, late = await asyncio.wait(list(self._running), timeout=self._settings.drain_timeout.total_seconds())
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=2)
+        for task in self._main:
+            task.cancel()
+        await asyncio.gather(*self._main, return_exceptions=True)
+        with contextlib.suppress(PlatformError):
+            await self.bus.bucket("workers").delete(self.id)
+
+    async def _announce(self) -> None:
+        """Keeps this worker in KV `workers`, whose entries fade when nobody renews them."""
+        bucket = self.bus.bucket("workers")
+        while True:
+            entry = {
+                "service": self.bus.service,
+                "worker": self.id,
+                "slots": self._slots,
+                "jobs": self.jobs_in_hand,
+                "seen_at": time.time(),
+                **self._info,
+            }
+            with contextlib.suppress(PlatformError):
+                await bucket.put(self.id, json.dumps(entry).encode())
+            await asyncio.sleep(self._settings.worker_ttl.total_seconds() / 3)
+
+    async def _take_commands(self) -> None:
+        while not self._draining.is_set():
+            if len(self._running) >= self._slots:
+                await asyncio.wait(list(self._running), return_when=asyncio.FIRST_COMPLETED)
+                continue
+            try:
+                delivery = await self._next()
+            except Unavailable:
+                await asyncio.sleep(0.5)
+                continue
+            if delivery is None:
+                continue
+            if self._draining.is_set():
+                with contextlib.suppress(Unavailable):
+                    await delivery.nak()
+                return
+            task = asyncio.create_task(self._see_through(delivery), name="worker.command")
+            self._running[task] = None
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("worker.failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+
+    async def _next(self) -> Delivery | None:
+        """The oldest command of the highest lane that has one."""
+        for queue in self._queues:
+            if (delivery := await queue.take(self._settings.poll_interval)) is not None:
+                return delivery
+        return None
+
+    # -- one command --------------------------------------------------------------------------------------------------
+
+    async def _see_through(self, delivery: Delivery) -> None:
+        try:
+            envelope, command, registered = self._open(delivery)
+        except ValueError as error:
+            problem = WorkFailed(f"the command cannot be read: {error}").problem()
+            log.error("worker.unreadable", subject=delivery.subject, error=str(error))
+            await self._keep_trying(lambda: self.bus.dead_letter(delivery, problem))
+            await self._keep_trying(delivery.term)
+            return
+        enter_trace(envelope.traceparent)
+        with bind_job(command.job_id, step=command.step.value):
+            try:
+                await self._work(delivery, command, registered)
+            except Unavailable as error:
+                # The broker is away: nothing was acknowledged, so the command comes again.
+                log.warning("worker.interrupted", error=error.detail)
+
+    def _open(self, delivery: Delivery) -> tuple[Envelope, Command, _Registered]:
+        envelope = delivery.envelope
+        if envelope.type not in CATALOGUE or envelope.type not in self._handlers:
+            raise ValueError(f"{envelope.type!r} is no command of {self.bus.service}")
+        command = envelope.open()
+        assert isinstance(command, Command)
+        return envelope, command, self._handlers[envelope.type]
+
+    async def _work(self, delivery: Delivery, command: Command, registered: _Registered) -> None:
+        claim = await self._leases.acquire(command.job_id, command.step, command.attempt)
+        if isinstance(claim, Held):
+            await delivery.nak(timedelta(seconds=max(claim.seconds, 0.05)))
+            return
+        if isinstance(claim, Committed):
+            await self._conclude(delivery, command, registered, claim.manifest, claim.revision)
+            return
+        if isinstance(claim, Finished):
+            await self._tell(StepFailed, command, 0, failures=claim.failures, problem=claim.problem)
+            await delivery.ack()
+            return
+        if claim.record.stalls >= POISON_AFTER:
+            await self._poison(delivery, command, claim)
+            return
+        if await self._is_cancelled(command.job_id):
+            await self._cancelled(delivery, command, claim)
+            return
+        steps = self.paths.experiment(command.experiment).step(command.job_id, command.step)
+        work: Work[Any] = Work(command, claim, steps, self.bus, self.id)
+        self._running[asyncio.current_task()] = work  # type: ignore[index]  # it runs inside its own task
+        if self._draining.is_set():
+            work._end("preempt")
+        started = time.monotonic()
+        keepers = [
+            asyncio.create_task(self._keep_alive(work, delivery), name="worker.alive"),
+            asyncio.create_task(self._send_progress(work), name="worker.progress"),
+            asyncio.create_task(self._watch_control(work), name="worker.control"),
+        ]
+        outcome = "done"
+        try:
+            await self._tell(StepStarted, command, claim.token)
+            done = await self._run(registered, work)
+            # Everything that may take long happens before the last look at the control bucket.
+            reference = await self._write_manifest(work, done)
+            if await self._is_cancelled(command.job_id):
+                raise Cancelled
+            await self._keep_trying(lambda: claim.commit(reference))
+            revision = claim.revision
+            await self._conclude(delivery, command, registered, reference, revision)
+        except Cancelled:
+            outcome = "cancelled"
+            await self._cancelled(delivery, command, claim)
+        except Preempted:
+            outcome = "preempted"
+            await claim.release()
+            await delivery.nak()
+            log.info("worker.preempted")
+        except LeaseLost:
+            outcome = "lost"
+            log.warning("worker.lease_lost", token=claim.token)
+        except Unavailable as error:
+            outcome = "interrupted"
+            raise error
+        except TryAgain as again:
+            outcome = "retry"
+            await self._failed(delivery, command, claim, again.error, retryable=True)
+        except PlatformError as error:
+            outcome = "failed"
+            await self._failed(delivery, command, claim, error, retryable=error.retryable)
+        except asyncio.CancelledError:
+            outcome = "interrupted"
+            raise
+        except Exception as error:
+            outcome = "failed"
+            log.error("worker.unexpected", error=f"{type(error).__name__}: {error}", exc_info=error)
+            failure = WorkFailed(f"{type(error).__name__}: {error}")
+            await self._failed(delivery, command, claim, failure, retryable=False)
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+            WORK_TOTAL.labels(command.step.value, outcome).inc()
+            WORK_SECONDS.labels(command.step.value).observe(time.monotonic() - started)
+
+    async def _run(self, registered: _Registered, work: Work[Any]) -> Done:
+        """The handler; a part of the platform that is away becomes a retry, a full disk is named."""
+        try:
+            return await registered.handler(work)
+        except Unavailable as error:
+            raise TryAgain(error) from error
+        except OSError as error:
+            if error.errno in ENOSPC:
+                raise StorageFull(f"writing stopped: {error.strerror} ({error.filename or 'data volume'})") from error
+            raise
+
+    async def _write_manifest(self, work: Work[Any], done: Done) -> ManifestRef:
+        command = work.command
+        files = await asyncio.to_thread(manifests.entries, self.paths, done.files)
+        manifest = manifests.Manifest(
+            job_id=command.job_id,
+            step=command.step,
+            token=work.token,
+            fingerprint=done.fingerprint,
+            folder=self.paths.relative(work.steps.attempt(work.token)),
+            files=files,
+            data=done.data,
+            event={"type": type_name(done.event), "fields": done.fields},
+        )
+        return await asyncio.to_thread(manifests.store, self.paths, work.steps.manifest(work.token), manifest)
+
+    async def _conclude(
+        self, delivery: Delivery, command: Command, registered: _Registered, reference: ManifestRef, revision: int
+    ) -> None:
+        """After the commit: the finish hook, the event, the acknowledgement; all may happen again."""
+        manifest = await asyncio.to_thread(manifests.load, self.paths, reference)
+        if registered.finish is not None:
+            try:
+                await registered.finish(command, manifest, revision)
+            except (PlatformError, OSError, TryAgain) as error:
+                log.warning("worker.finish_failed", error=str(error))
+                await delivery.nak(self._settings.retry_delays[0] if self._settings.retry_delays else None)
+                return
+        assert manifest.event is not None
+        event_class = CATALOGUE[manifest.event["type"]]
+        assert issubclass(event_class, StepFinished)
+        event = event_class(
+            **manifest.event["fields"],
+            job_id=command.job_id,
+            step=command.step,
+            attempt=command.attempt,
+            token=reference.token,
+            worker=self.id,
+            manifest=reference,
+        )
+        await self._publish(event, f"{command.job_id}.{command.step}.{command.attempt}.{event.fact}")
+        await delivery.ack()
+        log.info("worker.done", token=reference.token)
+
+    async def _failed(
+        self, delivery: Delivery, command: Command, lease: Lease, error: PlatformError, *, retryable: bool
+    ) -> None:
+        """Counts the failure; asks for the message again after 5, 25, 125 s, or ends the step for good."""
+        delays = self._settings.retry_delays
+        try:
+            failures = lease.record.failures + 1
+            if retryable and failures <= len(delays):
+                failures = await lease.fail()
+                delay = delays[failures - 1]
+                log.warning("worker.delayed", failures=failures, delay=delay.total_seconds(), detail=error.detail)
+                await self._tell(
+                    StepDelayed,
+                    command,
+                    lease.token,
+                    suffix=f".{failures}",
+                    failures=failures,
+                    delay_seconds=delay.total_seconds(),
+                    problem=error.problem(),
+                )
+                await delivery.nak(delay)
+                return
+            await lease.give_up(error.problem())
+        except LeaseLost:
+            log.warning("worker.lease_lost", token=lease.token)
+            return
+        log.error("worker.failed", code=error.code, detail=error.detail)
+        await self._tell(StepFailed, command, lease.token, failures=failures, problem=error.problem())
+        await delivery.ack()
+
+    async def _poison(self, delivery: Delivery, command: Command, lease: Lease) -> None:
+        """The command ended its worker again and again before anything was done: kept for people, never redelivered."""
+        error = PoisonCommand(f"{lease.record.stalls} deliveries of {command.message_id} ended without progress")
+        await self.bus.dead_letter(delivery, error.problem())
+        await lease.give_up(error.problem())
+        await self._tell(StepFailed, command, lease.token, failures=lease.record.failures, problem=error.problem())
+        await delivery.term()
+        log.error("worker.poison", stalls=lease.record.stalls)
+
+    async def _cancelled(self, delivery: Delivery, command: Command, lease: Lease) -> None:
+        with contextlib.suppress(LeaseLost):
+            await lease.release()
+        await self._tell(StepCancelled, command, lease.token)
+        await delivery.ack()
+        log.info("worker.cancelled")
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    async def _tell(
+        self, event: type[StepEvent], command: Command, token: int, *, suffix: str = "", **fields: Any
+    ) -> None:
+        made = event(
+            job_id=command.job_id, step=command.step, attempt=command.attempt, token=token, worker=self.id, **fields
+        )
+        about = f".{token}" if event in (StepStarted,) else suffix
+        await self._publish(made, f"{command.job_id}.{command.step}.{command.attempt}.{made.fact}{about}")
+
+    async def _publish(self, event: Event, event_id: str) -> None:
+        await self._keep_trying(lambda: self.bus.publish_event(event, event_id=event_id))
+
+    async def _keep_trying(self, send: Callable[[], Awaitable[Any]]) -> None:
+        """Repeats a word to the broker until it is heard or the worker goes: nobody else knows it."""
+        while True:
+            try:
+                await send()
+                return
+            except Unavailable:
+                if self._draining.is_set():
+                    raise
+                await asyncio.sleep(0.5)
+
+    async def _is_cancelled(self, job_id: str) -> bool:
+        return await self._control.get(f"cancel.{job_id}") is not None
+
+    # -- while work is in hand ----------------------------------------------------------------------------------------
+
+    async def _keep_alive(self, work: Work[Any], delivery: Delivery) -> None:
+        """Renews the lease and the message; a lease that another worker took, or that ran out, ends the work."""
+        heartbeat = self._settings.heartbeat.total_seconds()
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(work._marked.wait(), heartbeat)
+            work._marked.clear()
+            try:
+                await work.lease.renew(work._mark)
+                await delivery.in_progress()
+            except LeaseLost:
+                work._end("lost")
+                return
+            except Unavailable:
+                await asyncio.sleep(min(heartbeat, 0.5))
+
+    async def _watch_control(self, work: Work[Any]) -> None:
+        """Looks for a cancel every second: a key-value watch takes up to 16 s to come back after a broker's restart."""
+        while True:
+            await asyncio.sleep(self._settings.cancel_poll.total_seconds())
+            with contextlib.suppress(Unavailable, Conflict):
+                if await self._is_cancelled(work.command.job_id):
+                    work._end("cancel")
+                    return
+
+    async def _send_progress(self, work: Work[Any]) -> None:
+        while True:
+            await work._send_progress.wait()
+            work._send_progress.clear()
+            if work._progress is not None:
+                await self.bus.publish_progress(work._progress)
+            await asyncio.sleep(min(0.2, self._settings.heartbeat.total_seconds()))

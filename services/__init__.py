@@ -1,0 +1,1 @@
+"""The five services, one per pipeline stage."""

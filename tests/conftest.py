@@ -1,0 +1,113 @@
+"""Parts that all tests share: a real nats-server that can be killed, and settings with short times."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.common.settings import CommonSettings
+
+TOKEN = "test-service-token-0123456789"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+class NatsServer:
+    """A real nats-server with JetStream on its own port and store."""
+
+    def __init__(self, store: Path) -> None:
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._store = store
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        binary = shutil.which("nats-server") or "/usr/sbin/nats-server"
+        self._process = subprocess.Popen(
+            [binary, "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self._store)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise RuntimeError("nats-server did not start")
+
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(10)
+            self._process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A nats-server for one test, which may kill and restart it."""
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Callable[..., CommonSettings]:
+    """Settings under `tmp_path` with delays, leases and heartbeats twenty times shorter."""
+
+    def make(**changes: Any) -> CommonSettings:
+        values: dict[str, Any] = {
+            "service_token": TOKEN,
+            "data_root": tmp_path / "data",
+            "models_root": tmp_path / "models",
+            "assets_root": tmp_path / "assets",
+            "ack_wait": 3.0,
+            "heartbeat": 0.75,
+            "lease_ttl": 2.25,
+            "cancel_poll": 0.05,
+            "worker_ttl": 1.5,
+            "retry_delays": (0.25, 1.25, 6.25),
+            "poll_interval": 0.05,
+            "drain_timeout": 5.0,
+            "log_files": False,
+        }
+        return CommonSettings(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def voice_corpus() -> Path:
+    """Real speech, where it is."""
+    folder = os.environ.get("VOICE_CORPUS")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("VOICE_CORPUS does not name a folder of speech")
+    return Path(folder)
+
+
+@pytest.fixture
+def voice_fixtures() -> Path:
+    """Inputs and outputs of the reference implementations, where they are."""
+    folder = os.environ.get("VOICE_FIXTURES")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("VOICE_FIXTURES does not name the folder of reference data")
+    return Path(folder)
