@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.logs import request_id
 from services.gateway.audit.tables import AuditEntry
 
 SYSTEM = "system"
@@ -20,14 +20,13 @@ def record(
     `actor` is a user's id or `SYSTEM`; `action` is `<kind>.<verb in the past tense>`, such as `dataset.created`;
     `details` hold what changed, never passwords, tokens or sound.
     """
-    request_id = str(structlog.contextvars.get_contextvars().get("request_id", ""))
     session.add(
         AuditEntry(
             actor_id=actor,
             action=action,
             object_kind=kind or action.partition(".")[0],
             object_id=object_id,
-            request_id=request_id[:80],
+            request_id=request_id.get()[:80],
             details=details,
         )
     )

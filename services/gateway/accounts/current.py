@@ -1,0 +1,93 @@
+"""Who is asking? The dependency of every route that is not public, and the rule of ownership."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+from sqlalchemy import ColumnElement, Select, select, true
+from sqlalchemy.orm import InstrumentedAttribute
+
+from libs.common.errors import Forbidden, Unauthenticated
+from services.gateway.accounts.tables import Role, User
+from services.gateway.accounts.tokens import read_access_token
+from services.gateway.parts import Parts, parts_of
+
+# Declares the scheme in the OpenAPI document; the header is read in `authenticate`, whose answer is our problem document.
+_bearer = HTTPBearer(auto_error=False, scheme_name="token", description="The access_token of POST /api/v1/auth/login")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The account behind a request."""
+
+    id: str
+    email: str
+    name: str
+    role: Role
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role is Role.admin
+
+    def may_see(self, owner_id: str) -> bool:
+        """What belongs to somebody else does not exist for anyone but an administrator."""
+        return self.is_admin or self.id == owner_id
+
+    def sees(self, owner: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+        """The same rule as a condition of a query, e.g. `select(Dataset).where(caller.sees(Dataset.owner_id))`."""
+        return true() if self.is_admin else owner == self.id
+
+
+async def caller_of(parts: Parts, token: str) -> Caller:
+    """The active account that an access token names; raises Unauthenticated otherwise."""
+    user_id = read_access_token(parts.settings, token)
+    statement: Select[tuple[str, str, str, str]] = select(User.id, User.email, User.name, User.role).where(
+        User.id == user_id, User.is_active
+    )
+    async with parts.database.read() as session:
+        row = (await session.execute(statement)).one_or_none()
+    if row is None:
+        raise Unauthenticated("the account of this token does not exist any more", reason="account_gone")
+    return Caller(id=row[0], email=row[1], name=row[2], role=Role(row[3]))
+
+
+async def authenticate(request: Request) -> Caller:
+    """The caller of a request, found once per request; raises Unauthenticated."""
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is not None:
+        return known
+    header = request.headers.get("authorization", "")
+    scheme, _, token = header.partition(" ")
+    if not header:
+        raise Unauthenticated("this address needs an access token", reason="token_missing")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("the Authorization header must read `Bearer <token>`", reason="token_invalid")
+    caller = await caller_of(parts_of(request), token.strip())
+    request.state.caller = caller
+    return caller
+
+
+async def _current(request: Request, _scheme: Annotated[object, Depends(_bearer)]) -> Caller:
+    return await authenticate(request)
+
+
+CurrentUser = Annotated[Caller, Depends(_current)]
+
+
+async def _creator(caller: CurrentUser) -> Caller:
+    if caller.role is Role.viewer:
+        raise Forbidden("viewers may look, and not make or change anything")
+    return caller
+
+
+async def _admin(caller: CurrentUser) -> Caller:
+    if not caller.is_admin:
+        raise Forbidden("only administrators may do this")
+    return caller
+
+
+Creator = Annotated[Caller, Depends(_creator)]
+Admin = Annotated[Caller, Depends(_admin)]

@@ -1,0 +1,69 @@
+"""Of what is the gateway made?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from libs.common.bus import Bus
+from libs.common.paths import Paths
+from libs.common.service import create_service
+from services.gateway import sweeper
+from services.gateway.accounts.api import admin_router, auth_router
+from services.gateway.accounts.bootstrap import ensure_first_admin
+from services.gateway.checks import DatabaseCheck, GatewayBrokerCheck
+from services.gateway.database import Database
+from services.gateway.inner import InnerService
+from services.gateway.parts import Parts
+from services.gateway.settings import GatewaySettings
+
+# What each domain answers, and what it does in the background while the gateway runs.
+ROUTERS: list[APIRouter] = [auth_router, admin_router]
+BACKGROUND: list[Callable[[Parts], AbstractAsyncContextManager[None]]] = [sweeper.running]
+
+
+def create_app(
+    settings: GatewaySettings | None = None, bus: Bus | None = None, database: Database | None = None
+) -> FastAPI:
+    """The gateway. What is handed in is used and stays open; what is not is made from the settings and closed at the end.
+
+    The database must have been migrated: `python -m services.gateway.migrate`.
+    """
+    settings = settings or GatewaySettings()  # type: ignore[call-arg]  # required fields come from the environment
+    token = settings.service_token.get_secret_value()
+    wait = settings.inner_timeout.total_seconds()
+    parts = Parts(
+        settings=settings,
+        paths=Paths(settings),
+        database=database or Database(settings),
+        ingest=InnerService("ingest", settings.ingest_url, token, wait),
+        inference=InnerService("inference", settings.inference_url, token, wait),
+        connected=bus,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(parts.ingest.close)
+            stack.push_async_callback(parts.inference.close)
+            if database is None:
+                stack.push_async_callback(parts.database.close)
+            await ensure_first_admin(parts.database, settings)
+            for background in BACKGROUND:
+                await stack.enter_async_context(background(parts))
+            yield
+
+    app = create_service(
+        "gateway",
+        settings,
+        routers=ROUTERS,
+        lifespan=lifespan,
+        checks=[DatabaseCheck(parts.database), GatewayBrokerCheck(parts)],
+        public=True,
+        title="Voicewright",
+        description="Train voice models from recordings of voices that you have the right to use, and speak with them.",
+    )
+    app.state.parts = parts
+    return app

@@ -1,0 +1,131 @@
+"""How does the gateway call ingest and inference? With the service token, streaming, their problems passed through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from libs.common.errors import PlatformError, Unavailable
+from libs.common.logs import current_traceparent, get_logger, request_id
+
+log = get_logger("gateway.inner")
+
+_PROBLEM_BYTES = 65_536
+
+
+class InnerProblem(PlatformError):
+    """An inner service refused"""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        super().__init__(str(body.get("detail", "")))
+        self.body = body
+
+    def problem(self) -> dict[str, Any]:
+        """The inner service's own words."""
+        return self.body
+
+
+class InnerService:
+    """A client of one inner service; connections are kept and shared."""
+
+    def __init__(self, name: str, url: str, token: str, timeout: float) -> None:
+        self.name = name
+        self._token = token
+        self._timeout = timeout
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0), pool=min(timeout, 10.0)),
+            limits=httpx.Limits(max_connections=200, max_keepalive_connections=20),
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _headers(self, headers: dict[str, str] | None) -> dict[str, str]:
+        common = {"Authorization": f"Bearer {self._token}"}
+        if request_id.get():
+            common["X-Request-Id"] = request_id.get()
+        if trace := current_traceparent():
+            common["traceparent"] = trace
+        return common | (headers or {})
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        content: AsyncIterable[bytes] | bytes | None = None,
+        params: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """An answer with status below 400, its body not yet read.
+
+        Raises InnerProblem with the service's own problem, and Unavailable, naming the service, when it does not answer.
+        """
+        wait = self._timeout if timeout is None else timeout
+        request = self._client.build_request(
+            method,
+            path,
+            json=json,
+            content=content,
+            params=params,
+            headers=self._headers(headers),
+            timeout=httpx.Timeout(wait, connect=min(wait, 5.0), pool=min(wait, 10.0)),
+        )
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.TimeoutException as error:
+            raise Unavailable(f"{self.name} did not answer in time", service=self.name) from error
+        except httpx.TransportError as error:
+            log.warning("inner.unreachable", service=self.name, error=f"{type(error).__name__}: {error}")
+            raise Unavailable(f"{self.name} is not reachable", service=self.name) from error
+        try:
+            if response.status_code >= 400:
+                raise await self._refusal(response)
+            yield response
+        except httpx.TransportError as error:
+            raise Unavailable(f"{self.name} broke off its answer", service=self.name) from error
+        finally:
+            await response.aclose()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        content: bytes | None = None,
+        params: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """A short call: the decoded JSON of its answer, None when the answer is empty. Raises as `stream` does."""
+        async with self.stream(
+            method, path, json=json, content=content, params=params, headers=headers, timeout=timeout
+        ) as response:
+            await response.aread()
+            return response.json() if response.content else None
+
+    async def _refusal(self, response: httpx.Response) -> PlatformError:
+        body = b""
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > _PROBLEM_BYTES:
+                break
+        try:
+            problem = httpx.Response(200, content=body).json()
+            is_problem = isinstance(problem, dict) and problem.get("status") == response.status_code and "code" in problem
+        except ValueError:
+            is_problem = False
+        # A token that an inner service refuses is a fault of the installation, not of the caller.
+        if not is_problem or response.status_code == 401:
+            log.error("inner.refused", service=self.name, status=response.status_code, body=body[:500].decode("latin-1"))
+            return Unavailable(f"{self.name} answered with status {response.status_code}", service=self.name)
+        return InnerProblem(problem)

@@ -1,0 +1,43 @@
+"""What do the gateway's domains share while it runs? Settings, database, bus, and the doors to inner services."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from libs.common.bus import Bus
+from libs.common.errors import Unavailable
+from libs.common.paths import Paths
+from services.gateway.database import Database
+from services.gateway.inner import InnerService
+from services.gateway.settings import GatewaySettings
+
+
+@dataclass
+class Parts:
+    """One running gateway. `connected` is None until the broker has been reached for the first time."""
+
+    settings: GatewaySettings
+    paths: Paths
+    database: Database
+    ingest: InnerService
+    inference: InnerService
+    connected: Bus | None = field(default=None)
+
+    @property
+    def bus(self) -> Bus:
+        """The bus; raises Unavailable while the broker has not been reached yet."""
+        if self.connected is None:
+            raise Unavailable("the message broker has not been reached yet")
+        return self.connected
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts of the app that answers this request."""
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+SharedParts = Annotated[Parts, Depends(parts_of)]
