@@ -30,8 +30,10 @@ import numpy.typing as npt
 from av.stream import Discard
 
 from libs.audio.formats import Family
+from libs.audio.headers import claimed_seconds, is_cut, lacks_index
+from libs.audio.mixing import mono_weights, to_float
 from libs.audio.resample import StreamResampler
-from libs.audio.sniff import has_mp3_length, sniff_file
+from libs.audio.sniff import sniff_file
 from libs.common.errors import BrokenAudio, PlatformError, RecordingTooLong, UnsupportedAudio
 
 Wave = npt.NDArray[np.float32]
@@ -45,13 +47,6 @@ MAX_CHANNELS = 32
 RATES = (1_000, 768_000)
 IDLE_PACKETS = 20_000
 """Packets in a row that give no sample before a file counts as broken; a crafted index can hold millions of them."""
-
-# Mono mixes weigh channels as ITU-R BS.775 does (centre 1, front 0.707, surround 0.5, no LFE), divided by the sum of
-# the weights, so that no mix can pass the loudest channel.
-_WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "FLC": 0.7071, "FRC": 0.7071, "LFE": 0.0, "LFE2": 0.0}
-_WEIGHT_OTHERS = 0.5
-
-_SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
 
 
 class Block(NamedTuple):
@@ -101,7 +96,7 @@ class Recording:
         self._file = _BoundedFile(path)
         try:
             with _broken_when_av_fails():
-                self._container: Any = _open(self._file, self.family)
+                self._container: Any = self._opened()
             try:
                 self._choose_stream()
             except BaseException:
@@ -132,7 +127,7 @@ class Recording:
     @property
     def truncated(self) -> bool:
         """True when less could be decoded than the header says, or when the content stops inside a packet."""
-        if self.stopped_early or self._last_packet_damaged:
+        if self.stopped_early or self._last_packet_damaged or is_cut(self.path, self.family.name):
             return True
         return self._claimed is not None and self._claimed - self.seconds > max(0.5, 0.01 * self._claimed)
 
@@ -166,6 +161,21 @@ class Recording:
         if not self.samples:
             raise BrokenAudio(f"Not one sample of the {self.family.name} file could be decoded.", field="file")
 
+    def _opened(self) -> Any:
+        try:
+            return _open(self._file, self.family)
+        except PlatformError:
+            raise
+        except Exception as error:
+            self._file.raise_own_error(error)
+            if lacks_index(self.path, self.family.name):
+                raise BrokenAudio(
+                    f"The {self.family.name} file is incomplete: its index (`moov`), which comes last, is missing. "
+                    "Send it again.",
+                    field="file",
+                ) from error
+            raise
+
     def _choose_stream(self) -> None:
         stream = next(iter(self._container.streams.audio), None)
         if stream is None:
@@ -185,12 +195,8 @@ class Recording:
         self._claimed = self._read_claim()
 
     def _read_claim(self) -> float | None:
-        if self.family.name == "mp3":
-            with self.path.open("rb") as file:
-                if not has_mp3_length(file):
-                    return None
-        if self.family.name == "wav" and _is_streamed_wav(self.path):
-            return None
+        if not self.family.states_length:
+            return claimed_seconds(self.path, self.family.name)
         if self._stream.duration is not None and self._stream.time_base is not None:
             return float(self._stream.duration * self._stream.time_base)
         if self._container.duration is not None:
@@ -248,9 +254,9 @@ class Recording:
     def _converted(self, frame: Any) -> Wave:
         """The frame as float32 `[channels, n]` in the recording's own rate and layout."""
         with _broken_when_av_fails():
-            samples = _to_float(frame)
+            samples = to_float(frame)
             rate = int(frame.sample_rate)
-            weights = _mono_weights(frame)
+            weights = mono_weights(frame)
         if self._weights is None:
             channels = samples.shape[0]
             if not RATES[0] <= rate <= RATES[1] or not 1 <= channels <= MAX_CHANNELS:
@@ -385,41 +391,3 @@ def _broken_when_av_fails() -> Iterator[None]:
     except Exception as error:
         reason = str(getattr(error, "strerror", "") or error).strip() or type(error).__name__
         raise BrokenAudio(f"The file cannot be decoded: {reason[:200]}.", field="file") from error
-
-
-def _to_float(frame: Any) -> Wave:
-    """A decoded frame as float32 `[channels, n]`; integer formats are scaled so that full scale is 1."""
-    name: str = frame.format.name
-    data = frame.to_ndarray()
-    kind = name.removesuffix("p")
-    if not name.endswith("p"):
-        data = data.reshape(-1, frame.layout.nb_channels).T
-    if kind == "flt":
-        return np.ascontiguousarray(data, dtype=np.float32)
-    if kind == "dbl":
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(data, dtype=np.float32)
-    samples = np.ascontiguousarray(data, dtype=np.float32)
-    if kind == "u8":
-        samples -= 128.0
-    samples *= _SCALES[kind]
-    return samples
-
-
-def _mono_weights(frame: Any) -> Wave:
-    names = [channel.name for channel in frame.layout.channels]
-    weights = np.array([_WEIGHTS.get(name, _WEIGHT_OTHERS) for name in names], dtype=np.float32)
-    if len(names) != frame.layout.nb_channels or not weights.any():
-        weights = np.ones(frame.layout.nb_channels, dtype=np.float32)
-    return np.asarray(weights / weights.sum(), dtype=np.float32)
-
-
-def _is_streamed_wav(path: Path) -> bool:
-    """True when the data chunk's size is what recorders write that do not know the length: 0, or (nearly) all ones."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    at = head.find(b"data", 12)
-    if at < 0 or len(head) < at + 8:
-        return False
-    size = int.from_bytes(head[at + 4 : at + 8], "big" if head[:4] == b"RIFX" else "little")
-    return size == 0 or size >= 0x7FFFF000

@@ -20,7 +20,7 @@ class Family:
     demuxers: tuple[str, ...]
     codecs: frozenset[str]
     states_length: bool = True
-    """False where the container's length is a guess (mp3 without a Xing header), or usually missing."""
+    """False where FFmpeg's length is a guess from the file's size (wav, mp3); `headers.py` reads those itself."""
 
 
 _PCM = frozenset(
@@ -42,6 +42,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             *("wav", "audio/wav", ".wav", "wav", ("wav",)),
             _PCM | {"adpcm_ms", "adpcm_ima_wav", "gsm_ms", "mp3float", "mp3"},
+            states_length=False,
         ),
         Family("mp3", "audio/mpeg", ".mp3", "mp3", ("mp3",), frozenset({"mp3float", "mp3"}), states_length=False),
         Family("m4a", "audio/mp4", ".m4a", "mov", _MOV_DEMUXERS, _MOV_CODECS),

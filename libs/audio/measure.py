@@ -167,7 +167,8 @@ class Loudness:
     def _filter(self, count: int, keep: int | None = None) -> None:
         starts = np.arange(count) * self._advance
         pieces = np.lib.stride_tricks.sliding_window_view(self._waiting, self._size)[starts]
-        out = np.fft.irfft(np.fft.rfft(pieces) * self._response, self._size)[:, self._taps :]
+        filtered = np.fft.irfft(np.fft.rfft(pieces) * self._response, self._size)[:, self._taps :]
+        out = np.asarray(filtered, dtype=np.float32)
         wave: Wave = out.reshape(-1)[: keep if keep is not None else None]
         self._waiting = self._waiting[count * self._advance :].copy()
         wave = np.concatenate([self._rest, wave])
@@ -180,8 +181,8 @@ class Loudness:
 def speech_levels(levels: Floats) -> tuple[float | None, float, int]:
     """(SNR in dB or None, silence ratio 0…1, frames that hold sound) from the levels of 20 ms frames in dBFS.
 
-    The SNR follows the frame-energy method of NIST's `stnr`: noise is what the quiet frames hold (here the mean power up
-    to the 10th percentile, digital silence left out), speech what the frames well above it hold beyond that. Measured
+    The SNR follows the frame-energy method of NIST's `stnr`: noise is what the quiet frames hold (the mean power up to
+    the 10th percentile, digital silence left out), speech what the frames well above it hold beyond that. Measured
     with white noise on read speech: within 2 dB up to 30 dB, where the recording itself is that clean. A recording
     without pauses has no noise to listen to and is estimated low.
     """

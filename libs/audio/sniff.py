@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
 from libs.audio.formats import FAMILIES, FOREIGN, Family
 from libs.common.errors import UnsupportedAudio
@@ -33,6 +33,14 @@ _PLAYLISTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"<\?xml|<!doctype|<html|<svg|<smil|<asx", re.I), "an XML or HTML document"),
     (re.compile(rb"[^\n]{1,500}\.(png|jpe?g|bmp|gif|webp|tiff?)['\"]?\r?(\n|$)", re.I), "a list of images"),
 )
+
+
+class Mp3Frame(NamedTuple):
+    """One frame's header: its length in bytes, the version bits (3 is MPEG-1), the sample rate in Hz."""
+
+    length: int
+    version: int
+    sample_rate: int
 
 
 def sniff(head: bytes) -> Family:
@@ -114,24 +122,13 @@ def find_mp3_frame(data: bytes) -> int | None:
     return None
 
 
-def has_mp3_length(file: IO[bytes]) -> bool:
-    """True when the mp3's first frame carries a Xing/Info or VBRI header, that is, when it states its length at all."""
-    file.seek(0)
-    file.seek(id3_length(file.read(HEAD_BYTES)))
-    head = file.read(JUNK_BYTES + 2048)
-    start = find_mp3_frame(head)
-    if start is None:
-        return False
-    return any(tag in head[start : start + 64] for tag in (b"Xing", b"Info", b"VBRI"))
-
-
 def _is_frame_chain(data: bytes, start: int, needed: int = 3) -> bool:
-    first = _mp3_frame(data, start)
+    first = mp3_frame(data, start)
     if first is None:
         return False
     at, found = start, 0
     while found < needed:
-        frame = _mp3_frame(data, at)
+        frame = mp3_frame(data, at)
         if frame is None or frame[1:] != first[1:]:
             # the file may end inside a frame, or in a 128-byte ID3v1 tag
             return found >= 2 and (len(data) - at < 4 or data[at : at + 3] == b"TAG")
@@ -142,8 +139,8 @@ def _is_frame_chain(data: bytes, start: int, needed: int = 3) -> bool:
     return True
 
 
-def _mp3_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
-    """(length in bytes, version bits, sample rate) of the layer III frame header at `at`, or None."""
+def mp3_frame(data: bytes, at: int) -> Mp3Frame | None:
+    """The layer III frame whose header is at `at`, or None."""
     if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
     version, layer = data[at + 1] >> 3 & 3, data[at + 1] >> 1 & 3
@@ -153,7 +150,7 @@ def _mp3_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
     rate = _MP3_RATES[version][rate_index]
     kbps = (_MP3_KBPS_V1 if version == 3 else _MP3_KBPS_V2)[bits_index]
     per_frame = 144 if version == 3 else 72
-    return per_frame * kbps * 1000 // rate + (data[at + 2] >> 1 & 1), version, rate
+    return Mp3Frame(per_frame * kbps * 1000 // rate + (data[at + 2] >> 1 & 1), version, rate)
 
 
 def _mp4_family(head: bytes) -> Family:
