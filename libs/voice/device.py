@@ -1,0 +1,51 @@
+"""On what does a network run, in which precision, with how many threads, and how repeatably?"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+
+from libs.common.errors import GpuUnavailable, InvalidInput
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` takes CUDA when it is there; `cpu`, `cuda`, `cuda:1` are taken at their word.
+
+    Raises GpuUnavailable when CUDA is asked for and missing, InvalidInput for a name that is no device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not (name == "cuda" or (name.startswith("cuda:") and name[5:].isdigit())):
+        raise InvalidInput(f"device is {name!r}; it must be auto, cpu, cuda or cuda:<number>", field="device")
+    device = torch.device(name)
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise GpuUnavailable(f"{name} is asked for, and this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def pick_precision(device: torch.device, wish: Literal["auto", "fp32", "bf16"]) -> torch.dtype:
+    """bfloat16 where CUDA multiplies it natively, float32 otherwise, unless one of them is asked for."""
+    if wish == "bf16":
+        return torch.bfloat16
+    if wish == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def set_threads(count: int | None) -> int:
+    """Use `count` threads inside operations (None: the cores that this process may use); returns the number."""
+    if count is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        count = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    torch.set_num_threads(count)
+    return count
+
+
+def be_deterministic(device: torch.device) -> None:
+    """Choose algorithms that give the same bits again. On CPU an operation without one is an error, on CUDA a warning."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
