@@ -10,8 +10,8 @@ from fastapi import APIRouter, FastAPI
 from libs.common.bus import Bus
 from libs.common.paths import Paths
 from libs.common.service import create_service
-from services.gateway import sweeper
-from services.gateway.accounts.api import admin_router, auth_router
+from services.gateway import broker, sweeper
+from services.gateway.accounts.api import admin_router, auth_router, public_auth_router
 from services.gateway.accounts.bootstrap import ensure_first_admin
 from services.gateway.checks import DatabaseCheck, GatewayBrokerCheck
 from services.gateway.database import Database
@@ -20,14 +20,14 @@ from services.gateway.parts import Parts
 from services.gateway.settings import GatewaySettings
 
 # What each domain answers, and what it does in the background while the gateway runs.
-ROUTERS: list[APIRouter] = [auth_router, admin_router]
-BACKGROUND: list[Callable[[Parts], AbstractAsyncContextManager[None]]] = [sweeper.running]
+ROUTERS: list[APIRouter] = [public_auth_router, auth_router, admin_router]
+BACKGROUND: list[Callable[[Parts], AbstractAsyncContextManager[None]]] = [broker.running, sweeper.running]
 
 
 def create_app(
     settings: GatewaySettings | None = None, bus: Bus | None = None, database: Database | None = None
 ) -> FastAPI:
-    """The gateway. What is handed in is used and stays open; what is not is made from the settings and closed at the end.
+    """The gateway. What is handed in stays open; what is not is made from the settings, and closed at the end.
 
     The database must have been migrated: `python -m services.gateway.migrate`.
     """

@@ -1,4 +1,4 @@
-"""How does the gateway speak with its database? Engine, transactions, column types and ids, for SQLite and PostgreSQL."""
+"""How does the gateway speak with its database? Engine, transactions, column types, ids; SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: Json, list[Any]: Json}
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: Json, dict[str, str]: Json, list[Any]: Json}
 
 
 def utcnow() -> datetime:

@@ -1,8 +1,8 @@
 """How is a creating request made safe to repeat? Its answer is kept under the caller's `Idempotency-Key`.
 
 The same key with the same request gives the stored answer; with another request, 422; while the first is still at
-work, 409. Of a streamed upload only the address is compared, because its body is never held. Only answers of success are
-kept: a refused request created nothing, and may be corrected and sent again under its key.
+work, 409. Of a streamed upload only the address is compared, because its body is never held. Only answers of success
+are kept: a refused request created nothing, and may be corrected and sent again under its key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fastapi import Request, Response
-from sqlalchemy import ForeignKey, Index, LargeBinary, String, delete, select, update
+from sqlalchemy import ForeignKey, Index, LargeBinary, String, delete, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 

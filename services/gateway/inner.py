@@ -67,7 +67,7 @@ class InnerService:
     ) -> AsyncIterator[httpx.Response]:
         """An answer with status below 400, its body not yet read.
 
-        Raises InnerProblem with the service's own problem, and Unavailable, naming the service, when it does not answer.
+        Raises InnerProblem with the service's own problem; Unavailable, naming the service, when it does not answer.
         """
         wait = self._timeout if timeout is None else timeout
         request = self._client.build_request(
@@ -121,11 +121,15 @@ class InnerService:
                 break
         try:
             problem = httpx.Response(200, content=body).json()
-            is_problem = isinstance(problem, dict) and problem.get("status") == response.status_code and "code" in problem
+            is_problem = (
+                isinstance(problem, dict) and problem.get("status") == response.status_code and "code" in problem
+            )
         except ValueError:
             is_problem = False
         # A token that an inner service refuses is a fault of the installation, not of the caller.
         if not is_problem or response.status_code == 401:
-            log.error("inner.refused", service=self.name, status=response.status_code, body=body[:500].decode("latin-1"))
+            log.error(
+                "inner.refused", service=self.name, status=response.status_code, body=body[:500].decode("latin-1")
+            )
             return Unavailable(f"{self.name} answered with status {response.status_code}", service=self.name)
         return InnerProblem(problem)

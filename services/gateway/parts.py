@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -24,7 +25,14 @@ class Parts:
     database: Database
     ingest: InnerService
     inference: InnerService
-    connected: Bus | None = field(default=None)
+    connected: Bus | None = None
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def when_connected(self) -> Bus:
+        """Waits for the broker: for background work, which starts before it may be there."""
+        if self.connected is None:
+            await self.reached.wait()
+        return self.bus
 
     @property
     def bus(self) -> Bus:

@@ -1,7 +1,8 @@
 """What holds for every route? A caller, a bounded body, and creating requests that may be repeated.
 
-`router(...)` makes a domain's router. A route is public only in a router with `public=True`. Add `dependencies=[creates]`
-to a POST that makes something, `[creates, streams]` when its body is a stream that the route itself bounds.
+`router(...)` makes a domain's router. A route is public only in a router with `public=True`. Add
+`dependencies=[creates]` to a POST that makes something, `[creates, streams]` when its body is a stream that the route
+itself bounds.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ async def _creates(
     idempotency_key: Annotated[
         str | None,
         Header(
-            description="Chosen by the client, at most 200 characters: a repeated request with the same key is answered "
-            "as the first was, with `Idempotent-Replayed: true`",
+            description="Chosen by the client, at most 200 characters: a repeated request with the same key is "
+            "answered as the first was, with `Idempotent-Replayed: true`",
             examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
         ),
     ] = None,
@@ -121,9 +122,7 @@ class PublicRoute(APIRoute):
                 return await inner(request)
             same = idempotency.fingerprint(request.method, request.url.path, request.url.query, body)
             lock = parts.settings.upload_timeout if is_streamed else parts.settings.idempotency_lock
-            return await idempotency.once(
-                request, caller, key, same, inner, parts.database, parts.settings, lock
-            )
+            return await idempotency.once(request, caller, key, same, inner, parts.database, parts.settings, lock)
 
         return handle
 

@@ -59,7 +59,9 @@ class GatewaySettings(CommonSettings):
 
     heartbeat_comment: timedelta = Field(default=timedelta(seconds=15), description="A comment on silent live feeds")
     outbox_poll: timedelta = Field(default=timedelta(seconds=1), description="How often unsent commands are tried")
-    progress_write: timedelta = Field(default=timedelta(seconds=5), description="How often progress reaches a job's row")
+    progress_write: timedelta = Field(
+        default=timedelta(seconds=5), description="How often progress reaches a job's row"
+    )
     gpu_hour_price: float = Field(default=2.5, ge=0, description="For estimated costs, per hour of training")
 
     cors_origins: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(

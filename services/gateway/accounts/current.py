@@ -15,7 +15,7 @@ from services.gateway.accounts.tables import Role, User
 from services.gateway.accounts.tokens import read_access_token
 from services.gateway.parts import Parts, parts_of
 
-# Declares the scheme in the OpenAPI document; the header is read in `authenticate`, whose answer is our problem document.
+# Declares the scheme in the OpenAPI document; `authenticate` reads the header, and refuses with a problem document.
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="The access_token of POST /api/v1/auth/login")
 
 

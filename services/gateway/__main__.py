@@ -1,0 +1,11 @@
+"""How does the gateway start? `python -m services.gateway`, after `python -m services.gateway.migrate`."""
+
+from __future__ import annotations
+
+from libs.common.service import serve
+from services.gateway.app import create_app
+from services.gateway.settings import GatewaySettings
+
+if __name__ == "__main__":
+    settings = GatewaySettings()  # type: ignore[call-arg]  # required fields come from the environment
+    serve(create_app(settings), settings, "gateway", settings.port)

@@ -1,0 +1,104 @@
+"""What can be asked about accounts?"""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+
+from services.gateway.accounts import sessions, users
+from services.gateway.accounts.current import Admin, CurrentUser
+from services.gateway.accounts.schemas import (
+    Login,
+    Logout,
+    Me,
+    NewUser,
+    Refresh,
+    TokenPair,
+    UserChange,
+    UserPage,
+    UserView,
+)
+from services.gateway.idempotency import reserved_id
+from services.gateway.paging import Cursor, Limit, page
+from services.gateway.parts import SharedParts
+from services.gateway.routing import creates, problems, router
+
+public_auth_router = router("/auth", "accounts", public=True)
+auth_router = router("/auth", "accounts")
+admin_router = router("/admin/users", "administration")
+
+
+@public_auth_router.post("/login", operation_id="login", responses=problems(401, 429))
+async def login(body: Login, parts: SharedParts) -> TokenPair:
+    """Sign in with e-mail address and password."""
+    tokens = await sessions.login(parts.database, parts.settings, body.email, body.password)
+    return TokenPair(**vars(tokens))
+
+
+@public_auth_router.post("/refresh", operation_id="refresh_token", responses=problems(401))
+async def refresh(body: Refresh, parts: SharedParts) -> TokenPair:
+    """The next pair of tokens; a refresh token works once, a second use ends the session."""
+    tokens = await sessions.refresh(parts.database, parts.settings, body.refresh_token)
+    return TokenPair(**vars(tokens))
+
+
+@auth_router.post("/logout", operation_id="logout", status_code=204)
+async def logout(caller: CurrentUser, parts: SharedParts, body: Logout | None = None) -> Response:
+    """End this session, or all of the account's when no refresh token is given."""
+    await sessions.logout(parts.database, caller.id, body.refresh_token if body else None)
+    return Response(status_code=204)
+
+
+@auth_router.get("/me", operation_id="me")
+async def me(caller: CurrentUser) -> Me:
+    """Whose token this is."""
+    return Me(id=caller.id, email=caller.email, name=caller.name, role=caller.role)
+
+
+@admin_router.post(
+    "", operation_id="create_user", status_code=201, dependencies=[creates], responses=problems(403, 409)
+)
+async def create_user(body: NewUser, caller: Admin, parts: SharedParts, request: Request) -> UserView:
+    """Add an account."""
+    user = await users.create(
+        parts.database,
+        user_id=reserved_id(request, "usr"),
+        actor=caller.id,
+        email=body.email,
+        name=body.name,
+        role=body.role,
+        password=body.password,
+        min_length=parts.settings.password_min_length,
+    )
+    return UserView.model_validate(user)
+
+
+@admin_router.get("", operation_id="list_users", responses=problems(403))
+async def list_users(_: Admin, parts: SharedParts, cursor: Cursor = None, limit: Limit = None) -> UserPage:
+    """All accounts, oldest first."""
+    count = limit or parts.settings.page_size
+    found = await users.listing(parts.database, after=cursor, limit=count + 1)
+    items, following = page(found, count)
+    return UserPage(items=[UserView.model_validate(user) for user in items], next_cursor=following)
+
+
+@admin_router.patch("/{user_id}", operation_id="change_user", responses=problems(403, 404, 409))
+async def change_user(user_id: str, body: UserChange, caller: Admin, parts: SharedParts) -> UserView:
+    """Change name, role, password, or lock an account."""
+    user = await users.change(
+        parts.database,
+        user_id,
+        actor=caller.id,
+        name=body.name,
+        role=body.role,
+        is_active=body.is_active,
+        password=body.password,
+        min_length=parts.settings.password_min_length,
+    )
+    return UserView.model_validate(user)
+
+
+@admin_router.delete("/{user_id}", operation_id="delete_user", status_code=204, responses=problems(403, 404, 409))
+async def delete_user(user_id: str, caller: Admin, parts: SharedParts) -> Response:
+    """End an account. What it made stays, and only administrators see it from then on."""
+    await users.remove(parts.database, user_id, actor=caller.id)
+    return Response(status_code=204)

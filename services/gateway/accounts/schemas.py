@@ -1,0 +1,85 @@
+"""What do accounts look like over HTTP?"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from services.gateway.accounts.tables import Role
+
+# Not checked against the list of top-level domains: an installation may have its own.
+Email = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=3, max_length=320, pattern=r"^[^@\s]+@[^@\s]+$")
+]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+
+
+class Login(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"email": "anna@example.com", "password": "correct horse battery"}]}
+    )
+
+    email: Annotated[str, StringConstraints(max_length=320)]
+    password: Annotated[str, StringConstraints(max_length=256)]
+
+
+class Refresh(BaseModel):
+    refresh_token: Annotated[str, StringConstraints(max_length=200)] = Field(examples=["vwr_3x…"])
+
+
+class Logout(BaseModel):
+    refresh_token: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        default=None, description="Ends this session; without it, all sessions of the account"
+    )
+
+
+class TokenPair(BaseModel):
+    access_token: str = Field(examples=["eyJhbGciOiJIUzI1NiIs…"])
+    refresh_token: str = Field(description="Usable once; the answer has the next one", examples=["vwr_3x…"])
+    token_type: str = "bearer"  # noqa: S105  # the name of a scheme
+    expires_in: int = Field(description="Seconds until the access token expires", examples=[1800])
+
+
+class Me(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str = Field(examples=["usr_01JD0000000000000000000000"])
+    email: str = Field(examples=["anna@example.com"])
+    name: str = Field(examples=["Anna"])
+    role: Role
+
+
+class UserView(Me):
+    is_active: bool
+    created_at: datetime
+
+
+class UserPage(BaseModel):
+    items: list[UserView]
+    next_cursor: str | None = Field(default=None, description="`cursor` of the next page; null on the last one")
+
+
+class NewUser(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"email": "ben@example.com", "name": "Ben", "role": "creator", "password": "a long pass phrase"}
+            ]
+        }
+    )
+
+    email: Email
+    password: str = Field(description="At least PASSWORD_MIN_LENGTH characters")
+    name: Name = ""
+    role: Role = Role.creator
+
+
+class UserChange(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"role": "viewer"}]})
+
+    name: Name | None = None
+    role: Role | None = None
+    is_active: bool | None = None
+    password: str | None = None

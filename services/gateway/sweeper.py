@@ -1,0 +1,55 @@
+"""What is left over? Swept at the start and every SWEEP_EVERY: old answers, half-received recordings, old tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from libs.common.errors import PlatformError
+from libs.common.logs import get_logger
+from services.gateway import idempotency
+from services.gateway.accounts import sessions
+from services.gateway.parts import Parts
+
+log = get_logger("gateway.sweeper")
+
+
+async def _answers(parts: Parts) -> None:
+    await idempotency.sweep(parts.database, parts.settings)
+
+
+async def _tokens(parts: Parts) -> None:
+    await sessions.sweep(parts.database, parts.settings)
+
+
+SWEEPS: list[Callable[[Parts], Awaitable[None]]] = [_answers, _tokens]
+
+
+async def sweep(parts: Parts) -> None:
+    """Every sweep once; one that fails is logged, and tried again at the next turn."""
+    for one in SWEEPS:
+        try:
+            await one(parts)
+        except (PlatformError, SQLAlchemyError) as error:
+            log.warning("sweep.failed", sweep=one.__name__, error=str(error))
+
+
+async def _repeat(parts: Parts) -> None:
+    while True:
+        await sweep(parts)
+        await asyncio.sleep(parts.settings.sweep_every.total_seconds())
+
+
+@contextlib.asynccontextmanager
+async def running(parts: Parts) -> AsyncIterator[None]:
+    """Sweeps while the block runs."""
+    task = asyncio.create_task(_repeat(parts), name="sweeper")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
