@@ -6,7 +6,6 @@ Files are RVC's: `IVF{n},Flat` under L2, with RVC's rule for n, its names and it
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from libs.audio.encode import atomic_file
 from libs.common.errors import DatasetEmpty, InvalidInput, ModelFileRefused, NotFound
 
 Float32 = NDArray[np.float32]
@@ -121,15 +121,8 @@ def write_rvc_files(built: BuiltIndex, folder: Path, experiment: str, version: s
 
 
 def _write_atomically(path: Path, content: NDArray[np.uint8]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(memoryview(content))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        file.write(memoryview(content))
 
 
 class RetrievalIndex:
