@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import nats
@@ -160,8 +161,11 @@ class Bus:
     async def connect(cls, settings: CommonSettings, service: str) -> Bus:
         """Connects, waiting for a broker that is not there yet; later interruptions are repaired in the background."""
 
-        async def told(what: str) -> None:
-            log.info(f"bus.{what}")
+        async def disconnected() -> None:
+            log.info("bus.disconnected")
+
+        async def reconnected() -> None:
+            log.info("bus.reconnected")
 
         async def failed(error: Exception) -> None:
             log.debug("bus.error", error=f"{type(error).__name__}: {error}")
@@ -180,8 +184,8 @@ class Bus:
                     max_outstanding_pings=2,
                     allow_reconnect=True,
                     error_cb=failed,
-                    disconnected_cb=lambda: told("disconnected"),
-                    reconnected_cb=lambda: told("reconnected"),
+                    disconnected_cb=disconnected,
+                    reconnected_cb=reconnected,
                 )
                 return cls(client, settings, service)
             except _AWAY as error:
@@ -254,9 +258,9 @@ class Bus:
     async def ensure(self) -> None:
         """Creates streams and buckets, or brings them to the present settings; safe from several services at once."""
         for config in self._streams():
-            await self._persist(lambda c=config: self._ensure_stream(c), f"the stream {config.name}")
+            await self._persist(partial(self._ensure_stream, config), f"the stream {config.name}")
         for name in BUCKETS:
-            await self._persist(lambda n=name: self._ensure_bucket(n), f"the bucket {name}")
+            await self._persist(partial(self._ensure_bucket, name), f"the bucket {name}")
 
     async def _persist(self, make: Callable[[], Awaitable[None]], what: str) -> None:
         """Tries until it works: at start-up every service may wait for a broker that is still electing or loading."""
@@ -437,8 +441,8 @@ class Bus:
     async def feed(self, job_id: str, after: int) -> AsyncIterator[tuple[int, Envelope]]:
         """Messages of one job's feed beyond stream sequence `after`, in order, without gap or doubling, endless.
 
-        Each (re)start is a fresh ephemeral consumer from the sequence after the last one that was given out, so a broker
-        that restarts neither repeats nor skips.
+        Each (re)start is a fresh ephemeral consumer from the sequence after the last one that was given out, so a
+        broker that restarts neither repeats nor skips.
         """
         last = after
         while not self._closing.is_set():

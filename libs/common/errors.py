@@ -253,7 +253,10 @@ class Unavailable(PlatformError):
     status = 503
     code = "unavailable"
     retryable = True
-    suggested_actions = ("Try again in a moment.", "See /readyz of the service that is named.")
+    suggested_actions: ClassVar[tuple[str, ...]] = (
+        "Try again in a moment.",
+        "See /readyz of the service that is named.",
+    )
 
 
 class GpuUnavailable(Unavailable):
@@ -276,7 +279,7 @@ class WorkFailed(PlatformError):
     """A step of the job failed"""
 
     code = "work_failed"
-    suggested_actions = ("Read the job's log.",)
+    suggested_actions: ClassVar[tuple[str, ...]] = ("Read the job's log.",)
 
 
 class TrainingTimeout(WorkFailed):

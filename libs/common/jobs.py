@@ -30,7 +30,7 @@ class Step(StrEnum):
     validate = "validate"
     preprocess = "preprocess"
     train = "train"
-    index = "index"
+    index = "index"  # type: ignore[assignment]  # the phase has this name; nobody searches in it
     evaluate = "evaluate"
     publish = "publish"
 

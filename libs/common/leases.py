@@ -99,7 +99,7 @@ class Lease:
             self.record = record
 
     async def renew(self, mark: str | None = None) -> None:
-        """Keeps the lease; `mark` says how far the work is. Raises LeaseLost, or Unavailable when the broker is away."""
+        """Keeps the lease; `mark` says how far the work is. Raises LeaseLost, or Unavailable without a broker."""
         changes: dict[str, Any] = {"renewed_at": time.time()}
         if mark is not None:
             changes["mark"] = mark

@@ -210,7 +210,10 @@ class Paths:
 
     def __init__(self, settings: CommonSettings) -> None:
         self.data_root = settings.data_root
-        assert settings.uploads_dir and settings.hubert_path and settings.rmvpe_path and settings.pretrained_root
+        assert settings.uploads_dir
+        assert settings.hubert_path
+        assert settings.rmvpe_path
+        assert settings.pretrained_root
         self.uploads_dir: Path = settings.uploads_dir
         self.models_root = settings.models_root
         self.assets_root = settings.assets_root

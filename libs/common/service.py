@@ -1,4 +1,4 @@
-"""What do all services have in common as HTTP servers? Request ids, tokens, problems, health, metrics, a graceful end."""
+"""What do all services have in common as HTTP servers? Request ids, tokens, problems, health, metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -117,6 +118,10 @@ def create_service(
     return app
 
 
+def _presence(path: Path | None) -> str:
+    return f"{path} ({'present' if path is not None and path.exists() else 'absent'})"
+
+
 def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
     """Runs `app` until SIGTERM or SIGINT; the lifespan's end drains what is in hand."""
     logs.configure(
@@ -134,8 +139,8 @@ def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
         uploads_dir=str(settings.uploads_dir),
         models_root=str(settings.models_root),
         assets_root=str(settings.assets_root),
-        hubert=f"{settings.hubert_path} ({'present' if settings.hubert_path and settings.hubert_path.exists() else 'absent'})",
-        rmvpe=f"{settings.rmvpe_path} ({'present' if settings.rmvpe_path and settings.rmvpe_path.exists() else 'absent'})",
+        hubert=_presence(settings.hubert_path),
+        rmvpe=_presence(settings.rmvpe_path),
     )
     uvicorn.run(
         app,

@@ -199,7 +199,7 @@ class Worker:
     def on(
         self, command: type[C], handler: Callable[[Work[C]], Awaitable[Done]], finish: FinishHook | None = None
     ) -> None:
-        """Registers the handler of a command. `finish(command, manifest, revision)` runs after the commit, perhaps twice."""
+        """Registers a command's handler. `finish(command, manifest, revision)` runs after the commit, perhaps twice."""
         self._handlers[type_name(command)] = _Registered(command, handler, finish)
 
     @property

@@ -1,0 +1,243 @@
+"""The bus on a real nats-server: created twice, killed, restarted, full."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from libs.common.bus import Bus
+from libs.common.errors import Conflict, Unavailable
+from libs.common.events import Command, InputFile, JobChanged, PrepareDataset, StepProgress, StepStarted
+from libs.common.jobs import JobState, Lane, Step
+from libs.common.settings import CommonSettings
+from tests.conftest import NatsServer
+
+SHORT = timedelta(seconds=0.3)
+
+
+def prepare(job: str = "job_1", attempt: int = 1, inputs: int = 0) -> PrepareDataset:
+    files = tuple(InputFile(sample_id=f"smp_{i}", sha256="0" * 64, extension="wav") for i in range(inputs))
+    return PrepareDataset(
+        job_id=job, step=Step.preprocess, attempt=attempt, experiment="anna", dataset="anna", inputs=files
+    )
+
+
+async def test_streams_and_buckets_are_made_twice_without_harm(bus: Bus) -> None:
+    await bus.ensure()
+    await bus.ping()
+
+    assert await bus.bucket("leases").get("nothing") is None
+
+
+async def test_changed_limits_are_applied_to_an_existing_stream(bus: Bus, settings: CommonSettings) -> None:
+    other = await Bus.connect(settings.model_copy(update={"commands_max_bytes": 10_000_000}), "gateway")
+
+    await other.ensure()
+
+    await other.close()
+
+
+async def test_a_command_reaches_the_consumer_of_its_lane_alone(bus: Bus) -> None:
+    await bus.send_command(prepare(), Lane.low)
+
+    assert await bus.commands(Lane.high).take(SHORT) is None
+    delivery = await bus.commands(Lane.low).take(SHORT)
+    assert delivery is not None
+    assert delivery.envelope.open() == prepare()
+
+
+async def test_the_same_command_sent_twice_arrives_once(bus: Bus) -> None:
+    first = await bus.send_command(prepare(), Lane.normal)
+    second = await bus.send_command(prepare(), Lane.normal)
+
+    queue = bus.commands(Lane.normal)
+    delivery = await queue.take(SHORT)
+    assert delivery is not None
+    await delivery.ack()
+    assert first == second
+    assert await queue.take(SHORT) is None
+
+
+async def test_a_command_that_is_given_back_comes_again_after_the_delay(bus: Bus) -> None:
+    await bus.send_command(prepare(), Lane.normal)
+    queue = bus.commands(Lane.normal)
+    delivery = await queue.take(SHORT)
+    assert delivery is not None
+
+    await delivery.nak(timedelta(seconds=0.8))
+
+    assert await queue.take(timedelta(seconds=0.3)) is None
+    again = await queue.take(timedelta(seconds=2))
+    assert again is not None
+    assert again.deliveries == 2
+
+
+async def test_a_deleted_command_is_never_delivered(bus: Bus) -> None:
+    sequence = await bus.send_command(prepare(), Lane.normal)
+
+    assert await bus.delete_command(sequence) is True
+    assert await bus.delete_command(sequence) is False
+    assert await bus.commands(Lane.normal).take(SHORT) is None
+
+
+async def test_a_full_stream_refuses_commands_instead_of_losing_old_ones(
+    nats_server: NatsServer, make_settings: Callable[..., CommonSettings]
+) -> None:
+    bus = await Bus.connect(make_settings(nats_url=nats_server.url, commands_max_bytes=20_000), "preprocessor")
+    await bus.ensure()
+
+    sent = 0
+    with pytest.raises(Unavailable):
+        for n in range(50):
+            await bus.send_command(prepare(f"job_{n}", inputs=20), Lane.normal)
+            sent += 1
+
+    first = await bus.commands(Lane.normal).take(SHORT)
+    assert sent > 0
+    assert first is not None
+    opened = first.envelope.open()
+    assert isinstance(opened, Command)
+    assert opened.job_id == "job_0"
+    await bus.close()
+
+
+async def test_sending_without_a_broker_says_so(bus: Bus, nats_server: NatsServer) -> None:
+    nats_server.kill()
+    await asyncio.sleep(0.2)
+
+    with pytest.raises(Unavailable):
+        await bus.send_command(prepare(), Lane.normal)
+    await bus.publish_progress(StepProgress(job_id="job_1", step=Step.train))
+
+
+async def test_nothing_that_was_accepted_is_lost_when_the_broker_is_killed(bus: Bus, nats_server: NatsServer) -> None:
+    for n in range(20):
+        await bus.send_command(prepare(f"job_{n}"), Lane.normal)
+
+    nats_server.restart()
+
+    got = []
+    queue = bus.commands(Lane.normal)
+    for _ in range(200):
+        try:
+            delivery = await queue.take(SHORT)
+        except Unavailable:
+            await asyncio.sleep(0.1)
+            continue
+        if delivery is not None:
+            command = delivery.envelope.open()
+            assert isinstance(command, Command)
+            got.append(command.job_id)
+            await delivery.ack()
+        if len(got) == 20:
+            break
+    assert got == [f"job_{n}" for n in range(20)]
+
+
+async def test_events_are_read_on_after_the_broker_was_killed(bus: Bus, nats_server: NatsServer) -> None:
+    seen: list[str] = []
+
+    async def read() -> None:
+        async for delivery in bus.events("gateway"):
+            seen.append(delivery.envelope.id)
+            await delivery.ack()
+
+    reader = asyncio.create_task(read())
+    await bus.publish_event(StepStarted(job_id="job_1", step=Step.train), event_id="a")
+    await asyncio.sleep(0.5)
+    nats_server.restart()
+    await asyncio.sleep(1.0)
+    for _ in range(50):
+        try:
+            await bus.publish_event(StepStarted(job_id="job_1", step=Step.train), event_id="b")
+            break
+        except Unavailable:
+            await asyncio.sleep(0.1)
+
+    for _ in range(100):
+        if "b" in seen:
+            break
+        await asyncio.sleep(0.1)
+    reader.cancel()
+    assert sorted(set(seen)) == ["a", "b"]
+
+
+async def test_a_feed_goes_on_without_gap_or_doubling_when_the_broker_is_killed(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    got: list[int] = []
+
+    async def read() -> None:
+        async for _, envelope in bus.feed("job_1", after=0):
+            changed = envelope.open()
+            assert isinstance(changed, JobChanged)
+            got.append(changed.version)
+
+    reader = asyncio.create_task(read())
+    for version in range(40):
+        if version == 20:
+            nats_server.restart()
+        changed = JobChanged(job_id="job_1", state=JobState.running, version=version)
+        while True:
+            try:
+                await bus.publish_state(changed, message_id=f"job_1.{version}")
+                break
+            except Unavailable:
+                await asyncio.sleep(0.05)
+    for _ in range(300):
+        if len(got) >= 40:
+            break
+        await asyncio.sleep(0.1)
+    reader.cancel()
+
+    assert got == list(range(40))
+
+
+async def test_a_feed_starts_after_the_sequence_it_is_given(bus: Bus) -> None:
+    sequences = [
+        await bus.publish_state(JobChanged(job_id="j", state=JobState.queued, version=n), message_id=str(n))
+        for n in range(3)
+    ]
+
+    async for sequence, _ in bus.feed("j", after=sequences[1]):
+        assert sequence == sequences[2]
+        break
+    head, envelope = await bus.feed_head("j")
+    assert head == sequences[2]
+    assert envelope is not None
+    assert await bus.feed_head("nobody") == (0, None)
+
+
+async def test_a_bucket_compares_before_it_sets(bus: Bus) -> None:
+    bucket = bus.bucket("leases")
+    revision = await bucket.create("job_1.train", b"1")
+
+    with pytest.raises(Conflict):
+        await bucket.create("job_1.train", b"2")
+    newer = await bucket.update("job_1.train", b"2", revision)
+    with pytest.raises(Conflict):
+        await bucket.update("job_1.train", b"3", revision)
+
+    entry = await bucket.get("job_1.train")
+    assert entry is not None
+    assert (entry.value, entry.revision) == (b"2", newer)
+    assert await bucket.keys() == ["job_1.train"]
+    await bucket.delete("job_1.train")
+    assert await bucket.get("job_1.train") is None
+    assert await bucket.keys() == []
+
+
+async def test_queue_depths_count_what_waits_and_what_is_in_hand(bus: Bus) -> None:
+    for lane in Lane:
+        await bus.commands(lane).ensure()
+    await bus.send_command(prepare("job_1"), Lane.high)
+    await bus.send_command(prepare("job_2"), Lane.high)
+    await bus.commands(Lane.high).take(SHORT)
+
+    depths = await bus.queue_depths()
+
+    assert depths["preprocessor-high"] == {"pending": 1, "unacknowledged": 1}
+    assert depths["preprocessor-low"] == {"pending": 0, "unacknowledged": 0}

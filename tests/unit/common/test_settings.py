@@ -1,0 +1,64 @@
+"""Settings have the defaults of the architecture page, and refuse what cannot work."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from libs.common.settings import CommonSettings
+
+TOKEN = "x" * 16
+
+
+def test_the_shipped_times_are_those_of_the_documents() -> None:
+    settings = CommonSettings(service_token=TOKEN)
+
+    assert settings.retry_delays == (timedelta(seconds=5), timedelta(seconds=25), timedelta(seconds=125))
+    assert settings.heartbeat * 2 <= settings.lease_ttl
+    assert settings.lease_ttl <= settings.ack_wait
+
+
+def test_containers_use_the_fixed_mounts() -> None:
+    settings = CommonSettings(service_token=TOKEN, environment="container")
+
+    assert settings.data_root == Path("/data")
+    assert settings.uploads_dir == Path("/data/uploads")
+    assert settings.models_root == Path("/models")
+    assert settings.hubert_path == Path("/assets/hubert/hubert_base.pt")
+    assert settings.nats_url == "nats://nats:4222"
+    assert settings.gateway_url == "http://gateway:8000"
+
+
+def test_a_given_value_wins_over_the_default_of_the_environment() -> None:
+    settings = CommonSettings(service_token=TOKEN, environment="container", data_root="/elsewhere")
+
+    assert settings.uploads_dir == Path("/elsewhere/uploads")
+
+
+def test_there_is_no_default_service_token() -> None:
+    with pytest.raises(ValidationError, match="service_token"):
+        CommonSettings()
+
+
+def test_retry_delays_are_read_from_a_comma_separated_variable() -> None:
+    settings = CommonSettings(service_token=TOKEN, retry_delays="1,2.5")
+
+    assert settings.retry_delays == (timedelta(seconds=1), timedelta(seconds=2.5))
+
+
+def test_a_heartbeat_that_cannot_keep_a_lease_is_refused() -> None:
+    with pytest.raises(ValidationError, match="heartbeat"):
+        CommonSettings(service_token=TOKEN, heartbeat=30, lease_ttl=45)
+
+
+def test_durations_in_the_environment_are_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEASE_TTL", "50")
+    monkeypatch.setenv("ACK_WAIT", "PT2M")
+
+    settings = CommonSettings(service_token=TOKEN)
+
+    assert settings.lease_ttl == timedelta(seconds=50)
+    assert settings.ack_wait == timedelta(minutes=2)
