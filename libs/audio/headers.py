@@ -1,4 +1,4 @@
-"""What does a file's header claim, and is the file all there? Only for warnings: lengths are counted, never believed."""
+"""What does a header claim, and is the file all there? Only for warnings: lengths are counted, never believed."""
 
 from __future__ import annotations
 
