@@ -15,12 +15,16 @@ NAME_LENGTH = 200
 
 
 class DatasetStatus(StrEnum):
-    """F-060. `deleting` is between the request and the removal of the files."""
+    """F-060. `deleting` is between the request and the removal of the files; `deleted` keeps the slug taken."""
 
     active = "active"
     processing = "processing"
     failed = "failed"
     deleting = "deleting"
+    deleted = "deleted"
+
+
+GONE = (DatasetStatus.deleting.value, DatasetStatus.deleted.value)
 
 
 class SampleStatus(StrEnum):

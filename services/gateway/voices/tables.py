@@ -19,6 +19,10 @@ class VoiceStatus(StrEnum):
     ready = "ready"
     failed = "failed"
     deleting = "deleting"
+    deleted = "deleted"
+
+
+GONE = (VoiceStatus.deleting.value, VoiceStatus.deleted.value)
 
 
 class Voice(Base):

@@ -1,0 +1,162 @@
+"""Which datasets are there, and what is in them?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Select, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.errors import Conflict, NotFound
+from libs.common.events import InputFile
+from libs.common.jobs import ACTIVE
+from services.gateway import slugs
+from services.gateway.accounts.current import Caller
+from services.gateway.audit import audit
+from services.gateway.database import utcnow
+from services.gateway.datasets.tables import GONE, Dataset, Sample, SampleStatus
+from services.gateway.etags import check_match, etag
+from services.gateway.jobs.tables import Job
+from services.gateway.text import is_key
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A dataset with what it holds."""
+
+    dataset: Dataset
+    item_count: int
+    duration_seconds: float
+
+
+async def find(session: AsyncSession, caller: Caller, key: str, *, for_update: bool = False) -> Dataset:
+    """The dataset with id or slug `key`; raises NotFound, also for somebody else's."""
+    dataset = None
+    if is_key(key):
+        statement = select(Dataset).where(
+            or_(Dataset.id == key, Dataset.slug == key), caller.sees(Dataset.owner_id), Dataset.status.not_in(GONE)
+        )
+        dataset = await session.scalar(statement.with_for_update() if for_update else statement)
+    if dataset is None:
+        raise NotFound(f"there is no dataset {key[:80]!r}")
+    return dataset
+
+
+async def find_by_name(session: AsyncSession, caller: Caller, name: str) -> Dataset | None:
+    """The caller's own dataset of that slug or, else, their newest of that name; None when they have none."""
+    own = select(Dataset).where(Dataset.owner_id == caller.id, Dataset.status.not_in(GONE))
+    by_slug = await session.scalar(own.where(Dataset.slug == name)) if is_key(name) else None
+    return by_slug or await session.scalar(own.where(Dataset.name == name).order_by(Dataset.id.desc()).limit(1))
+
+
+async def create(
+    session: AsyncSession, caller: Caller, *, dataset_id: str, name: str, description: str = ""
+) -> tuple[Dataset, bool]:
+    """A new dataset of the caller's, and whether its slug got a suffix. A repeated call finds what the first made."""
+    made = await session.get(Dataset, dataset_id)
+    if made is not None and made.owner_id == caller.id:
+        return made, False
+    dataset, renamed = await slugs.insert(
+        session,
+        lambda slug: Dataset(id=dataset_id, owner_id=caller.id, slug=slug, name=name, description=description),
+        Dataset.slug,
+        name,
+        "dataset",
+    )
+    audit.record(session, caller.id, "dataset.created", dataset.id, slug=dataset.slug)
+    return dataset, renamed
+
+
+def _summaries() -> Select[tuple[Dataset, int, float]]:
+    held = (
+        select(
+            Sample.dataset_id,
+            func.count().label("items"),
+            func.sum(Sample.duration_seconds).label("seconds"),
+        )
+        .where(Sample.status == SampleStatus.ready.value)
+        .group_by(Sample.dataset_id)
+        .subquery()
+    )
+    return (
+        select(Dataset, func.coalesce(held.c.items, 0), func.coalesce(held.c.seconds, 0.0))
+        .outerjoin(held, held.c.dataset_id == Dataset.id)
+        .where(Dataset.status.not_in(GONE))
+    )
+
+
+async def summary(session: AsyncSession, dataset: Dataset) -> Summary:
+    """How much one dataset holds."""
+    items, seconds = (
+        await session.execute(
+            select(func.count(), func.coalesce(func.sum(Sample.duration_seconds), 0.0)).where(
+                Sample.dataset_id == dataset.id, Sample.status == SampleStatus.ready.value
+            )
+        )
+    ).one()
+    return Summary(dataset, int(items), float(seconds))
+
+
+async def listing(session: AsyncSession, caller: Caller, *, after: str | None, limit: int) -> list[Summary]:
+    """Up to `limit` datasets that the caller may see, newest first, those older than `after`."""
+    statement = _summaries().where(caller.sees(Dataset.owner_id)).order_by(Dataset.id.desc()).limit(limit)
+    if after is not None:
+        statement = statement.where(Dataset.id < after)
+    return [Summary(row[0], int(row[1]), float(row[2])) for row in await session.execute(statement)]
+
+
+async def change(
+    session: AsyncSession,
+    caller: Caller,
+    key: str,
+    *,
+    name: str | None,
+    description: str | None,
+    if_match: str | None,
+) -> Dataset:
+    """The dataset renamed or described anew; its slug stays. Raises PreconditionFailed when `if_match` is outdated."""
+    dataset = await find(session, caller, key, for_update=True)
+    check_match(if_match, etag(dataset.id, dataset.version))
+    changed = {
+        field: value
+        for field, value in (("name", name), ("description", description))
+        if value is not None and value != getattr(dataset, field)
+    }
+    if changed:
+        for field, value in changed.items():
+            setattr(dataset, field, value)
+        dataset.version += 1
+        dataset.updated_at = utcnow()
+        audit.record(session, caller.id, "dataset.changed", dataset.id, fields=sorted(changed))
+    return dataset
+
+
+async def check_unused(session: AsyncSession, dataset_id: str, what: str) -> None:
+    """Raises Conflict while a job works on the dataset: its inputs must not disappear under it."""
+    job = await session.scalar(select(Job.id).where(Job.dataset_id == dataset_id, Job.status.in_(ACTIVE)).limit(1))
+    if job is not None:
+        raise Conflict(f"job {job} works on this dataset", actions=(f"Wait for the job or cancel it, then {what}.",))
+
+
+async def ready_samples(session: AsyncSession, dataset_id: str) -> Sequence[Sample]:
+    """The recordings of a dataset in the order of their arrival."""
+    statement = select(Sample).where(Sample.dataset_id == dataset_id, Sample.status == SampleStatus.ready.value)
+    return (await session.scalars(statement.order_by(Sample.id))).all()
+
+
+async def inputs(session: AsyncSession, dataset_id: str) -> tuple[InputFile, ...]:
+    """The same as a job pins them."""
+    return tuple(
+        InputFile(sample_id=sample.id, sha256=sample.sha256, extension=sample.extension)
+        for sample in await ready_samples(session, dataset_id)
+    )
+
+
+def metadata_lines(samples: Sequence[Sample]) -> str:
+    """`metadata.csv` as LJSpeech has it: `id|text|text`, one line per recording, where `wavs/<id>.wav` is the sound."""
+    lines = []
+    for sample in samples:
+        text = " ".join(sample.transcript.replace("|", " ").split())
+        lines.append(f"{sample.sha256}|{text}|{text}\n")
+    return "".join(lines)

@@ -1,0 +1,169 @@
+"""Which voices are there? A slug is reserved when a job is opened; the voice is ready when a version was published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.errors import Conflict, NotFound
+from libs.common.paths import slugify
+from services.gateway import slugs
+from services.gateway.accounts.current import Caller
+from services.gateway.audit import audit
+from services.gateway.database import new_id, utcnow
+from services.gateway.etags import check_match, etag
+from services.gateway.text import is_key
+from services.gateway.voices.tables import GONE, Voice, VoiceStatus
+
+
+class VoiceNotReady(Conflict):
+    """The voice has no version yet"""
+
+    code = "voice_not_ready"
+    suggested_actions = ("Wait until its training job has completed.",)
+
+
+async def find(session: AsyncSession, caller: Caller, key: str, *, for_update: bool = False) -> Voice:
+    """The voice with id or slug `key`; raises NotFound, also for somebody else's."""
+    voice = None
+    if is_key(key):
+        statement = select(Voice).where(
+            or_(Voice.id == key, Voice.slug == key), caller.sees(Voice.owner_id), Voice.status.not_in(GONE)
+        )
+        voice = await session.scalar(statement.with_for_update() if for_update else statement)
+    if voice is None:
+        raise NotFound(f"there is no voice {key[:80]!r}", field="voice")
+    return voice
+
+
+async def find_by_any_name(session: AsyncSession, caller: Caller, key: str) -> Voice:
+    """The voice by id, slug, or the name that its owner, the caller, gave it (the newest one of that name)."""
+    try:
+        return await find(session, caller, key)
+    except NotFound:
+        voice = await session.scalar(
+            select(Voice)
+            .where(Voice.owner_id == caller.id, Voice.name == key.strip(), Voice.status.not_in(GONE))
+            .order_by(Voice.id.desc())
+            .limit(1)
+        )
+        if voice is None:
+            raise
+        return voice
+
+
+async def listing(
+    session: AsyncSession, caller: Caller, *, status: VoiceStatus | None, after: str | None, limit: int
+) -> list[Voice]:
+    """Up to `limit` voices that the caller may see, newest first."""
+    statement = select(Voice).where(caller.sees(Voice.owner_id), Voice.status.not_in(GONE))
+    if status is not None:
+        statement = statement.where(Voice.status == status.value)
+    if after is not None:
+        statement = statement.where(Voice.id < after)
+    return list(await session.scalars(statement.order_by(Voice.id.desc()).limit(limit)))
+
+
+async def reserve(
+    session: AsyncSession, *, owner_id: str, name: str, dataset_id: str | None = None, preset: str = ""
+) -> tuple[Voice, bool]:
+    """The voice that a new job will train, and whether its slug got a suffix.
+
+    The owner's own voice of that name is trained anew; otherwise a slug is taken for a new one.
+    """
+    own = select(Voice).where(Voice.owner_id == owner_id, Voice.status.not_in(GONE))
+    voice = await session.scalar(own.where(Voice.name == name).order_by(Voice.id.desc()).limit(1))
+    voice = voice or await session.scalar(own.where(Voice.slug == slugify(name)))
+    if voice is not None:
+        return voice, False
+    voice, renamed = await slugs.insert(
+        session,
+        lambda slug: Voice(
+            id=new_id("vox"), owner_id=owner_id, slug=slug, name=name, dataset_id=dataset_id, preset=preset, card={}
+        ),
+        Voice.slug,
+        name,
+        "voice",
+    )
+    audit.record(session, owner_id, "voice.reserved", voice.id, slug=voice.slug)
+    return voice, renamed
+
+
+async def publish(
+    session: AsyncSession,
+    *,
+    owner_id: str,
+    job_id: str,
+    slug: str,
+    name: str,
+    card: dict[str, Any],
+    weights_sha256: str = "",
+    index_sha256: str = "",
+    sample_rate: int = 0,
+    preset: str = "",
+    dataset_id: str | None = None,
+) -> Voice:
+    """The voice, ready, serving the version that `job_id` made. Said twice it changes nothing (F-036).
+
+    A voice that was deleted while its job ran stays deleted. Paths are kept relative to MODELS_ROOT (F-072).
+    """
+    voice = await session.scalar(select(Voice).where(Voice.slug == slug).with_for_update())
+    if voice is None:
+        voice = Voice(id=new_id("vox"), owner_id=owner_id, slug=slug, name=name, version=0, card={})
+        session.add(voice)
+    elif voice.owner_id != owner_id:
+        raise Conflict(f"voice {slug!r} is not of the job's owner")
+    elif voice.status in GONE or (voice.job_id == job_id and voice.status == VoiceStatus.ready.value):
+        return voice
+    voice.status = VoiceStatus.ready.value
+    voice.job_id = job_id
+    voice.path = f"{slug}/versions/{job_id}"
+    voice.card = card
+    voice.weights_sha256 = weights_sha256
+    voice.index_sha256 = index_sha256
+    voice.sample_rate = sample_rate
+    voice.preset = preset
+    if dataset_id is not None:
+        voice.dataset_id = dataset_id
+    voice.version = (voice.version or 0) + 1
+    voice.updated_at = utcnow()
+    await session.flush()
+    audit.record(session, audit.SYSTEM, "voice.published", voice.id, job_id=job_id, weights_sha256=weights_sha256)
+    return voice
+
+
+async def give_up(session: AsyncSession, *, slug: str) -> None:
+    """A job that was to make the first version has failed: the voice shows it. One with a version stays ready."""
+    voice = await session.scalar(select(Voice).where(Voice.slug == slug).with_for_update())
+    if voice is not None and voice.status == VoiceStatus.processing.value:
+        voice.status = VoiceStatus.failed.value
+        voice.version += 1
+        voice.updated_at = utcnow()
+
+
+async def change(
+    session: AsyncSession,
+    caller: Caller,
+    key: str,
+    *,
+    name: str | None,
+    description: str | None,
+    if_match: str | None,
+) -> Voice:
+    """The voice renamed or described anew; its slug stays. Raises PreconditionFailed when `if_match` is outdated."""
+    voice = await find(session, caller, key, for_update=True)
+    check_match(if_match, etag(voice.id, voice.version))
+    changed = {
+        field: value
+        for field, value in (("name", name), ("description", description))
+        if value is not None and value != getattr(voice, field)
+    }
+    if changed:
+        for field, value in changed.items():
+            setattr(voice, field, value)
+        voice.version += 1
+        voice.updated_at = utcnow()
+        audit.record(session, caller.id, "voice.changed", voice.id, fields=sorted(changed))
+    return voice
