@@ -218,8 +218,6 @@ class Recording:
                 packet = next(packets)
             except StopIteration:
                 return
-            except MemoryError:
-                raise
             except Exception as error:
                 self._file.raise_own_error(error)
                 self.stopped_early = True
@@ -233,8 +231,6 @@ class Recording:
                 if not flushing:
                     # a WAV's last packet is marked so whenever its header does not know the length
                     self._last_packet_damaged = bool(packet.is_corrupt) and self.family.name != "wav"
-            except MemoryError:
-                raise
             except Exception as error:
                 self._file.raise_own_error(error)
                 if flushing:
@@ -353,7 +349,7 @@ class _BoundedFile:
         """Raise again what is not the recording's fault: an error of the disk, or one of ours."""
         if self._error is not None:
             raise self._error
-        if isinstance(error, PlatformError):
+        if isinstance(error, PlatformError) or _is_our_memory(error):
             raise error
 
 
@@ -381,13 +377,20 @@ def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     )
 
 
+def _is_our_memory(error: Exception) -> bool:
+    """True for Python's own MemoryError; FFmpeg's means that a damaged header asks for gigabytes."""
+    return isinstance(error, MemoryError) and not isinstance(error, av.FFmpegError)
+
+
 @contextmanager
 def _broken_when_av_fails() -> Iterator[None]:
     """PyAV raises its own tree, and ValueError, RuntimeError or IndexError for odd files: here they are all one."""
     try:
         yield
-    except (PlatformError, MemoryError):
+    except PlatformError:
         raise
     except Exception as error:
+        if _is_our_memory(error):
+            raise
         reason = str(getattr(error, "strerror", "") or error).strip() or type(error).__name__
         raise BrokenAudio(f"The file cannot be decoded: {reason[:200]}.", field="file") from error

@@ -111,12 +111,17 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     write_wav(path, tone(0.1), 22_050)
     before = path.read_bytes()
 
-    with pytest.raises(RuntimeError, match="power cut"), atomic_file(path) as file:
-        file.write(b"half")
-        raise RuntimeError("power cut")
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_half_of(path)
 
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def write_half_of(path: Path) -> None:
+    with atomic_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError("power cut")
 
 
 def test_encoded_files_replace_older_ones(tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ def test_the_estimated_distance_to_the_noise_is_near_the_true_one(snr: float, tm
 
     report = reported((wave + noise).astype(np.float32) * 0.5, tmp_path)
 
+    assert report.snr_db is not None
     assert report.snr_db == pytest.approx(snr, abs=4.0)
     assert ("noisy" in codes(report)) == (report.snr_db < 15.0)
 

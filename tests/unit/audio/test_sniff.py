@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,5 @@ def test_a_flac_behind_an_id3_tag_is_a_flac(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=4096))
 def test_any_bytes_are_either_a_family_or_refused(data: bytes) -> None:
-    try:
-        family = sniff(data)
-    except UnsupportedAudio as refused:
-        assert refused.detail
-    else:
-        assert family.name in FORMATS
+    with contextlib.suppress(UnsupportedAudio):
+        assert sniff(data).name in FORMATS
