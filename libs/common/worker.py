@@ -94,6 +94,8 @@ class Work(Generic[C]):
         self._marked = asyncio.Event()
         self._progress: StepProgress | None = None
         self._send_progress = asyncio.Event()
+        # On Python 3.11 a cancel that meets a finished wait_for is swallowed: loops look at this as well.
+        self._is_over = False
 
     @property
     def token(self) -> int:
@@ -236,7 +238,7 @@ class Worker:
     async def _announce(self) -> None:
         """Keeps this worker in KV `workers`, whose entries fade when nobody renews them."""
         bucket = self.bus.bucket("workers")
-        while True:
+        while not self._draining.is_set():
             entry = {
                 "service": self.bus.service,
                 "worker": self.id,
@@ -377,6 +379,7 @@ class Worker:
             failure = WorkFailed(f"{type(error).__name__}: {error}")
             await self._failed(delivery, command, claim, failure, retryable=False)
         finally:
+            work._is_over = True
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
@@ -516,7 +519,7 @@ class Worker:
     async def _keep_alive(self, work: Work[Any], delivery: Delivery) -> None:
         """Renews the lease and the message; a lease that another worker took, or that ran out, ends the work."""
         heartbeat = self._settings.heartbeat.total_seconds()
-        while True:
+        while not work._is_over:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(work._marked.wait(), heartbeat)
             work._marked.clear()
@@ -531,7 +534,7 @@ class Worker:
 
     async def _watch_control(self, work: Work[Any]) -> None:
         """Looks for a cancel every second: a key-value watch takes up to 16 s to come back after a broker's restart."""
-        while True:
+        while not work._is_over:
             await asyncio.sleep(self._settings.cancel_poll.total_seconds())
             with contextlib.suppress(Unavailable, Conflict):
                 if await self._is_cancelled(work.command.job_id):
@@ -539,7 +542,7 @@ class Worker:
                     return
 
     async def _send_progress(self, work: Work[Any]) -> None:
-        while True:
+        while not work._is_over:
             await work._send_progress.wait()
             work._send_progress.clear()
             if work._progress is not None:

@@ -90,10 +90,15 @@ async def test_a_full_stream_refuses_commands_instead_of_losing_old_ones(
     await bus.ensure()
 
     sent = 0
-    with pytest.raises(Unavailable):
+
+    async def fill() -> None:
+        nonlocal sent
         for n in range(50):
             await bus.send_command(prepare(f"job_{n}", inputs=20), Lane.normal)
             sent += 1
+
+    with pytest.raises(Unavailable):
+        await fill()
 
     first = await bus.commands(Lane.normal).take(SHORT)
     assert sent > 0
