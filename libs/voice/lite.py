@@ -1,0 +1,165 @@
+"""How does the `lite` voice speak? A harmonic source and noise, each through a filter that a small network draws.
+
+Differentiable DSP (Engel et al. 2020, arXiv 2001.04643): the pitch is put in by construction and cannot be missed, so
+the network has only timbre to learn, and five minutes on two cores are enough.
+
+    content, log F0, voiced → blocks → log magnitudes ┬→ filter × STFT(pulse train) ┐
+                                                      └→ filter × STFT(white noise) ┴→ inverse STFT → wave
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from libs.voice.content_network import Block
+
+QUIETEST = -14.0
+LOUDEST = 5.0
+"""Bounds of the filters' log magnitudes: -122 dB is silence, +43 dB is more than speech needs."""
+
+
+@dataclass(frozen=True)
+class LiteConfig:
+    """Dimensions; frames are 10 ms, so the hop is `sample_rate // 100`. `fft` is window and transform of the filters."""
+
+    sample_rate: int = 24000
+    content_width: int = 768
+    fft: int = 1024
+    width: int = 256
+    hidden: int = 768
+    blocks: int = 5
+    kernel: int = 9
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per frame."""
+        return self.sample_rate // 100
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def glide(f0_hz: Tensor, hop: int) -> tuple[Tensor, Tensor]:
+    """Frame values → sample values: F0 and gate, both float32 `[B, T * hop]`, of `f0_hz` `[B, T]` (0 where unvoiced).
+
+    F0 is interpolated linearly in time between voiced frames, and held into their unvoiced neighbours, so that no pitch
+    slides to zero. The gate moves between 0 and 1 over one frame: a voice sets in without a click. Frame t is centred on
+    sample t * hop.
+    """
+    batch, frames = f0_hz.shape
+    voiced = (f0_hz > 0).to(f0_hz.dtype)
+    moments = torch.arange(frames, device=f0_hz.device).expand(batch, frames)
+    before = torch.where(voiced > 0, moments, -1).cummax(dim=1).values
+    after = torch.where(voiced > 0, moments, frames).flip(1).cummin(dim=1).values.flip(1)
+    nearest = torch.where((moments - before <= after - moments) & (before >= 0), before, after).clamp(0, frames - 1)
+    held = f0_hz.gather(1, nearest)
+
+    def spread(values: Tensor) -> Tensor:
+        ahead = torch.cat((values[:, 1:], values[:, -1:]), dim=1)
+        step = torch.arange(hop, device=values.device, dtype=values.dtype) / hop
+        return (values[:, :, None] + (ahead - values)[:, :, None] * step).reshape(batch, frames * hop)
+
+    return spread(held), spread(voiced)
+
+
+def pulses(f0: Tensor, gate: Tensor, rate: int, start: float = 0.0) -> Tensor:
+    """Band-limited pulse train `[B, N]` of the sample-wise `f0` in Hz; `start` is the phase in cycles.
+
+    The sum of the first K harmonics in closed form, sin((K + ½)φ) / (2 sin(φ/2)) − ½, with K at most the number below
+    Nyquist, over √(K + 1). K is let slide: a last harmonic comes in gradually, because one that appears at once clicks.
+    """
+    f0 = f0.clamp(min=1.0)
+    cycles = torch.cumsum(f0.double() / rate, dim=1) + start  # float32 would drift within seconds
+    phase = ((cycles - cycles.round()) * 2 * math.pi).to(f0.dtype)  # -π…π: precise where the pulses peak
+    limit = (rate / 2 / f0 - 1.0).clamp(min=1.0)
+    count = limit.floor()
+    half = phase / 2
+    sine = torch.sin(half)
+    near = sine.abs() < 1e-4
+    train = torch.sin((2 * count + 1) * half) / torch.where(near, torch.ones_like(sine), 2 * sine) - 0.5
+    train = torch.where(near, count, train) + (limit - count) * torch.cos((count + 1) * phase)
+    return gate * train / torch.sqrt(limit + 1)
+
+
+class LiteSynthesizer(nn.Module):
+    """The decoder of the `lite` voice; implements the Synthesizer protocol."""
+
+    needs_f0: ClassVar[bool] = True
+
+    def __init__(self, config: LiteConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or LiteConfig()
+        self.sample_rate = self.config.sample_rate
+        self.hop_length = self.config.hop_length
+        self.content_width = self.config.content_width
+        width, bins = self.config.width, self.config.fft // 2 + 1
+        self.entry = nn.Linear(self.config.content_width + 2, width)
+        self.blocks = nn.ModuleList(
+            Block(width, self.config.hidden, self.config.kernel) for _ in range(self.config.blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 2 * bins)
+        nn.init.zeros_(self.head.weight)
+        nn.init.constant_(self.head.bias, -4.0)
+        self.window: Tensor
+        self.register_buffer("window", torch.hann_window(self.config.fft), persistent=False)
+
+    def filters(self, content: Tensor, f0_hz: Tensor) -> tuple[Tensor, Tensor]:
+        """`content` `[B, T, content_width]`, `f0_hz` `[B, T]` → log magnitudes of both filters `[B, bins, T]`."""
+        # One length for every frame: HuBERT's 768 numbers and 42 posteriors padded with zeros then weigh the same.
+        content = functional.normalize(content, dim=2, eps=1e-3) * math.sqrt(self.content_width)
+        voiced = (f0_hz > 0).to(content.dtype)
+        # Natural log, because pitch is heard in ratios.
+        pitch = torch.log(f0_hz.clamp(min=1.0) / 200.0) * voiced
+        x = self.entry(torch.cat((content, pitch[:, :, None], voiced[:, :, None]), dim=2)).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        magnitudes = self.head(self.norm(x.transpose(1, 2))).transpose(1, 2).float().clamp(QUIETEST, LOUDEST)
+        harmonic, noise = magnitudes.chunk(2, dim=1)
+        return harmonic, noise
+
+    def forward(self, content: Tensor, f0_hz: Tensor, noise: Tensor) -> Tensor:
+        """Content `[B, T, content_width]`, F0 in Hz `[B, T]`, white noise `[B, T * hop]` → wave `[B, T * hop]`."""
+        return self.sound(f0_hz, *self.filters(content, f0_hz), noise)
+
+    def sound(self, f0_hz: Tensor, harmonic: Tensor, breath: Tensor, noise: Tensor) -> Tensor:
+        """The filters' log magnitudes `[B, bins, T]` applied to pulses and to `noise` `[B, T * hop]` → `[B, T * hop]`."""
+        with torch.no_grad():
+            source = pulses(*glide(f0_hz, self.hop_length), self.sample_rate)
+            excitation = self._stft(torch.cat((source, noise)))
+            voice, hiss = excitation.chunk(2)
+        spectrum = voice * self._held(harmonic) + hiss * self._held(breath)
+        return torch.istft(
+            spectrum, self.config.fft, self.hop_length, window=self.window, length=f0_hz.shape[1] * self.hop_length
+        )
+
+    def _held(self, magnitudes: Tensor) -> Tensor:
+        """exp of the filters, the last frame twice: a transform of T hops has T + 1 frames."""
+        return torch.exp(torch.cat((magnitudes, magnitudes[:, :, -1:]), dim=2))
+
+    def _stft(self, wave: Tensor) -> Tensor:
+        return torch.stft(
+            wave, self.config.fft, self.hop_length, window=self.window, pad_mode="constant", return_complex=True
+        )
+
+    def render(
+        self, content: Tensor, f0_hz: Tensor, coarse: Tensor, speaker_id: int, generator: torch.Generator
+    ) -> Tensor:
+        """One piece of speech: content float32 `[T, content_width]`, F0 in Hz `[T]` → wave float32 `[T * hop_length]`.
+
+        `coarse` and `speaker_id` are not used: the filters read F0 itself, and a `lite` voice has one speaker. All
+        chance comes from `generator` (CPU).
+        """
+        frames = content.shape[0]
+        device = self.window.device
+        noise = torch.randn(1, frames * self.hop_length, generator=generator).to(device)
+        with torch.inference_mode():
+            wave: Tensor = self(content[None].to(device), f0_hz[None].to(device), noise)[0]
+        return wave

@@ -1,0 +1,64 @@
+"""How good are content features as features: do they find the same phone at other speakers, and do they tell who speaks?"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from libs.voice.content_network import ContentNetwork, level_of_speech
+from libs.voice.phones import SPEECH_FROM
+
+
+class Labelled(Protocol):
+    """A piece of speech of one speaker with its phones."""
+
+    @property
+    def mel(self) -> Tensor: ...
+
+    @property
+    def hard(self) -> Tensor: ...
+
+
+def nearest_phone(features: list[Tensor], phones: list[Tensor]) -> float:
+    """Share of speech frames whose nearest frame (Euclidean) of another speaker carries the same phone.
+
+    `features[i]` is `[N, width]` of speaker i, `phones[i]` the class numbers `[N]`; speaker i is looked up in i + 1.
+    """
+    hits = total = 0
+    for i, (own, said) in enumerate(zip(features, phones, strict=True)):
+        other, other_said = features[(i + 1) % len(features)], phones[(i + 1) % len(phones)]
+        speech = said >= SPEECH_FROM
+        found = other_said[torch.cdist(own[speech], other).argmin(dim=1)]
+        hits, total = hits + int((found == said[speech]).sum()), total + int(speech.sum())
+    return hits / total
+
+
+def speaker_told_apart(features: list[Tensor]) -> float:
+    """Share of second halves of utterances whose mean is nearest to the mean of their own first half.
+
+    `features[i]` is `[N, width]` of speaker i. Chance is 1 / speakers; lower is better: identity has not leaked.
+    """
+    firsts = torch.stack([own[: len(own) // 2].mean(dim=0) for own in features])
+    seconds = torch.stack([own[len(own) // 2 :].mean(dim=0) for own in features])
+    found = torch.cdist(seconds, firsts).argmin(dim=1)
+    return float((found == torch.arange(len(features))).float().mean())
+
+
+def probe(network: ContentNetwork, utterances: list[Labelled] | list) -> dict[str, float]:  # type: ignore[type-arg]
+    """Both measures on posteriors, on their logarithms and on plain log-mel, for one utterance per speaker."""
+    phones = [utterance.hard for utterance in utterances]
+    kinds: dict[str, list[Tensor]] = {"posteriors": [], "log_posteriors": [], "log_mel": []}
+    with torch.inference_mode():
+        for utterance in utterances:
+            mel = utterance.mel - level_of_speech(utterance.mel)
+            logits = network(mel[None])[0].T[: len(utterance.hard)]
+            kinds["posteriors"].append(logits.softmax(dim=1))
+            kinds["log_posteriors"].append(logits.log_softmax(dim=1).clamp(min=-8.0))
+            kinds["log_mel"].append(mel.T[::2][: len(utterance.hard)])
+    measured = {}
+    for kind, features in kinds.items():
+        measured[f"nearest_phone_{kind}"] = nearest_phone(features, phones)
+        measured[f"speaker_told_apart_{kind}"] = speaker_told_apart(features)
+    return measured
