@@ -126,7 +126,7 @@ def main() -> None:
         reference = [pitch.f0(wave, "praat").astype(np.float64) for wave in waves]
         for method in (m for m in methods if m != "praat"):
             found = [pitch.f0(wave, method) for wave in waves]
-            # All frames together: an average of clips would let a clip with ten voiced frames count as one with ten thousand.
+            # All frames together: a clip with ten voiced frames shall not count as much as one with ten thousand.
             rows[method]["real, against praat"] = score(np.concatenate(found), np.concatenate(reference))
     print("method    condition             cents  gross%  octave%  missed%  false%  x real")
     for method, conditions in rows.items():

@@ -80,8 +80,8 @@ class Conversion:
     """What a user can turn. Ranges are checked here; InvalidInput names the field and its limits.
 
     `pitch_shift` semitones -24…24 · `index_rate` 0…1, share of the target's nearest frames · `protect` 0…0.5, how much
-    of them unvoiced frames get (0.5 is off) · `rms_mix_rate` 0…1, 0 follows the source's loudness, 1 leaves the result's
-    · `fill_unvoiced` interpolates pitch through unvoiced frames, as the newest RVC does · `seed` fixes all chance.
+    of them unvoiced frames get (0.5 is off) · `rms_mix_rate` 0…1, 0 follows the source's loudness, 1 its
+    own · `fill_unvoiced` interpolates pitch through unvoiced frames, as the newest RVC does · `seed` fixes all chance.
     """
 
     pitch_shift: float = 0.0
@@ -110,7 +110,7 @@ class Conversion:
 
 
 class Converter:
-    """One voice, ready to convert. Parts are shared and not changed, so one Converter may serve many requests in turn."""
+    """One voice, ready to convert. Its parts are not changed, so one Converter may serve many requests."""
 
     def __init__(
         self,
@@ -252,7 +252,7 @@ class Converter:
 def prepare_source(wave: NDArray[np.floating], sample_rate: int) -> Float64:
     """Mono `[T]` at any rate → float64 `[T']` at 16 kHz, peak at most 0.95, without what is below 48 Hz (zero phase).
 
-    Samples that are not finite count as 0. Raises RecordingTooShort below 0.1 s, InvalidInput for more than one channel.
+    Samples that are not finite count as 0. Raises RecordingTooShort below 0.1 s, InvalidInput for several channels.
     """
     if wave.ndim != 1:
         raise InvalidInput(f"One channel is expected and the wave has shape {list(wave.shape)}.", field="recording")
@@ -314,7 +314,7 @@ def mix_loudness(
 def _stretch(curve: Float64, length: int) -> Float64:
     """Linear interpolation to `length` points, half-pixel centres, edges held."""
     position = (np.arange(length) + 0.5) * (len(curve) / length) - 0.5
-    return np.interp(position, np.arange(len(curve)), curve)
+    return np.asarray(np.interp(position, np.arange(len(curve)), curve))
 
 
 def frame_loudness(audio: Float32, frames: int) -> Float32:

@@ -193,7 +193,7 @@ def coarse(f0_hz: NDArray[np.floating]) -> Int64:
     mel = 1127.0 * np.log(1.0 + np.asarray(f0_hz, dtype=np.float64) / 700.0)
     low, high = (1127.0 * np.log(1.0 + edge / 700.0) for edge in (F0_MIN, F0_MAX))
     steps = np.where(mel > 0, (mel - low) * 254.0 / (high - low) + 1.0, 1.0)
-    return np.rint(np.clip(steps, 1.0, 255.0)).astype(np.int64)
+    return np.asarray(np.rint(np.clip(steps, 1.0, 255.0)), dtype=np.int64)
 
 
 def fill_unvoiced(f0_hz: NDArray[np.floating]) -> Float64:
@@ -205,7 +205,7 @@ def fill_unvoiced(f0_hz: NDArray[np.floating]) -> Float64:
     voiced = np.flatnonzero(f0 > 0)
     if not len(voiced):
         return f0.copy()
-    return np.interp(np.arange(len(f0)), voiced, f0[voiced])
+    return np.asarray(np.interp(np.arange(len(f0)), voiced, f0[voiced]))
 
 
 def shift(f0_hz: NDArray[np.floating], semitones: float) -> Float64:

@@ -76,7 +76,7 @@ def build_index(features: Iterable[Float32], *, seed: int = 0, reduce_above: int
     if is_reduced:
         rows = reduce_rows(rows, min(REDUCE_TO, reduce_above), rng)
     lists = list_count(len(rows))
-    index = faiss.index_factory(rows.shape[1], f"IVF{lists},Flat")
+    index: Any = faiss.index_factory(rows.shape[1], f"IVF{lists},Flat")
     # faiss prints a warning for few points per list; the reference's rule allows 39 and small sets have fewer.
     index.cp.min_points_per_centroid = 1
     index.nprobe = NPROBE
@@ -122,7 +122,7 @@ def write_rvc_files(built: BuiltIndex, folder: Path, experiment: str, version: s
 
 def _write_atomically(path: Path, content: NDArray[np.uint8]) -> None:
     with atomic_file(path) as file:
-        file.write(memoryview(content))
+        file.write(content.data)
 
 
 class RetrievalIndex:

@@ -255,12 +255,14 @@ def slice_recording(
     pieces: PieceSettings | None = None,
     slicer: SlicerSettings | None = None,
     should_stop: Callable[[], bool] | None = None,
+    on_drop: Callable[[int], None] | None = None,
 ) -> Iterator[Piece]:
     """Yields the training pieces of one recording, one at a time, so that a caller stores each before the next is cut.
 
     `wave`: float `[T]` in -1…1 at `sample_rate` Hz (the model rate). Non-finite samples count as 0, because the
-    high-pass has memory and one NaN would spoil the rest of the recording. Numbers are stable: a dropped piece
-    leaves a gap. A caller that has very long input may filter and slice by blocks and use the functions above.
+    high-pass has memory and one NaN would spoil the rest of the recording. Numbers are stable: a piece dropped by
+    the level rule leaves a gap, and `on_drop` is told its number. A caller that has very long input may filter and
+    slice by blocks and use the functions above.
     """
     clean = np.nan_to_num(np.asarray(wave), nan=0.0, posinf=0.0, neginf=0.0)
     filtered = high_pass(clean, sample_rate)
@@ -269,5 +271,7 @@ def slice_recording(
             return
         levelled = level(filtered[start:end])
         if levelled is None:
+            if on_drop is not None:
+                on_drop(number)
             continue
         yield Piece(number, start, end, levelled.astype(np.float32), to_16k(levelled, sample_rate))

@@ -278,7 +278,7 @@ def test_mixing_no_loudness_leaves_the_result_and_mixing_all_follows_the_source(
 
     np.testing.assert_allclose(left, flat, rtol=1e-6)
     ours, theirs = (chain.frame_rms(w, 16000, 8000)[1:-1] for w in (followed, source))
-    assert np.corrcoef(ours, theirs)[0, 1] > 0.95
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.85
 
 
 def test_a_voice_without_pitch_is_given_none() -> None:

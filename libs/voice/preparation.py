@@ -1,0 +1,223 @@
+"""How does one recording become its share of RVC's training folders? Pieces, pitch, content; one file per call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libs.audio.decode import decode
+from libs.audio.encode import write_wav
+from libs.audio.resample import resample
+from libs.common.errors import Cancelled, InvalidInput
+from libs.voice.content import ContentEncoder, card_of, frame_count
+from libs.voice.experiment import (
+    MUTE_SECONDS,
+    ExperimentFolders,
+    MuteFiles,
+    rate_name,
+    read_json,
+    save_array,
+    write_json,
+)
+from libs.voice.pitch import PitchExtractor, coarse, fill_unvoiced
+from libs.voice.slicing import PieceSettings, SlicerSettings, slice_recording
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+DONE_FOLDER = ".prepared"
+
+
+@dataclass(frozen=True)
+class PreparationSettings:
+    """How recordings are prepared. `sample_rate` is the model's; `fill_unvoiced` interpolates pitch (newest RVC)."""
+
+    sample_rate: int = 40000
+    f0_method: str = "auto"
+    fill_unvoiced: bool = False
+    pieces: PieceSettings = field(default_factory=PieceSettings)
+    slicer: SlicerSettings = field(default_factory=SlicerSettings)
+    limit_seconds: float = 4 * 3600.0
+
+    def __post_init__(self) -> None:
+        if not 16000 <= self.sample_rate <= 48000:
+            raise InvalidInput(
+                f"sample_rate is {self.sample_rate} Hz; models have 16000…48000 Hz.", field="sample_rate"
+            )
+
+
+@dataclass(frozen=True)
+class PreparedPiece:
+    """One training piece with all that the five folders hold of it.
+
+    `wave` float32 at the model rate · `wave16k` float32 `[L]` · `coarse` int64 and `f0` float32 Hz, `[L // 160 + 1]` ·
+    `features` float32 `[Th, width]` at 20 ms.
+    """
+
+    number: int
+    wave: Float32
+    wave16k: Float32
+    coarse: Int64
+    f0: Float32
+    features: Float32
+
+
+@dataclass(frozen=True)
+class RecordingResult:
+    """What came of one recording: names of its pieces, their seconds, why others were dropped."""
+
+    index: int
+    pieces: tuple[str, ...]
+    seconds_in: float
+    seconds_kept: float
+    dropped: dict[str, int]
+    f0_method: str
+    reused: bool = False
+
+
+def prepare_wave(
+    wave: NDArray[np.floating],
+    settings: PreparationSettings,
+    encoder: ContentEncoder,
+    pitch: PitchExtractor,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+    on_drop: Callable[[str], None] | None = None,
+) -> Iterator[PreparedPiece]:
+    """Yields the pieces of one recording: `wave` `[T]` in -1…1 at `settings.sample_rate` Hz.
+
+    Dropped pieces are told to `on_drop` by reason: `level` (silent, or beyond 2.5 of full scale), `short` (below one
+    content frame, 25 ms), `content` (features that are not finite). Raises Cancelled when `should_stop` says so.
+    """
+
+    def drop(reason: str) -> None:
+        if on_drop is not None:
+            on_drop(reason)
+
+    for piece in slice_recording(
+        wave, settings.sample_rate, settings.pieces, settings.slicer, on_drop=lambda _: drop("level")
+    ):
+        if should_stop is not None and should_stop():
+            raise Cancelled
+        if frame_count(len(piece.wave16k)) == 0:
+            drop("short")
+            continue
+        features = encoder.encode(piece.wave16k)
+        if not np.isfinite(features).all():
+            drop("content")
+            continue
+        f0 = pitch.f0(piece.wave16k, settings.f0_method)
+        if settings.fill_unvoiced:
+            f0 = fill_unvoiced(f0).astype(np.float32)
+        yield PreparedPiece(piece.number, piece.wave, piece.wave16k, coarse(f0), f0, features)
+
+
+def prepare_recording(
+    source: Path,
+    index: int,
+    folders: ExperimentFolders,
+    settings: PreparationSettings,
+    encoder: ContentEncoder,
+    pitch: PitchExtractor,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+) -> RecordingResult:
+    """Prepares recording number `index` into `folders`, as files `{index}_{piece}`. May be called again at any time.
+
+    A note under `.prepared/` says when a recording is complete, and from what (its bytes, settings, encoder, method):
+    called again for the same, nothing is computed; for anything else the old pieces are removed first. A killed call
+    leaves whole files and no note, and the next call makes them again. Calls for other numbers may run side by side.
+
+    Raises what libs.audio.decode raises for bad sound, Cancelled when `should_stop` says so, StorageFull.
+    """
+    if encoder.width != folders.width:
+        raise InvalidInput(
+            f"The folder is for features of {folders.width} values and `{encoder.name}` gives {encoder.width}.",
+            field="content_encoder",
+        )
+    folders.create()
+    notes = folders.root / DONE_FOLDER
+    notes.mkdir(exist_ok=True)
+    note = notes / f"{index}.json"
+    method = pitch.resolve(settings.f0_method)
+    fingerprint = _fingerprint(source, settings, encoder, method)
+    done = _read_note(note, fingerprint, folders)
+    if done is not None:
+        return done
+    note.unlink(missing_ok=True)
+    for folder in folders.all():
+        for stale in folder.glob(f"{index}_*"):
+            stale.unlink()
+
+    sound = decode(source, limit_seconds=settings.limit_seconds)
+    wave = resample(sound.wave, sound.sample_rate, settings.sample_rate)
+    dropped: dict[str, int] = {}
+
+    def count(reason: str) -> None:
+        dropped[reason] = dropped.get(reason, 0) + 1
+
+    names, samples = [], 0
+    for piece in prepare_wave(wave, settings, encoder, pitch, should_stop=should_stop, on_drop=count):
+        name = f"{index}_{piece.number}"
+        _store(piece, name, folders, settings.sample_rate)
+        names.append(name)
+        samples += len(piece.wave)
+    result = RecordingResult(index, tuple(names), sound.seconds, samples / settings.sample_rate, dropped, method)
+    write_json(note, {"fingerprint": fingerprint, "result": asdict(result)})
+    return result
+
+
+def ensure_mute(root: Path, sample_rate: int, encoder: ContentEncoder) -> MuteFiles:
+    """The silent piece of RVC (3 s) under `root`, made once per encoder: its features are the encoder's on silence."""
+    folders = ExperimentFolders(root / f"{encoder.name}-{encoder.checksum[:12]}", encoder.width)
+    mute = MuteFiles(folders, rate_name(sample_rate))
+    gt, features, coarse_file, f0_file = mute.files()
+    folders.create()
+    if not gt.is_file():
+        write_wav(gt, np.zeros(MUTE_SECONDS * sample_rate, dtype=np.float32), sample_rate)
+    silence = np.zeros(MUTE_SECONDS * 16000, dtype=np.float32)
+    frames = len(silence) // 160 + 1
+    if not coarse_file.is_file():
+        save_array(coarse_file, np.ones(frames, dtype=np.int64))
+    if not f0_file.is_file():
+        save_array(f0_file, np.zeros(frames, dtype=np.float32))
+    if not features.is_file():
+        save_array(features, encoder.encode(silence))
+    return mute
+
+
+def _store(piece: PreparedPiece, name: str, folders: ExperimentFolders, sample_rate: int) -> None:
+    gt, low, coarse_file, f0_file, features = folders.piece(name)
+    write_wav(gt, piece.wave, sample_rate, "FLOAT")
+    write_wav(low, piece.wave16k, 16000, "FLOAT")
+    save_array(coarse_file, piece.coarse)
+    save_array(f0_file, piece.f0)
+    save_array(features, piece.features)
+
+
+def _fingerprint(source: Path, settings: PreparationSettings, encoder: ContentEncoder, method: str) -> str:
+    """Everything that the pieces depend on, as one hash."""
+    with source.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    parts = {"source": content, "settings": asdict(settings), "encoder": card_of(encoder), "f0": method}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _read_note(note: Path, fingerprint: str, folders: ExperimentFolders) -> RecordingResult | None:
+    """The result of an earlier call for the same recording, when all its files are still there."""
+    document = read_json(note)
+    if document is None or document.get("fingerprint") != fingerprint:
+        return None
+    try:
+        stored = dict(document["result"])  # type: ignore[call-overload]
+        result = RecordingResult(**(stored | {"pieces": tuple(stored["pieces"]), "reused": True}))
+    except (KeyError, TypeError, ValueError):
+        return None
+    whole = all(path.is_file() for name in result.pieces for path in folders.piece(name))
+    return result if whole else None
