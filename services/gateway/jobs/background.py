@@ -1,0 +1,77 @@
+"""What does the gateway do for jobs while nobody asks? Relay, inbox, progress, counters, once the broker is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+
+from libs.common import metrics
+from libs.common.errors import PlatformError
+from libs.common.jobs import ACTIVE, JobState
+from libs.common.logs import get_logger
+from services.gateway.jobs import reading
+from services.gateway.jobs.inbox import Inbox
+from services.gateway.jobs.progress import ProgressWriter
+from services.gateway.jobs.relay import Relay
+from services.gateway.parts import Parts
+
+log = get_logger("jobs.background")
+
+PAUSE = 1.0
+COUNT_EVERY = timedelta(seconds=5)
+
+
+@contextlib.asynccontextmanager
+async def running(parts: Parts) -> AsyncIterator[None]:
+    """Works while the block runs; enter it after the broker's."""
+    task = asyncio.create_task(_work(parts), name="jobs")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _work(parts: Parts) -> None:
+    await parts.reached.wait()
+    settings, database, bus = parts.settings, parts.database, parts.bus
+    retries = len(settings.retry_delays)
+    relay = Relay(database, bus, poll=settings.outbox_poll, max_retries=retries, claim=settings.outbox_claim)
+    inbox = Inbox(database, bus)
+    progress = ProgressWriter(database, bus, settings.progress_write, retries)
+    async with asyncio.TaskGroup() as group:
+        for name, run in (
+            ("relay", relay.run),
+            ("inbox", inbox.run),
+            ("progress", progress.run),
+            ("counters", lambda: _count(parts)),
+        ):
+            group.create_task(_persist(name, run), name=f"jobs.{name}")
+
+
+async def _persist(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Begins again after an error that nobody foresaw: a job must not wait for a person to restart the gateway."""
+    while True:
+        try:
+            await run()
+        except Exception as error:
+            log.error("background.failed", task=name, error=f"{type(error).__name__}: {error}", exc_info=error)
+        await asyncio.sleep(PAUSE)
+
+
+async def _count(parts: Parts) -> None:
+    while True:
+        async with parts.database.read() as session:
+            counts = await reading.statistics(session, None)
+        for state in ("waiting", "active", "delayed"):
+            metrics.JOBS.labels(state).set(getattr(counts, state))
+        for state in (s for s in JobState if s not in ACTIVE):
+            metrics.JOBS.labels(state.value).set(getattr(counts, state.value))
+        with contextlib.suppress(PlatformError):
+            for consumer, depth in (await parts.bus.queue_depths()).items():
+                for kind, number in depth.items():
+                    metrics.QUEUE.labels(consumer, kind).set(number)
+        await asyncio.sleep(COUNT_EVERY.total_seconds())

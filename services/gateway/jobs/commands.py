@@ -1,0 +1,67 @@
+"""What does a worker have to be told for one step of a job?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from libs.common.errors import DatasetNotPrepared
+from libs.common.events import (
+    BuildIndex,
+    Command,
+    EvaluateVoice,
+    ManifestRef,
+    PrepareDataset,
+    PublishVoice,
+    TrainingOptions,
+    TrainVoice,
+    ValidateDataset,
+)
+from libs.common.jobs import Step
+from services.gateway.jobs.presets import preset
+from services.gateway.jobs.tables import Job
+
+
+def build(job: Job, step: Step, made: Mapping[Step, ManifestRef]) -> Command:
+    """The command for `step`, with what earlier steps `made`; raises DatasetNotPrepared when something is missing."""
+    options = TrainingOptions.model_validate(job.options)
+    voice = job.voice or job.dataset
+
+    def of(earlier: Step) -> ManifestRef:
+        if earlier not in made:
+            raise DatasetNotPrepared(f"step {step} of job {job.id} needs the result of {earlier}, which is not there")
+        return made[earlier]
+
+    frame = {"job_id": job.id, "step": step, "attempt": job.attempt, "experiment": job.experiment}
+    match step:
+        case Step.validate:
+            return ValidateDataset(
+                **frame, dataset=job.dataset, inputs=job.pinned, min_seconds=preset(job.preset).min_seconds
+            )
+        case Step.preprocess:
+            return PrepareDataset(
+                **frame, dataset=job.dataset, inputs=job.pinned, preset=job.preset, f0_method=options.f0_method
+            )
+        case Step.train:
+            return TrainVoice(**frame, voice=voice, prepared=of(Step.preprocess), options=options)
+        case Step.index:
+            return BuildIndex(**frame, voice=voice, prepared=of(Step.preprocess))
+        case Step.evaluate:
+            return EvaluateVoice(
+                **frame,
+                voice=voice,
+                prepared=of(Step.preprocess),
+                trained=of(Step.train),
+                indexed=of(Step.index),
+            )
+        case Step.publish:
+            return PublishVoice(
+                **frame,
+                voice=voice,
+                display_name=job.name,
+                dataset=job.dataset,
+                inputs=job.pinned,
+                prepared=of(Step.preprocess),
+                trained=of(Step.train),
+                indexed=of(Step.index),
+                evaluated=of(Step.evaluate),
+            )

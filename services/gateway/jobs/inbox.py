@@ -1,0 +1,82 @@
+"""What did the workers say? Each event is applied exactly once, in the transaction that writes down its id."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from sqlalchemy.exc import IntegrityError
+
+from libs.common.bus import Bus, Delivery
+from libs.common.errors import PlatformError, Unavailable
+from libs.common.events import StepEvent
+from libs.common.logs import bind_job, enter_trace, get_logger
+from services.gateway.database import Database, utcnow
+from services.gateway.jobs import lifecycle
+from services.gateway.jobs.tables import Incoming
+
+log = get_logger("jobs.inbox")
+
+DURABLE = "gateway"
+PAUSES = tuple(timedelta(seconds=s) for s in (0.5, 2, 10, 30))
+
+
+class Inbox:
+    """Reads the stream of events; replicas share one durable consumer."""
+
+    def __init__(self, database: Database, bus: Bus) -> None:
+        self._database = database
+        self._bus = bus
+
+    async def run(self) -> None:
+        """Endless: every event is applied and acknowledged, or given back when that failed."""
+        async for delivery in self._bus.events(DURABLE):
+            try:
+                await self._handle(delivery)
+            except Unavailable as error:
+                # Not acknowledged: it comes again, and the inbox knows it.
+                log.info("inbox.unacknowledged", error=error.detail)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            envelope = delivery.envelope
+            event = envelope.open()
+        except ValueError as error:
+            log.error("inbox.unreadable", subject=delivery.subject, error=str(error))
+            await delivery.term()
+            return
+        if not isinstance(event, StepEvent):
+            await delivery.ack()
+            return
+        enter_trace(envelope.traceparent)
+        with bind_job(event.job_id):
+            try:
+                await self.receive(envelope.id, event)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                is_known = isinstance(error, PlatformError)
+                log.error(
+                    "inbox.failed",
+                    event_id=envelope.id,
+                    error=f"{type(error).__name__}: {error}",
+                    exc_info=not is_known,
+                )
+                await delivery.nak(PAUSES[min(delivery.deliveries, len(PAUSES)) - 1])
+                return
+        await delivery.ack()
+
+    async def receive(self, event_id: str, event: StepEvent) -> bool:
+        """Applies an event unless it was applied before; True when it changed something."""
+        try:
+            async with self._database.write() as session:
+                if await session.get(Incoming, event_id) is not None:
+                    return False
+                session.add(Incoming(event_id=event_id, job_id=event.job_id, received_at=utcnow()))
+                await session.flush()
+                return await lifecycle.apply(session, event)
+        except IntegrityError:
+            async with self._database.read() as session:
+                if await session.get(Incoming, event_id) is not None:
+                    return False  # another gateway was faster
+            raise

@@ -1,0 +1,155 @@
+"""May this job begin, and with what? Everything that can be refused is refused here, before anything is queued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.bus import Bus
+from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort, InvalidInput, PlatformError
+from libs.common.events import InputFile, TrainingOptions
+from libs.common.jobs import JobKind
+from services.gateway.accounts.current import Caller
+from services.gateway.datasets import catalogue
+from services.gateway.datasets.tables import Dataset
+from services.gateway.jobs import lifecycle, presets
+from services.gateway.jobs.schemas import PreprocessRequest, TrainingRequest
+from services.gateway.jobs.tables import Job
+from services.gateway.voices import registry
+
+
+async def find_dataset(session: AsyncSession, caller: Caller, key: str | None, name: str | None = None) -> Dataset:
+    """The dataset with id or slug `key`, or the caller's own that they call `name`; raises NotFound for a stranger's."""
+    if key:
+        return await catalogue.find(session, caller, key)
+    if not name:
+        raise InvalidInput(
+            "name the dataset: dataset_id, or exp_name", field="dataset_id", actions=("Send dataset_id or exp_name.",)
+        )
+    # A slug that was taken got a suffix: its owner still knows the dataset by the name they gave.
+    return await catalogue.find_by_name(session, caller, name) or await catalogue.find(session, caller, name)
+
+
+async def recordings_of(session: AsyncSession, dataset: Dataset) -> tuple[tuple[InputFile, ...], float]:
+    """The dataset's recordings by content, and how many seconds they are together."""
+    samples = await catalogue.ready_samples(session, dataset.id)
+    inputs = tuple(InputFile(sample_id=s.id, sha256=s.sha256, extension=s.extension) for s in samples)
+    return inputs, float(sum(s.duration_seconds for s in samples))
+
+
+def check_speech(dataset: Dataset, inputs: Sequence[InputFile], seconds: float, needed: float) -> None:
+    """Raises DatasetEmpty or DatasetTooShort, with the seconds that are there and that are needed."""
+    if not inputs:
+        raise DatasetEmpty(
+            f"the dataset {dataset.slug!r} has no recording; {needed:g} s of speech are needed",
+            given_seconds=0.0,
+            needed_seconds=needed,
+        )
+    if seconds < needed:
+        raise DatasetTooShort(
+            f"the dataset {dataset.slug!r} holds {seconds:.1f} s of sound; {needed:g} s are needed",
+            given_seconds=round(seconds, 3),
+            needed_seconds=needed,
+        )
+
+
+def not_prepared(dataset: Dataset, missing: Sequence[str]) -> DatasetNotPrepared:
+    """Folders of a dataset are missing, by name."""
+    return DatasetNotPrepared(f"the dataset {dataset.slug!r} lacks {', '.join(missing)}", missing=list(missing))
+
+
+def outdated(dataset: Dataset) -> DatasetNotPrepared:
+    """The folders are whole, and of other recordings than the dataset has now."""
+    return DatasetNotPrepared(f"the recordings of {dataset.slug!r} have changed since it was prepared", missing=[])
+
+
+async def trainer_devices(bus: Bus | None) -> list[str]:
+    """The devices of the trainers that are alive, as they say in KV `workers`; none while the broker is away."""
+    if bus is None or not bus.is_connected:
+        return []
+    found = []
+    try:
+        bucket = bus.bucket("workers")
+        for key in await bucket.keys():
+            if key.startswith("trainer") and (entry := await bucket.get(key)) is not None:
+                found.append(str(json.loads(entry.value).get("device", "cpu")))
+    except (PlatformError, ValueError, AttributeError):
+        return []
+    return found
+
+
+async def start_training(
+    session: AsyncSession,
+    caller: Caller,
+    request: TrainingRequest,
+    *,
+    job_id: str,
+    devices: Sequence[str],
+    price: float,
+) -> Job:
+    """Opens a training job in the caller's transaction. `price` is that of an hour of training.
+
+    Raises NotFound, InvalidInput (unknown preset), DatasetEmpty, DatasetTooShort, Conflict (the dataset is in use).
+    """
+    if (repeated := await _repeated(session, caller, job_id)) is not None:
+        return repeated
+    asked = request.preset or request.options.preset
+    preset = presets.preset(asked or presets.default_preset(devices))
+    dataset = await find_dataset(session, caller, request.dataset_id, request.by_name)
+    inputs, seconds = await recordings_of(session, dataset)
+    check_speech(dataset, inputs, seconds, preset.min_seconds)
+    options = TrainingOptions.model_validate(request.options.model_dump(exclude={"preset"}) | {"preset": preset.name})
+    estimate = presets.estimate_seconds(preset.name, seconds, options.train_seconds, options.max_training_seconds)
+    name = (request.name or "").strip() or dataset.name
+    voice = await registry.reserve(session, owner_id=caller.id, name=name, dataset_id=dataset.id, preset=preset.name)
+    order = lifecycle.Order(
+        id=job_id,
+        owner_id=caller.id,
+        kind=JobKind.training,
+        name=name,
+        dataset_id=dataset.id,
+        dataset=dataset.slug,
+        inputs=inputs,
+        options=options,
+        voice=voice.slug,
+        priority=request.priority,
+        estimated_seconds=estimate,
+        estimated_cost=round(estimate / 3600 * price, 4),
+    )
+    job = await lifecycle.open_job(session, order)
+    job.model_id = voice.id
+    return job
+
+
+async def start_preprocessing(
+    session: AsyncSession, caller: Caller, request: PreprocessRequest, *, job_id: str, devices: Sequence[str]
+) -> Job:
+    """Opens a preprocessing job in the caller's transaction; raises as `start_training` does."""
+    if (repeated := await _repeated(session, caller, job_id)) is not None:
+        return repeated
+    preset = presets.preset(request.preset or presets.default_preset(devices))
+    dataset = await find_dataset(session, caller, request.dataset_id, request.by_name)
+    inputs, seconds = await recordings_of(session, dataset)
+    check_speech(dataset, inputs, seconds, preset.min_seconds)
+    order = lifecycle.Order(
+        id=job_id,
+        owner_id=caller.id,
+        kind=JobKind.preprocess,
+        name=dataset.name,
+        dataset_id=dataset.id,
+        dataset=dataset.slug,
+        inputs=inputs,
+        options=TrainingOptions(preset=preset.name, f0_method=request.f0_method),
+        priority=request.priority,
+        estimated_seconds=round(seconds / 10 + 5, 1),
+        estimated_cost=0.0,
+    )
+    return await lifecycle.open_job(session, order)
+
+
+async def _repeated(session: AsyncSession, caller: Caller, job_id: str) -> Job | None:
+    """The job that a request with the same Idempotency-Key opened before it was cut off."""
+    job = await session.get(Job, job_id)
+    return job if job is not None and job.owner_id == caller.id else None
