@@ -130,6 +130,11 @@ def load_newest(root: Path, recipe: Recipe) -> Checkpoint | None:
     return None
 
 
+def listed(root: Path) -> list[Checkpoint]:
+    """The committed checkpoints under `root`, by their metadata."""
+    return _listed(root)[0]
+
+
 def newest_step(root: Path) -> int | None:
     """The step of the newest committed checkpoint, by its metadata, without reading its tensors."""
     found, _ = _listed(root)

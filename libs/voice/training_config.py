@@ -49,7 +49,8 @@ class TrainingConfig:
     `None` for `epochs`, `batch_size`, `learning_rate`, `weight_decay` means the preset's own value (see `resolved`).
     The length of a run is, in this order: `total_steps`, `train_seconds` (a time budget that becomes a number of steps
     by a measurement at the start, kept for resumes), `epochs`. `time_limit_seconds` is a limit and not a plan: it
-    ends the run with a checkpoint. Raises InvalidInput with the field's name for a value out of its range.
+    ends the run with a checkpoint. `early_stopping_patience` counts epochs, or validations where these are rarer; 0 is off.
+    Raises InvalidInput with the field's name for a value out of its range.
     """
 
     preset: str = "lite"
@@ -61,7 +62,7 @@ class TrainingConfig:
     train_seconds: float | None = None
     validation_split: float = 0.2
     validate_every_steps: int | None = None
-    early_stopping_patience: int | None = None
+    early_stopping_patience: int = 10
     time_limit_seconds: float = 7200.0
     best_on_timeout: bool = False
     checkpoint_every_steps: int | None = None
@@ -89,7 +90,7 @@ class TrainingConfig:
         _between("train_seconds", self.train_seconds, 1.0, 30 * 86_400.0)
         _between("validation_split", self.validation_split, 0.0, 0.5)
         _whole("validate_every_steps", self.validate_every_steps, 1, 10_000_000)
-        _whole("early_stopping_patience", self.early_stopping_patience, 1, 1000)
+        _whole("early_stopping_patience", self.early_stopping_patience, 0, 1000)
         _between("time_limit_seconds", self.time_limit_seconds, 0.1, 30 * 86_400.0)
         _whole("checkpoint_every_steps", self.checkpoint_every_steps, 1, 10_000_000)
         _between("checkpoint_every_seconds", self.checkpoint_every_seconds, 0.1, 86_400.0)

@@ -1,0 +1,104 @@
+"""How does a run tell where it is, at least every two seconds, even in the middle of a long step?"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal
+
+Phase = Literal["prepare", "measure", "train", "validate", "checkpoint", "export", "done"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is. `step` of `total_steps` are done; `eta_seconds` is None until there is a speed to judge by."""
+
+    phase: Phase
+    step: int = 0
+    total_steps: int = 0
+    epoch: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    loss: float | None = None
+    validation: float | None = None
+    best_step: int | None = None
+    skipped_steps: int = 0
+    steps_per_second: float | None = None
+    eta_seconds: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+Report = Callable[[Progress], None]
+
+
+class Reporter:
+    """Passes progress on when it is `every` seconds old, and repeats it from a thread while nothing new comes.
+
+    `report` is called by one thread at a time. Use as a context manager.
+    """
+
+    def __init__(self, report: Report, every: float = 1.0) -> None:
+        self._report = report
+        self._every = every
+        self._latest = Progress("prepare")
+        self._told = 0.0
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name="progress", daemon=True)
+
+    def __enter__(self) -> Reporter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def tell(self, progress: Progress, *, now: bool = False) -> None:
+        """Remember `progress`; pass it on if the last word is old enough, the phase is new, or `now`."""
+        with self._lock:
+            is_new_phase = progress.phase != self._latest.phase
+            self._latest = progress
+            if now or is_new_phase or time.monotonic() - self._told >= self._every:
+                self._pass_on()
+
+    def _repeat(self) -> None:
+        while not self._closing.wait(self._every / 2):
+            with self._lock:
+                if time.monotonic() - self._told >= self._every:
+                    self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._told = time.monotonic()
+        self._report(self._latest)
+
+
+class Speed:
+    """Steps per second over the last half minute or so."""
+
+    def __init__(self, window: int = 200, seconds: float = 30.0) -> None:
+        self._times: deque[float] = deque(maxlen=window)
+        self._seconds = seconds
+
+    def tick(self) -> None:
+        """A step is done."""
+        now = time.monotonic()
+        self._times.append(now)
+        while len(self._times) > 2 and now - self._times[0] > self._seconds:
+            self._times.popleft()
+
+    @property
+    def per_second(self) -> float | None:
+        """None before the second step."""
+        if len(self._times) < 2 or self._times[-1] <= self._times[0]:
+            return None
+        return (len(self._times) - 1) / (self._times[-1] - self._times[0])
