@@ -93,10 +93,12 @@ def phone_agreement(source: Float32, result: Float32) -> float | None:
     """Share of the frames that hold a phone in `source` in which `result` holds the same one. Waves at 16 kHz.
 
     PocketSphinx judges both. A trace of noise leaves 0.74, so that is the ceiling; None when `source` holds no speech.
+    Frames under -60 dBFS do not count: the judge hears phones in digital silence as well.
     """
     one, two = frame_phones(source), frame_phones(result)
     frames = min(len(one), len(two))
-    speech = one[:frames] >= SPEECH_FROM
+    powers = np.square(source[: frames * FRAME].reshape(frames, FRAME).astype(np.float64)).mean(axis=1)
+    speech = (one[:frames] >= SPEECH_FROM) & (powers > AUDIBLE_RMS**2)
     if not speech.any():
         return None
     return float((one[:frames] == two[:frames])[speech].mean())
