@@ -125,9 +125,9 @@ def main() -> None:
     if waves and "praat" in methods:
         reference = [pitch.f0(wave, "praat").astype(np.float64) for wave in waves]
         for method in (m for m in methods if m != "praat"):
-            found = [pitch.f0(wave, method) for wave in waves]
+            tracks = [pitch.f0(wave, method) for wave in waves]
             # All frames together: a clip with ten voiced frames shall not count as much as one with ten thousand.
-            rows[method]["real, against praat"] = score(np.concatenate(found), np.concatenate(reference))
+            rows[method]["real, against praat"] = score(np.concatenate(tracks), np.concatenate(reference))
     print("method    condition             cents  gross%  octave%  missed%  false%  x real")
     for method, conditions in rows.items():
         for name, row in conditions.items():

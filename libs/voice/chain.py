@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import scipy.signal
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from libs.audio.resample import resample
 from libs.common.errors import Cancelled, InvalidInput, RecordingTooShort
+from libs.voice.artefact import Synthesizer
 from libs.voice.content import ContentEncoder
 from libs.voice.pitch import SEMITONE_LIMIT, PitchExtractor, coarse, fill_unvoiced, shift
 from libs.voice.retrieval import RetrievalIndex
@@ -33,36 +33,6 @@ HOP = 160
 INPUT_PEAK = 0.95
 OUTPUT_PEAK = 0.99
 SHORTEST_SECONDS = 0.1
-
-
-@runtime_checkable
-class Synthesizer(Protocol):
-    """A voice that can sound: `lite` or RVC."""
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz of its waves."""
-        ...
-
-    @property
-    def content_width(self) -> int:
-        """Values per content frame: 256 or 768."""
-        ...
-
-    @property
-    def needs_f0(self) -> bool:
-        """False for RVC models without pitch."""
-        ...
-
-    def render(
-        self, content: Tensor, f0_hz: Tensor, coarse: Tensor, speaker_id: int, generator: torch.Generator
-    ) -> Tensor:
-        """T frames of 10 ms: content float32 `[T, width]`, Hz float32 `[T]`, coarse int64 `[T]` → wave `[T * hop]`.
-
-        hop is `sample_rate // 100`; all chance comes from `generator` (CPU). A synthesizer with the attribute
-        `wants_loudness = True` is also given `loudness` float32 `[T]`, the source's RMS per frame in dB of full scale.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -122,6 +92,9 @@ class Converter:
         cut_by_signed_sum: bool = False,
     ) -> None:
         """Raises InvalidInput when encoder, index and voice are of different widths.
+
+        A synthesizer with `wants_loudness = True` is also given `loudness`, float32 `[T]`: the source's RMS per
+        frame in dB of full scale.
 
         `cut_by_signed_sum`: look for quiet places as classic RVC and Applio do; the default is the newest RVC's way.
         """
@@ -220,7 +193,7 @@ class Converter:
 
     def _convert_chunk(self, audio: Float32, f0: Float64, settings: Conversion, generator: torch.Generator) -> Float32:
         content, f0 = self.content_frames(audio, f0, settings)
-        extra = {}
+        extra: dict[str, Any] = {}
         if getattr(self.synthesizer, "wants_loudness", False):
             extra["loudness"] = torch.from_numpy(frame_loudness(audio, len(content)))
         with torch.inference_mode():

@@ -215,4 +215,4 @@ def shift(f0_hz: NDArray[np.floating], semitones: float) -> Float64:
             f"pitch_shift is {semitones:g} semitones; it must lie in -{SEMITONE_LIMIT:g}…{SEMITONE_LIMIT:g}.",
             field="pitch_shift",
         )
-    return np.asarray(f0_hz, dtype=np.float64) * 2.0 ** (semitones / 12.0)
+    return np.asarray(np.asarray(f0_hz, dtype=np.float64) * 2.0 ** (semitones / 12.0))

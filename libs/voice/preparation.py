@@ -23,6 +23,7 @@ from libs.voice.experiment import (
     rate_name,
     read_json,
     save_array,
+    save_wave,
     write_json,
 )
 from libs.voice.pitch import PitchExtractor, coarse, fill_unvoiced
@@ -152,7 +153,7 @@ def prepare_recording(
         return done
     note.unlink(missing_ok=True)
     for folder in folders.all():
-        for stale in folder.glob(f"{index}_*"):
+        for stale in (*folder.glob(f"{index}_*"), *folder.glob(f".{index}_*.part")):
             stale.unlink()
 
     sound = decode(source, limit_seconds=settings.limit_seconds)
@@ -169,7 +170,7 @@ def prepare_recording(
         names.append(name)
         samples += len(piece.wave)
     result = RecordingResult(index, tuple(names), sound.seconds, samples / settings.sample_rate, dropped, method)
-    write_json(note, {"fingerprint": fingerprint, "result": asdict(result)})
+    write_json(note, {"fingerprint": fingerprint, "result": asdict(result), "bytes": _bytes_of(result, folders)})
     return result
 
 
@@ -194,8 +195,8 @@ def ensure_mute(root: Path, sample_rate: int, encoder: ContentEncoder) -> MuteFi
 
 def _store(piece: PreparedPiece, name: str, folders: ExperimentFolders, sample_rate: int) -> None:
     gt, low, coarse_file, f0_file, features = folders.piece(name)
-    write_wav(gt, piece.wave, sample_rate, "FLOAT")
-    write_wav(low, piece.wave16k, 16000, "FLOAT")
+    save_wave(gt, piece.wave, sample_rate)
+    save_wave(low, piece.wave16k, 16000)
     save_array(coarse_file, piece.coarse)
     save_array(f0_file, piece.f0)
     save_array(features, piece.features)
@@ -219,5 +220,12 @@ def _read_note(note: Path, fingerprint: str, folders: ExperimentFolders) -> Reco
         result = RecordingResult(**(stored | {"pieces": tuple(stored["pieces"]), "reused": True}))
     except (KeyError, TypeError, ValueError):
         return None
-    whole = all(path.is_file() for name in result.pieces for path in folders.piece(name))
-    return result if whole else None
+    return result if document.get("bytes") == _bytes_of(result, folders) else None
+
+
+def _bytes_of(result: RecordingResult, folders: ExperimentFolders) -> int | None:
+    """Size of all files of a recording together; None when one is missing."""
+    try:
+        return sum(path.stat().st_size for name in result.pieces for path in folders.piece(name))
+    except FileNotFoundError:
+        return None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -130,10 +134,13 @@ def test_a_missing_file_or_another_encoder_or_setting_makes_the_pieces_anew(tmp_
     longer = preparation.PreparationSettings(32000, pieces=preparation.PieceSettings(seconds=10.0))
 
     repaired = preparation.prepare_recording(source, 0, folders, SETTINGS, BandEncoder(), Pitch())
+    folders.piece(first.pieces[0])[0].write_bytes(b"")
+    refilled = preparation.prepare_recording(source, 0, folders, SETTINGS, BandEncoder(), Pitch())
     re_encoded = preparation.prepare_recording(source, 0, folders, SETTINGS, BandEncoder("b" * 64), Pitch())
     fewer = preparation.prepare_recording(source, 0, folders, longer, BandEncoder("b" * 64), Pitch())
 
     assert not repaired.reused
+    assert not refilled.reused
     assert not re_encoded.reused
     assert len(fewer.pieces) < len(first.pieces)
     assert folders.names() == list(fewer.pieces)
@@ -339,3 +346,60 @@ def test_an_array_that_carries_code_is_not_unpickled(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="pickle"):
         experiment.load_array(tmp_path / "evil.npy")
+
+
+SLOW_PREPARATION = """
+import sys, time, resource, signal
+from pathlib import Path
+from libs.voice import preparation
+from libs.voice.experiment import ExperimentFolders
+from libs.voice.pitch import Pitch
+from tests.unit.voice.test_preparation import SETTINGS, BandEncoder
+
+class Slow(BandEncoder):
+    def encode(self, wave16k):
+        print("piece", flush=True)
+        time.sleep(float(sys.argv[3]))
+        return super().encode(wave16k)
+
+if len(sys.argv) > 4:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), int(sys.argv[4])))
+preparation.prepare_recording(Path(sys.argv[1]), 0, ExperimentFolders(Path(sys.argv[2]), 16), SETTINGS, Slow(), Pitch())
+"""
+
+
+def run(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SLOW_PREPARATION, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_preparation_leaves_no_half_file_and_is_finished_by_the_next(tmp_path: Path) -> None:
+    folders, _ = prepared(tmp_path)
+    killed = ExperimentFolders(tmp_path / "killed", 16)
+    process = run(tmp_path / "a.wav", killed.root, 0.3)
+    assert process.stdout is not None
+    for _ in range(2):
+        process.stdout.readline()
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+    left = files_of(killed)
+
+    result = preparation.prepare_recording(tmp_path / "a.wav", 0, killed, SETTINGS, BandEncoder(), Pitch())
+
+    whole = files_of(folders)
+    assert left
+    assert all(whole[name] == data for name, data in left.items() if not Path(name).name.startswith("."))
+    assert not result.reused
+    assert files_of(killed) == whole
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path) -> None:
+    source = recording(tmp_path / "a.wav")
+    folders = ExperimentFolders(tmp_path / "full", 16)
+
+    _, errors = run(source, folders.root, 0, 100_000).communicate(timeout=60)
+
+    assert "StorageFull" in errors
+    assert files_of(folders) == {}

@@ -106,6 +106,21 @@ def test_the_mel_of_a_stretch_is_the_stretch_of_the_mel() -> None:
         np.testing.assert_allclose(model._mel_of_frames(wave, begin, end).numpy(), whole[:, begin:end], atol=1e-5)
 
 
+def test_a_long_recording_in_chunks_has_the_pitch_of_the_whole() -> None:
+    model = untrained()
+    rng = np.random.default_rng(2)
+    time = np.arange(16000 * 30) / 16000
+    wave = (0.2 * np.sin(2 * np.pi * (150 + 40 * np.sin(time)) * time) + 0.01 * rng.standard_normal(len(time))).astype(
+        np.float32
+    )
+    whole = rmvpe.decode(model.salience(rmvpe.log_mel(torch.from_numpy(wave))).numpy(), 0.0)
+
+    chunked = model.f0(wave, threshold=0.0)
+
+    assert len(chunked) == len(whole) == 3001 > rmvpe.CHUNK_FRAMES
+    np.testing.assert_allclose(chunked, whole, rtol=1e-3)
+
+
 def test_a_file_is_loaded_in_float_or_half(tmp_path: Path) -> None:
     state = small_state()
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "half.pt")
