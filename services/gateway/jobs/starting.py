@@ -21,7 +21,7 @@ from services.gateway.voices import registry
 
 
 async def find_dataset(session: AsyncSession, caller: Caller, key: str | None, name: str | None = None) -> Dataset:
-    """The dataset with id or slug `key`, or the caller's own that they call `name`; raises NotFound for a stranger's."""
+    """The dataset with id or slug `key`, or the caller's own called `name`; raises NotFound for a stranger's."""
     if key:
         return await catalogue.find(session, caller, key)
     if not name:
