@@ -15,13 +15,26 @@ from services.gateway.accounts.api import admin_router, auth_router, public_auth
 from services.gateway.accounts.bootstrap import ensure_first_admin
 from services.gateway.checks import DatabaseCheck, GatewayBrokerCheck
 from services.gateway.database import Database
+from services.gateway.datasets import api as datasets
 from services.gateway.inner import InnerService
+from services.gateway.jobs import api as jobs_api
+from services.gateway.jobs import background as jobs
 from services.gateway.parts import Parts
+from services.gateway.refusal import EarlyRefusals
 from services.gateway.settings import GatewaySettings
 
 # What each domain answers, and what it does in the background while the gateway runs.
-ROUTERS: list[APIRouter] = [public_auth_router, auth_router, admin_router]
-BACKGROUND: list[Callable[[Parts], AbstractAsyncContextManager[None]]] = [broker.running, sweeper.running]
+ROUTERS: list[APIRouter] = [
+    public_auth_router,
+    auth_router,
+    admin_router,
+    datasets.dataset_router,
+    datasets.sample_router,
+    jobs_api.dataset_router,
+    jobs_api.training_router,
+    jobs_api.preprocess_router,
+]
+BACKGROUND: list[Callable[[Parts], AbstractAsyncContextManager[None]]] = [broker.running, sweeper.running, jobs.running]
 
 
 def create_app(
@@ -31,7 +44,7 @@ def create_app(
 
     The database must have been migrated: `python -m services.gateway.migrate`.
     """
-    settings = settings or GatewaySettings()  # type: ignore[call-arg]  # required fields come from the environment
+    settings = settings or GatewaySettings()
     token = settings.service_token.get_secret_value()
     wait = settings.inner_timeout.total_seconds()
     parts = Parts(
@@ -65,5 +78,6 @@ def create_app(
         title="Voicewright",
         description="Train voice models from recordings of voices that you have the right to use, and speak with them.",
     )
+    app.add_middleware(EarlyRefusals)
     app.state.parts = parts
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import threading
 import time
@@ -11,7 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, MetaData, event
+from sqlalchemy import JSON, DateTime, Dialect, MetaData, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -92,6 +93,17 @@ def new_ulid() -> str:
 def new_id(prefix: str) -> str:
     """An opaque id such as `job_01J9…`: sortable by time, safe in URLs and bus subjects."""
     return f"{prefix}_{new_ulid()}"
+
+
+async def one_at_a_time(session: AsyncSession, *what: str) -> None:
+    """Lets only one transaction go on from here that names the same things; on SQLite writes are in turn anyway.
+
+    For "look, and make it when it is not there", where there is no row yet that could be locked.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        digest = hashlib.sha256("\0".join(what).encode("utf-8", "replace")).digest()
+        key = int.from_bytes(digest[:8], "big", signed=True)
+        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
 
 class Database:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 
 from libs.common.errors import PlatformError, Unavailable
 from libs.common.logs import current_traceparent, get_logger, request_id
+from services.gateway import inner_upload
 
 log = get_logger("gateway.inner")
 
@@ -33,6 +35,7 @@ class InnerService:
 
     def __init__(self, name: str, url: str, token: str, timeout: float) -> None:
         self.name = name
+        self._url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
         self._client = httpx.AsyncClient(
@@ -113,23 +116,38 @@ class InnerService:
             await response.aread()
             return response.json() if response.content else None
 
+    async def upload(
+        self, path: str, body: AsyncIterator[bytes], *, content_type: str, timeout: float, idle: float
+    ) -> Any:
+        """Streams `body` there; the decoded JSON of the answer. A refusal stops the stream. Raises as `stream`."""
+        answer = await inner_upload.post(
+            self._url + path,
+            self._headers({"Content-Type": content_type, "Accept": "application/json"}),
+            body,
+            service=self.name,
+            timeout=timeout,
+            idle=idle,
+        )
+        if answer.status >= 400:
+            raise self._problem(answer.status, answer.body)
+        return answer.json()
+
     async def _refusal(self, response: httpx.Response) -> PlatformError:
         body = b""
         async for piece in response.aiter_bytes():
             body += piece
             if len(body) > _PROBLEM_BYTES:
                 break
+        return self._problem(response.status_code, body)
+
+    def _problem(self, status: int, body: bytes) -> PlatformError:
         try:
-            problem = httpx.Response(200, content=body).json()
-            is_problem = (
-                isinstance(problem, dict) and problem.get("status") == response.status_code and "code" in problem
-            )
+            problem = json_module.loads(body)
+            is_problem = isinstance(problem, dict) and problem.get("status") == status and "code" in problem
         except ValueError:
             is_problem = False
         # A token that an inner service refuses is a fault of the installation, not of the caller.
-        if not is_problem or response.status_code == 401:
-            log.error(
-                "inner.refused", service=self.name, status=response.status_code, body=body[:500].decode("latin-1")
-            )
-            return Unavailable(f"{self.name} answered with status {response.status_code}", service=self.name)
+        if not is_problem or status == 401:
+            log.error("inner.refused", service=self.name, status=status, body=body[:500].decode("latin-1"))
+            return Unavailable(f"{self.name} answered with status {status}", service=self.name)
         return InnerProblem(problem)

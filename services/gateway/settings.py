@@ -51,6 +51,7 @@ class GatewaySettings(CommonSettings):
 
     inner_timeout: timedelta = Field(default=timedelta(seconds=30), description="For short calls to inner services")
     upload_timeout: timedelta = Field(default=timedelta(minutes=30), description="For a whole upload to be examined")
+    upload_idle: timedelta = Field(default=timedelta(minutes=1), description="An upload that stands still ends")
     convert_timeout: timedelta = Field(default=timedelta(minutes=10), description="For one conversion")
     staged_lifetime: timedelta = Field(
         default=timedelta(minutes=10), description="After this time a half-received recording is swept or claimed again"
@@ -59,6 +60,9 @@ class GatewaySettings(CommonSettings):
 
     heartbeat_comment: timedelta = Field(default=timedelta(seconds=15), description="A comment on silent live feeds")
     outbox_poll: timedelta = Field(default=timedelta(seconds=1), description="How often unsent commands are tried")
+    outbox_claim: timedelta = Field(
+        default=timedelta(seconds=10), description="After this time a lost gateway's messages are sent by another"
+    )
     progress_write: timedelta = Field(
         default=timedelta(seconds=5), description="How often progress reaches a job's row"
     )

@@ -1,4 +1,4 @@
-"""How does a thing get its folder's name? Once, unique in the installation, with a suffix when the plain one is taken."""
+"""How does a thing get its folder's name? Once, unique in the installation, with a suffix when it is taken."""
 
 from __future__ import annotations
 

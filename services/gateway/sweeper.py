@@ -12,9 +12,18 @@ from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
 from services.gateway import idempotency
 from services.gateway.accounts import sessions
+from services.gateway.datasets import receiving, removing
 from services.gateway.parts import Parts
 
 log = get_logger("gateway.sweeper")
+
+
+async def _samples(parts: Parts) -> None:
+    await receiving.repair(parts)
+
+
+async def _deletions(parts: Parts) -> None:
+    await removing.finish(parts)
 
 
 async def _answers(parts: Parts) -> None:
@@ -25,7 +34,7 @@ async def _tokens(parts: Parts) -> None:
     await sessions.sweep(parts.database, parts.settings)
 
 
-SWEEPS: list[Callable[[Parts], Awaitable[None]]] = [_answers, _tokens]
+SWEEPS: list[Callable[[Parts], Awaitable[None]]] = [_answers, _tokens, _samples, _deletions]
 
 
 async def sweep(parts: Parts) -> None:

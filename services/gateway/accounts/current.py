@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
-from sqlalchemy import ColumnElement, Select, select, true
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from libs.common.errors import Forbidden, Unauthenticated
@@ -44,9 +44,7 @@ class Caller:
 async def caller_of(parts: Parts, token: str) -> Caller:
     """The active account that an access token names; raises Unauthenticated otherwise."""
     user_id = read_access_token(parts.settings, token)
-    statement: Select[tuple[str, str, str, str]] = select(User.id, User.email, User.name, User.role).where(
-        User.id == user_id, User.is_active
-    )
+    statement = select(User.id, User.email, User.name, User.role).where(User.id == user_id, User.is_active)
     async with parts.database.read() as session:
         row = (await session.execute(statement)).one_or_none()
     if row is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -85,7 +87,7 @@ async def change(
         user = await session.get(User, user_id, with_for_update=True)
         if user is None or user.deleted_at is not None:
             raise NotFound(f"there is no account {user_id!r}")
-        changed: dict[str, object] = {}
+        changed: dict[str, Any] = {}
         if name is not None:
             user.name = changed["name"] = name
         if role is not None:

@@ -68,7 +68,7 @@ async def create(
     return dataset, renamed
 
 
-def _summaries() -> Select[tuple[Dataset, int, float]]:
+def _summaries() -> Select[Dataset, int, float]:
     held = (
         select(
             Sample.dataset_id,

@@ -12,7 +12,7 @@ from libs.common.paths import slugify
 from services.gateway import slugs
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
-from services.gateway.database import new_id, utcnow
+from services.gateway.database import new_id, one_at_a_time, utcnow
 from services.gateway.etags import check_match, etag
 from services.gateway.text import is_key
 from services.gateway.voices.tables import GONE, Voice, VoiceStatus
@@ -68,17 +68,15 @@ async def listing(
 
 async def reserve(
     session: AsyncSession, *, owner_id: str, name: str, dataset_id: str | None = None, preset: str = ""
-) -> tuple[Voice, bool]:
-    """The voice that a new job will train, and whether its slug got a suffix.
-
-    The owner's own voice of that name is trained anew; otherwise a slug is taken for a new one.
-    """
+) -> Voice:
+    """The voice that a new job will train: the owner's own voice of that name anew, otherwise one with a fresh slug."""
+    await one_at_a_time(session, "voice", owner_id, name)
     own = select(Voice).where(Voice.owner_id == owner_id, Voice.status.not_in(GONE))
     voice = await session.scalar(own.where(Voice.name == name).order_by(Voice.id.desc()).limit(1))
     voice = voice or await session.scalar(own.where(Voice.slug == slugify(name)))
     if voice is not None:
-        return voice, False
-    voice, renamed = await slugs.insert(
+        return voice
+    voice, _renamed = await slugs.insert(
         session,
         lambda slug: Voice(
             id=new_id("vox"), owner_id=owner_id, slug=slug, name=name, dataset_id=dataset_id, preset=preset, card={}
@@ -88,7 +86,7 @@ async def reserve(
         "voice",
     )
     audit.record(session, owner_id, "voice.reserved", voice.id, slug=voice.slug)
-    return voice, renamed
+    return voice
 
 
 async def publish(

@@ -1,0 +1,256 @@
+"""What can be asked about datasets and samples?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from services.gateway.accounts.current import Creator, CurrentUser
+from services.gateway.datasets import catalogue, receiving, recordings, removing
+from services.gateway.datasets.schemas import (
+    DatasetChange,
+    DatasetOut,
+    DatasetPage,
+    NewDataset,
+    SampleChange,
+    SampleOut,
+    SamplePage,
+    Upload,
+)
+from services.gateway.etags import IfMatch, etag
+from services.gateway.idempotency import reserved_id
+from services.gateway.paging import Cursor, Limit, page
+from services.gateway.parts import SharedParts
+from services.gateway.routing import creates, problems, router, streams
+from services.gateway.staging import receive
+from services.gateway.streaming import forward
+
+dataset_router = router("/datasets", "datasets")
+sample_router = router("/samples", "samples")
+
+UPLOAD_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "dataset_id": {"type": "string", "description": "Id or slug of a dataset"},
+                        "dataset_name": {"type": "string", "description": "Or its name; made when you have none of it"},
+                        "exp_name": {"type": "string", "description": "The same under its older name"},
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "wav, mp3, m4a, ogg, opus, webm, flac, mp4; also as `file` or `audio`",
+                        },
+                        "transcript": {"type": "string", "description": "What is said, with a single file"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@sample_router.post(
+    "",
+    operation_id="upload_samples",
+    status_code=201,
+    dependencies=[creates, streams],
+    responses=problems(403, 404, 409, 413, 415),
+    openapi_extra=UPLOAD_FORM,
+)
+async def upload_samples(
+    request: Request,
+    caller: Creator,
+    parts: SharedParts,
+    dataset_id: Annotated[str | None, Query(max_length=200)] = None,
+    dataset_name: Annotated[str | None, Query(max_length=1000)] = None,
+    exp_name: Annotated[str | None, Query(max_length=1000)] = None,
+) -> Upload:
+    """Add recordings to a dataset, many in one request.
+
+    The dataset is named by a field of the form, before or after the files, or in the query. Files that are refused are
+    listed with their problems, the others are kept; the same file twice is one sample. With an `Idempotency-Key` a
+    repeated request is compared by key and address alone: its body is a stream, and is not read again.
+    """
+    form = await receive(parts, request, parts.settings.upload_limit)
+    query = {"dataset_id": dataset_id or "", "dataset_name": dataset_name or "", "exp_name": exp_name or ""}
+    received = await receiving.receive(parts, caller, form, query, reserved_id(request, "dst"))
+    return Upload.of(received)
+
+
+@sample_router.get("", operation_id="list_samples", responses=problems(404))
+async def list_samples(
+    caller: CurrentUser,
+    parts: SharedParts,
+    dataset_id: Annotated[str | None, Query(max_length=80, description="Id or slug")] = None,
+    cursor: Cursor = None,
+    limit: Limit = None,
+) -> SamplePage:
+    """Your recordings, oldest first."""
+    count = limit or parts.settings.page_size
+    async with parts.database.read() as session:
+        chosen = await catalogue.find(session, caller, dataset_id) if dataset_id else None
+        found = await recordings.listing(
+            session, caller, dataset_id=chosen.id if chosen else None, after=cursor, limit=count + 1
+        )
+    _, following = page([sample for sample, _ in found], count)
+    return SamplePage(items=[SampleOut.of(row, dataset) for row, dataset in found[:count]], next_cursor=following)
+
+
+@sample_router.get("/{sample_id}", operation_id="get_sample", responses=problems(404))
+async def get_sample(sample_id: str, caller: CurrentUser, parts: SharedParts, response: Response) -> SampleOut:
+    """One recording."""
+    async with parts.database.read() as session:
+        sample, dataset = await recordings.find(session, caller, sample_id)
+    response.headers["ETag"] = etag(sample.id, sample.version)
+    return SampleOut.of(sample, dataset)
+
+
+@sample_router.patch("/{sample_id}", operation_id="change_sample", responses=problems(403, 404, 412))
+async def change_sample(
+    sample_id: str,
+    body: SampleChange,
+    caller: Creator,
+    parts: SharedParts,
+    response: Response,
+    if_match: IfMatch = None,
+) -> SampleOut:
+    """Write or correct a transcript."""
+    async with parts.database.write() as session:
+        sample, dataset = await recordings.change(
+            session, caller, sample_id, transcript=body.transcript, if_match=if_match
+        )
+    response.headers["ETag"] = etag(sample.id, sample.version)
+    return SampleOut.of(sample, dataset)
+
+
+@sample_router.delete("/{sample_id}", operation_id="delete_sample", status_code=204, responses=problems(403, 404, 409))
+async def delete_sample(sample_id: str, caller: Creator, parts: SharedParts) -> Response:
+    """Delete a recording with its files. Refused while a job works on its dataset."""
+    await removing.remove_sample(parts, caller, sample_id)
+    return Response(status_code=204)
+
+
+@sample_router.get(
+    "/{sample_id}/audio",
+    operation_id="get_sample_audio",
+    responses=problems(404) | {200: {"description": "The sound", "content": {"audio/*": {}}}},
+    response_class=Response,
+)
+async def get_sample_audio(
+    sample_id: str,
+    caller: CurrentUser,
+    parts: SharedParts,
+    form: Annotated[
+        Literal["original", "wav"], Query(description="The file as it came, or as 22050 Hz mono WAV")
+    ] = "original",
+    range_: Annotated[str | None, Header(alias="Range", max_length=200)] = None,
+) -> Response:
+    """The sound of a recording."""
+    async with parts.database.read() as session:
+        sample, dataset = await recordings.find(session, caller, sample_id)
+    return await forward(
+        parts.ingest,
+        "GET",
+        f"/datasets/{dataset.slug}/files/{sample.sha256}/audio",
+        params={"form": form},
+        headers={"Range": range_} if range_ else {},
+    )
+
+
+@sample_router.get("/{sample_id}/report", operation_id="get_sample_report", responses=problems(404))
+async def get_sample_report(sample_id: str, caller: CurrentUser, parts: SharedParts) -> dict[str, object]:
+    """What was measured in a recording: duration, peak, clipping, noise, silence, loudness, bandwidth, and warnings."""
+    async with parts.database.read() as session:
+        sample, _ = await recordings.find(session, caller, sample_id)
+    return {"sample_id": sample.id, **sample.report}
+
+
+@dataset_router.post(
+    "", operation_id="create_dataset", status_code=201, dependencies=[creates], responses=problems(403)
+)
+async def create_dataset(
+    body: NewDataset, request: Request, response: Response, caller: Creator, parts: SharedParts
+) -> DatasetOut:
+    """Make an empty dataset. `renamed` says that the plain slug was taken and `slug` has a suffix."""
+    async with parts.database.write() as session:
+        dataset, renamed = await catalogue.create(
+            session, caller, dataset_id=reserved_id(request, "dst"), name=body.name, description=body.description
+        )
+    response.headers["ETag"] = etag(dataset.id, dataset.version)
+    response.headers["Location"] = f"{dataset_router.prefix}/{dataset.id}"
+    return DatasetOut.of(catalogue.Summary(dataset, 0, 0.0), renamed)
+
+
+@dataset_router.get("", operation_id="list_datasets")
+async def list_datasets(
+    caller: CurrentUser, parts: SharedParts, cursor: Cursor = None, limit: Limit = None
+) -> DatasetPage:
+    """Your datasets, newest first."""
+    count = limit or parts.settings.page_size
+    async with parts.database.read() as session:
+        found = await catalogue.listing(session, caller, after=cursor, limit=count + 1)
+    _, following = page([summary.dataset for summary in found], count)
+    return DatasetPage(items=[DatasetOut.of(summary) for summary in found[:count]], next_cursor=following)
+
+
+@dataset_router.get(
+    "/{dataset_id}",
+    operation_id="get_dataset",
+    responses=problems(404),
+)
+async def get_dataset(dataset_id: str, caller: CurrentUser, parts: SharedParts, response: Response) -> DatasetOut:
+    """One dataset, by id or slug. The ETag, for If-Match, stands for name and description, not for the counts."""
+    async with parts.database.read() as session:
+        dataset = await catalogue.find(session, caller, dataset_id)
+        summary = await catalogue.summary(session, dataset)
+    response.headers["ETag"] = etag(dataset.id, dataset.version)
+    return DatasetOut.of(summary)
+
+
+@dataset_router.patch("/{dataset_id}", operation_id="change_dataset", responses=problems(403, 404, 412))
+async def change_dataset(
+    dataset_id: str,
+    body: DatasetChange,
+    caller: Creator,
+    parts: SharedParts,
+    response: Response,
+    if_match: IfMatch = None,
+) -> DatasetOut:
+    """Rename or describe a dataset. Its slug stays."""
+    async with parts.database.write() as session:
+        dataset = await catalogue.change(
+            session, caller, dataset_id, name=body.name, description=body.description, if_match=if_match
+        )
+        summary = await catalogue.summary(session, dataset)
+    response.headers["ETag"] = etag(dataset.id, dataset.version)
+    return DatasetOut.of(summary)
+
+
+@dataset_router.delete(
+    "/{dataset_id}", operation_id="delete_dataset", status_code=204, responses=problems(403, 404, 409, 412)
+)
+async def delete_dataset(dataset_id: str, caller: Creator, parts: SharedParts, if_match: IfMatch = None) -> Response:
+    """Delete a dataset with its recordings. Refused while a job works on it."""
+    await removing.remove_dataset(parts, caller, dataset_id, if_match)
+    return Response(status_code=204)
+
+
+@dataset_router.get(
+    "/{dataset_id}/metadata.csv",
+    operation_id="get_dataset_metadata",
+    response_class=PlainTextResponse,
+    responses=problems(404) | {200: {"content": {"text/csv": {"example": "3f5a…|Good morning.|Good morning.\n"}}}},
+)
+async def get_dataset_metadata(dataset_id: str, caller: CurrentUser, parts: SharedParts) -> Response:
+    """`metadata.csv` in LJSpeech's form, made from the database: `id|text|text`, where `wavs/<id>.wav` is the sound."""
+    async with parts.database.read() as session:
+        dataset = await catalogue.find(session, caller, dataset_id)
+        lines = catalogue.metadata_lines(await catalogue.ready_samples(session, dataset.id))
+    return PlainTextResponse(lines, media_type="text/csv")

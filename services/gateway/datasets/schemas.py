@@ -1,0 +1,154 @@
+"""What do datasets and samples look like over HTTP?"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.gateway.datasets.catalogue import Summary
+from services.gateway.datasets.receiving import Received
+from services.gateway.datasets.tables import Dataset, DatasetStatus, Sample
+from services.gateway.text import Name, Text
+
+_DATASET = "dst_01JD3Q0V6X9W4T2M8N5R7K1A3B"
+_SAMPLE = "smp_01JD3Q0V6X9W4T2M8N5R7K1A3C"
+
+
+class NewDataset(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Anna, warm"}]})
+
+    name: Name = Field(description="Free text; the folder's name is made from it")
+    description: Text = ""
+
+
+class DatasetChange(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Anna, warm, second session"}]})
+
+    name: Name | None = None
+    description: Text | None = None
+
+
+class DatasetOut(BaseModel):
+    """A set of recordings of one voice (F-060)."""
+
+    id: str = Field(examples=[_DATASET])
+    slug: str = Field(description="Names the folder; never changes", examples=["anna-warm"])
+    name: str = Field(examples=["Anna, warm"])
+    description: str
+    user_id: str
+    type: Literal["audio"] = "audio"
+    status: DatasetStatus
+    item_count: int = Field(examples=[12])
+    duration_seconds: float = Field(examples=[312.5])
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    renamed: bool = Field(default=False, description="The plain slug was taken, this one has a suffix")
+
+    @classmethod
+    def of(cls, summary: Summary, renamed: bool = False) -> DatasetOut:
+        """The row as JSON has it."""
+        row = summary.dataset
+        return cls(
+            id=row.id,
+            slug=row.slug,
+            name=row.name,
+            description=row.description,
+            user_id=row.owner_id,
+            status=DatasetStatus(row.status),
+            item_count=summary.item_count,
+            duration_seconds=round(summary.duration_seconds, 3),
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            version=row.version,
+            renamed=renamed,
+        )
+
+
+class DatasetPage(BaseModel):
+    items: list[DatasetOut]
+    next_cursor: str | None = Field(default=None, description="`cursor` of the next page; null on the last one")
+
+
+class SampleOut(BaseModel):
+    """One recording (F-062)."""
+
+    id: str = Field(examples=[_SAMPLE])
+    dataset_id: str = Field(examples=[_DATASET])
+    dataset: str = Field(description="The dataset's slug", examples=["anna-warm"])
+    name: str = Field(description="The file's own name", examples=["take 1.mp3"])
+    sha256: str
+    extension: str = Field(examples=["mp3"])
+    mime_type: str = Field(examples=["audio/mpeg"])
+    size_bytes: int
+    duration_seconds: float
+    transcript: str
+    status: str = Field(examples=["ready"])
+    warnings: list[Any] = Field(description="What the report says about its quality")
+    created_at: datetime
+    version: int
+    duplicate: bool = Field(default=False, description="The same content was in the dataset already")
+
+    @classmethod
+    def of(cls, row: Sample, dataset: Dataset, duplicate: bool = False) -> SampleOut:
+        """The row as JSON has it."""
+        return cls(
+            id=row.id,
+            dataset_id=row.dataset_id,
+            dataset=dataset.slug,
+            name=row.original_name,
+            sha256=row.sha256,
+            extension=row.extension,
+            mime_type=row.mime_type,
+            size_bytes=row.size_bytes,
+            duration_seconds=row.duration_seconds,
+            transcript=row.transcript,
+            status=row.status,
+            warnings=list(row.report.get("warnings") or []),
+            created_at=row.created_at,
+            version=row.version,
+            duplicate=duplicate,
+        )
+
+
+class SamplePage(BaseModel):
+    items: list[SampleOut]
+    next_cursor: str | None = Field(default=None, description="`cursor` of the next page; null on the last one")
+
+
+class SampleChange(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"transcript": "Good morning."}]})
+
+    transcript: Text
+
+
+class DatasetRef(BaseModel):
+    id: str = Field(examples=[_DATASET])
+    slug: str = Field(examples=["anna-warm"])
+    name: str = Field(examples=["Anna, warm"])
+    renamed: bool = Field(description="The dataset is new, and its plain slug was taken")
+
+
+class Rejected(BaseModel):
+    name: str = Field(examples=["notes.txt"])
+    problem: dict[str, Any] = Field(description="Problem details, as for a whole request")
+
+
+class Upload(BaseModel):
+    """What became of the files of one request."""
+
+    dataset: DatasetRef
+    samples: list[SampleOut]
+    rejected: list[Rejected]
+
+    @classmethod
+    def of(cls, received: Received) -> Upload:
+        """The result as JSON has it."""
+        dataset = received.dataset
+        return cls(
+            dataset=DatasetRef(id=dataset.id, slug=dataset.slug, name=dataset.name, renamed=received.renamed),
+            samples=[SampleOut.of(row, dataset, row.id in received.duplicates) for row in received.samples],
+            rejected=[Rejected(name=name, problem=problem) for name, problem in received.rejected],
+        )
