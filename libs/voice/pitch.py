@@ -63,6 +63,13 @@ class Pitch:
         self._models: dict[str, Callable[[Float32], NDArray[np.floating]]] = {}
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to a worker process: settings, not loaded models."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_models", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _models={}, _lock=threading.Lock())
+
     def has_rmvpe(self) -> bool:
         """Whether RMVPE's file is there."""
         return self.rmvpe_path is not None and self.rmvpe_path.is_file()

@@ -174,3 +174,23 @@ def test_frame_count_follows_the_fixtures() -> None:
         for length in (8000, 5123):
             assert content.frame_count(length) == model["arrays"][f"n{length}.layer01"][1]
     assert content.frame_count(399) == 0
+
+
+def test_without_hubert_the_built_in_encoder_is_used_on_the_same_grid(tmp_path: Path) -> None:
+    encoder = content.load_content_encoder(tmp_path / "hubert_base.pt", version="v2")
+    wave = (0.1 * np.sin(np.arange(16000) / 12)).astype(np.float32)
+
+    features = encoder.encode(wave)
+
+    assert encoder.name != "hubert"
+    assert encoder.width == 768
+    assert len(encoder.checksum) == 64
+    assert features.shape == (content.frame_count(16000), 768)
+    content.check_same_encoder(content.card_of(encoder), encoder)
+
+
+def test_a_broken_hubert_file_is_refused_and_not_silently_replaced(tmp_path: Path) -> None:
+    (tmp_path / "hubert_base.pt").write_bytes(b"half a download")
+
+    with pytest.raises(ModelFileRefused):
+        content.load_content_encoder(tmp_path / "hubert_base.pt", version="v2")

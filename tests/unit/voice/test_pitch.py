@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,17 @@ def test_auto_is_rmvpe_when_its_file_is_there_and_the_packaged_method_otherwise(
 
     assert (with_file.resolve("auto"), without.resolve("auto")) == ("rmvpe", pitch.DEFAULT_PACKAGED)
     assert with_file.f0(np.zeros(4000, dtype=np.float32)).shape == (26,)
+
+
+def test_an_extractor_travels_to_a_worker_process_without_its_models() -> None:
+    extractor = pitch.Pitch(threads=2, default="dio")
+    wave, _ = glide(0.5)
+    here = extractor.f0(wave)
+
+    there = pickle.loads(pickle.dumps(extractor))
+
+    assert (there.threads, there.resolve("auto")) == (2, "dio")
+    np.testing.assert_array_equal(there.f0(wave), here)
 
 
 def test_methods_that_cannot_be_used_are_refused_by_name(tmp_path: Path) -> None:
