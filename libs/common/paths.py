@@ -205,6 +205,32 @@ class DatasetUploads:
         return self.folder / "metadata.csv"
 
 
+@dataclass(frozen=True)
+class StagedUpload:
+    """`$UPLOADS_DIR/.staging/<upload>`: one examined file that no dataset has yet. Whole, or not there."""
+
+    folder: Path
+
+    @property
+    def original(self) -> Path:
+        """The file as it was sent; its type is decided by its content."""
+        return self.folder / "original"
+
+    @property
+    def wav(self) -> Path:
+        """22050 Hz mono PCM16 of the original."""
+        return self.folder / "audio.wav"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.json"
+
+    @property
+    def record(self) -> Path:
+        """Checksum, extension, size, duration and display name; stays until it is swept when a dataset took the rest."""
+        return self.folder / "upload.json"
+
+
 class Paths:
     """All places of an installation, from its settings."""
 
@@ -237,6 +263,14 @@ class Paths:
 
     def staged(self, upload_id: str) -> Path:
         return self.staging / check_key(upload_id)
+
+    def staged_upload(self, upload_id: str) -> StagedUpload:
+        """The files of a staged upload."""
+        return StagedUpload(self.staged(upload_id))
+
+    def unfinished_upload(self, upload_id: str) -> StagedUpload:
+        """Where an upload is received and examined before it gets its name by one rename."""
+        return StagedUpload(self.staging / f".new-{check_key(upload_id)}")
 
     @property
     def mute(self) -> Path:
