@@ -26,8 +26,11 @@ async def test_a_training_job_goes_through_all_six_steps_and_leaves_a_voice(hous
 
     done = await house.wait_status(anna, job["id"], "completed")
     assert [command.step for command in workers.seen] == list(Step)
-    assert done["progress"] == 100 and done["queue_state"] is None and done["error"] is None
-    assert done["started_at"] and done["finished_at"]
+    assert done["progress"] == 100
+    assert done["queue_state"] is None
+    assert done["error"] is None
+    assert done["started_at"]
+    assert done["finished_at"]
     async with house.database.read() as session:
         voice = (await session.scalars(select(Voice))).one()
     assert (voice.id, voice.slug, voice.status) == (done["model_id"], "anna-warm", VoiceStatus.ready.value)
@@ -44,13 +47,19 @@ async def test_each_command_names_what_the_earlier_steps_made(house: House, work
     by_step = {command.step: command for command in workers.seen}
     train, index = by_step[Step.train], by_step[Step.index]
     evaluate, publish = by_step[Step.evaluate], by_step[Step.publish]
-    assert isinstance(train, TrainVoice) and isinstance(index, BuildIndex)
-    assert isinstance(evaluate, EvaluateVoice) and isinstance(publish, PublishVoice)
-    assert "/preprocess/" in train.prepared.path and train.prepared == index.prepared == publish.prepared
-    assert "/train/" in evaluate.trained.path and evaluate.trained == publish.trained
-    assert "/index/" in evaluate.indexed.path and evaluate.indexed == publish.indexed
+    assert isinstance(train, TrainVoice)
+    assert isinstance(index, BuildIndex)
+    assert isinstance(evaluate, EvaluateVoice)
+    assert isinstance(publish, PublishVoice)
+    assert "/preprocess/" in train.prepared.path
+    assert train.prepared == index.prepared == publish.prepared
+    assert "/train/" in evaluate.trained.path
+    assert evaluate.trained == publish.trained
+    assert "/index/" in evaluate.indexed.path
+    assert evaluate.indexed == publish.indexed
     assert "/evaluate/" in publish.evaluated.path
-    assert len(publish.inputs) == 2 and train.options.preset == "lite"
+    assert len(publish.inputs) == 2
+    assert train.options.preset == "lite"
 
 
 async def test_every_transition_is_an_audit_row_and_a_line_of_the_log(house: House, workers: Workers) -> None:
@@ -61,7 +70,9 @@ async def test_every_transition_is_an_audit_row_and_a_line_of_the_log(house: Hou
     await house.wait_status(anna, job["id"], "completed")
 
     async with house.database.read() as session:
-        rows = await session.scalars(select(AuditEntry).where(AuditEntry.object_id == job["id"]).order_by(AuditEntry.id))
+        rows = await session.scalars(
+            select(AuditEntry).where(AuditEntry.object_id == job["id"]).order_by(AuditEntry.id)
+        )
         actions = [row.action for row in rows]
     assert actions == ["job.opened", "job.queued", "job.running", "job.completed"]
     lines = (await anna.get(f"/training/jobs/{job['id']}/logs", params={"limit": 200})).json()["items"]
@@ -84,9 +95,11 @@ async def test_a_delayed_step_shows_its_failures_and_goes_on(house: House, worke
     await taken.finish()
 
     assert delayed["status"] == "running"
-    assert delayed["recovery"]["retry_count"] == 1 and delayed["recovery"]["max_retries"] == 3
+    assert delayed["recovery"]["retry_count"] == 1
+    assert delayed["recovery"]["max_retries"] == 3
     assert delayed["recovery"]["last_error"]["code"] == "unavailable"
-    assert delayed["recovery"]["suggested_actions"] and not delayed["recovery"]["can_retry"]
+    assert delayed["recovery"]["suggested_actions"]
+    assert not delayed["recovery"]["can_retry"]
     assert active["version"] > delayed["version"]
     assert (await workers.take()).command.step is Step.preprocess
 
@@ -104,11 +117,16 @@ async def test_a_failed_job_tells_why_and_a_retry_goes_on_at_that_step(house: Ho
     answer = await anna.post(f"/training/jobs/{job['id']}/retry")
     again = await workers.take()
 
-    assert failed["error"]["code"] == "training_crashed" and failed["recovery"]["can_retry"]
-    assert failed["progress"] < 100 and failed["finished_at"]
-    assert answer.status_code == 202 and answer.json()["attempt"] == 2 and answer.json()["error"] is None
+    assert failed["error"]["code"] == "training_crashed"
+    assert failed["recovery"]["can_retry"]
+    assert failed["progress"] < 100
+    assert failed["finished_at"]
+    assert answer.status_code == 202
+    assert answer.json()["attempt"] == 2
+    assert answer.json()["error"] is None
     assert (again.command.step, again.command.attempt) == (Step.train, 2)
-    assert isinstance(again.command, TrainVoice) and isinstance(training.command, TrainVoice)
+    assert isinstance(again.command, TrainVoice)
+    assert isinstance(training.command, TrainVoice)
     assert again.command.prepared == training.command.prepared
     workers.work()
     await again.finish()
@@ -122,10 +140,13 @@ async def test_only_failed_and_cancelled_jobs_can_be_retried(house: House, worke
     answer = await anna.post(f"/training/jobs/{job['id']}/retry")
 
     assert answer.status_code == 409
-    assert answer.json()["code"] == "illegal_transition" and answer.json()["state"] == "queued"
+    assert answer.json()["code"] == "illegal_transition"
+    assert answer.json()["state"] == "queued"
 
 
-async def test_words_about_an_older_attempt_or_another_step_change_nothing(house: House, workers: Workers, bus: Bus) -> None:
+async def test_words_about_an_older_attempt_or_another_step_change_nothing(
+    house: House, workers: Workers, bus: Bus
+) -> None:
     anna = await house.person()
     job = await house.train(anna, await house.dataset(anna))
     first = await workers.take()
@@ -162,7 +183,8 @@ async def test_a_finish_that_overtakes_its_start_counts(house: House, workers: W
 
     assert following.command.step is Step.preprocess
     now = (await anna.get(f"/training/jobs/{job['id']}")).json()
-    assert now["status"] == "running" and now["started_at"]
+    assert now["status"] == "running"
+    assert now["started_at"]
 
 
 async def test_an_event_that_comes_twice_is_applied_once(house: House, workers: Workers, bus: Bus) -> None:
@@ -188,13 +210,16 @@ async def test_a_preprocess_job_ends_after_its_two_steps(house: House, workers: 
     answer = await anna.post("/preprocess/jobs", json={"exp_name": "test_model"})
 
     job: dict[str, Any] = answer.json()
-    assert answer.status_code == 202 and answer.headers["Location"].endswith(job["id"])
+    assert answer.status_code == 202
+    assert answer.headers["Location"].endswith(job["id"])
     for _ in range(300):
         job = (await anna.get(f"/preprocess/jobs/{job['id']}")).json()
         if job["status"] == "completed":
             break
         await asyncio.sleep(0.05)
-    assert job["status"] == "completed" and job["progress"] == 100 and job["model_id"] is None
+    assert job["status"] == "completed"
+    assert job["progress"] == 100
+    assert job["model_id"] is None
     assert [command.step for command in workers.seen] == [Step.validate, Step.preprocess]
 
 
@@ -213,4 +238,5 @@ async def test_training_again_under_a_voices_name_makes_a_new_version_of_it(hous
     assert other["voice"].startswith("our-voice-")
     async with house.database.read() as session:
         voice = (await session.scalars(select(Voice).where(Voice.slug == "our-voice"))).one()
-    assert voice.job_id == second["id"] and voice.owner_id == anna.id
+    assert voice.job_id == second["id"]
+    assert voice.owner_id == anna.id
