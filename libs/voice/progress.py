@@ -64,11 +64,11 @@ class Reporter:
         self._thread.join()
 
     def tell(self, progress: Progress, *, now: bool = False) -> None:
-        """Remember `progress`; pass it on if the last word is old enough, the phase is new, or `now`."""
+        """Remember `progress`; pass it on if the last word is old enough, a rare phase begins, or `now`."""
         with self._lock:
-            is_new_phase = progress.phase != self._latest.phase
+            is_news = progress.phase != self._latest.phase and progress.phase not in ("train", "validate", "checkpoint")
             self._latest = progress
-            if now or is_new_phase or time.monotonic() - self._told >= self._every:
+            if now or is_news or time.monotonic() - self._told >= self._every:
                 self._pass_on()
 
     def _repeat(self) -> None:

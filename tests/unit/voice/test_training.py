@@ -1,0 +1,375 @@
+"""A run can be stopped, killed, resumed, starved and misled, and it ends with the same weights or the right error."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from libs.common.errors import (
+    Cancelled,
+    Conflict,
+    InvalidInput,
+    Preempted,
+    TrainingDiverged,
+    TrainingTimeout,
+    WorkFailed,
+)
+from libs.voice.artefact import load_synthesizer
+from libs.voice.child import Outcome, TrainingChild
+from libs.voice.progress import Progress
+from libs.voice.safe_load import load_tensors
+from libs.voice.training import StopReason, TrainingInputs, TrainingResult, train
+from libs.voice.training_config import TrainingConfig
+from tests.unit.voice.experiments import make_experiment
+
+CONFIG = TrainingConfig(preset="rvc-tiny", total_steps=12, threads=1, checkpoint_every_steps=3, early_stopping_patience=0)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_experiment(tmp_path_factory.mktemp("experiment"), sources=4, pieces=2, seconds=0.6)
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Any:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def ignore(_: Progress) -> None: ...
+
+
+def run(experiment: Path, folder: Path, config: TrainingConfig = CONFIG, **stop: Any) -> TrainingResult:
+    return train(TrainingInputs(experiment, folder), config, ignore, **stop)
+
+
+def stop_at(step: int, reason: StopReason) -> tuple[Callable[[Progress], None], Callable[[], StopReason | None]]:
+    """A `should_stop` that speaks up at the `step`-th time it is asked after training began."""
+    asked = [0]
+
+    def should_stop() -> StopReason | None:
+        asked[0] += 1
+        return reason if asked[0] > step + 1 else None
+
+    return ignore, should_stop
+
+
+def final_state(folder: Path) -> dict[str, Tensor]:
+    newest = max(folder.glob("checkpoints/checkpoint-*"))
+    state = load_tensors(newest / "state.pt")
+    flat: dict[str, Tensor] = {}
+
+    def walk(name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            flat[name] = value
+        elif isinstance(value, dict):
+            for key, each in value.items():
+                walk(f"{name}/{key}", each)
+
+    walk("", {key: state[key] for key in ("modules", "optimizers")})
+    return flat
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = final_state(one), final_state(other)
+    assert first.keys() == second.keys() and len(first) > 100
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def steps_of(folder: Path) -> list[int]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["step"] for line in lines if "validation" not in line]
+
+
+@pytest.fixture(scope="module")
+def unbroken(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    return folder, run(experiment, folder)
+
+
+async def in_a_child(
+    experiment: Path, folder: Path, config: TrainingConfig = CONFIG, kill_at: int | None = None, delay: float = 0.0
+) -> Outcome:
+    child = TrainingChild({"experiment": str(experiment), "run": str(folder)}, config.as_dict())
+    await child.start()
+    async for line in child.progress():
+        metrics = folder / "metrics.jsonl"
+        done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+        if kill_at is not None and (line["step"] >= kill_at or done >= kill_at):
+            await asyncio.sleep(delay)
+            child.kill()
+    return await child.wait()
+
+
+def test_a_run_ends_with_a_voice_that_loads_and_sounds(unbroken: tuple[Path, TrainingResult]) -> None:
+    folder, result = unbroken
+
+    voice = load_synthesizer(result.voice)
+    generator = torch.Generator().manual_seed(0)
+    wave = voice.render(
+        torch.randn(50, 768, generator=generator), torch.full((50,), 150.0), torch.full((50,), 40), 0, generator
+    )
+
+    assert result.ended == "complete" and result.steps == 12 and result.skipped_steps == 0
+    assert wave.shape == (8000,) and float(wave.abs().max()) > 1e-3
+    assert steps_of(folder) == list(range(1, 13))
+    assert result.best_loss is not None and result.split["by"] == "source"
+    assert json.loads((folder / "run.json").read_text())["split"] == result.split
+
+
+def test_training_makes_the_losses_smaller(experiment: Path, tmp_path: Path) -> None:
+    result = run(experiment, tmp_path, dataclasses.replace(CONFIG, total_steps=40))
+
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    mels = [line["mel"] for line in lines if "mel" in line]
+    held_out = [line["validation"]["loss"] for line in lines if "validation" in line]
+    assert np.mean(mels[-5:]) < 0.6 * np.mean(mels[:3])
+    assert result.best_loss is not None and result.best_loss < 0.8 * held_out[0]
+
+
+def test_a_run_repeats_bit_by_bit(
+    experiment: Path, tmp_path: Path, unbroken: tuple[Path, TrainingResult]
+) -> None:
+    result = run(experiment, tmp_path)
+
+    assert_same_weights(tmp_path, unbroken[0])
+    assert result.sha256 == unbroken[1].sha256
+
+
+@pytest.mark.parametrize("trial", range(2))
+def test_a_run_killed_at_random_steps_ends_with_the_weights_of_an_unbroken_one(
+    experiment: Path, tmp_path: Path, unbroken: tuple[Path, TrainingResult], trial: int
+) -> None:
+    chance = random.Random()
+    kills = sorted(chance.sample(range(1, 11), 2))
+    delays = [chance.uniform(0, 0.15) for _ in kills]
+
+    endings = [
+        asyncio.run(in_a_child(experiment, tmp_path, kill_at=step, delay=delay)).ending
+        for step, delay in zip(kills, delays, strict=True)
+    ]
+    last = asyncio.run(in_a_child(experiment, tmp_path))
+
+    assert "crashed" in endings, (kills, delays)
+    assert last.ending == "completed" and last.result is not None, last
+    assert_same_weights(tmp_path, unbroken[0])
+    assert last.result["sha256"] == unbroken[1].sha256
+    assert steps_of(tmp_path) == list(range(1, 13))
+
+
+@pytest.mark.parametrize(("reason", "error"), [(StopReason.CANCEL, Cancelled), (StopReason.PREEMPT, Preempted)])
+def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_of_that_very_step_and_goes_on(
+    experiment: Path,
+    tmp_path: Path,
+    unbroken: tuple[Path, TrainingResult],
+    reason: StopReason,
+    error: type[Exception],
+) -> None:
+    _, should_stop = stop_at(5, reason)
+
+    with pytest.raises(error, match="step 5"):
+        run(experiment, tmp_path, should_stop=should_stop)
+    result = run(experiment, tmp_path)
+
+    assert result.resumed_from == 5
+    assert_same_weights(tmp_path, unbroken[0])
+
+
+def test_another_worker_goes_on_from_the_folder_of_an_earlier_attempt_without_touching_it(
+    experiment: Path, tmp_path: Path, unbroken: tuple[Path, TrainingResult]
+) -> None:
+    first, second, third = tmp_path / "attempt-1", tmp_path / "attempt-2", tmp_path / "attempt-3"
+    for folder, step in ((first, 2), (second, 7)):
+        with pytest.raises(Preempted):
+            run(experiment, folder, should_stop=stop_at(step, StopReason.PREEMPT)[1])
+    before = {path: path.stat().st_mtime_ns for path in second.rglob("*") if path.is_file()}
+
+    result = train(TrainingInputs(experiment, third, earlier=(first, second)), CONFIG, ignore)
+
+    assert result.resumed_from == 7
+    assert {path: path.stat().st_mtime_ns for path in second.rglob("*") if path.is_file()} == before
+    assert steps_of(third) == list(range(1, 13))
+    assert_same_weights(third, unbroken[0])
+
+
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
+    experiment: Path, tmp_path: Path, unbroken: tuple[Path, TrainingResult]
+) -> None:
+    with pytest.raises(Preempted):
+        run(experiment, tmp_path, should_stop=stop_at(8, StopReason.PREEMPT)[1])
+    newest = max(tmp_path.glob("checkpoints/checkpoint-*")) / "state.pt"
+    newest.write_bytes(newest.read_bytes()[:5000])
+
+    result = run(experiment, tmp_path)
+
+    assert result.resumed_from == 6
+    assert steps_of(tmp_path) == list(range(1, 13))
+    assert_same_weights(tmp_path, unbroken[0])
+
+
+def test_a_finished_run_asked_again_answers_with_the_same_voice(
+    experiment: Path, tmp_path: Path, unbroken: tuple[Path, TrainingResult]
+) -> None:
+    shutil.copytree(unbroken[0], tmp_path / "run")
+
+    again = run(experiment, tmp_path / "run")
+
+    assert again.sha256 == unbroken[1].sha256 and again.resumed_from == 12
+
+
+def test_the_time_limit_keeps_the_state_and_a_retry_goes_on(experiment: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, total_steps=100_000, time_limit_seconds=1.5)
+
+    with pytest.raises(TrainingTimeout, match="time_limit_seconds") as caught:
+        run(experiment, tmp_path, config)
+    reached = max(steps_of(tmp_path))
+    with pytest.raises(TrainingTimeout):
+        run(experiment, tmp_path, config)
+
+    assert caught.value.field == "time_limit_seconds"
+    assert reached > 0 and max(steps_of(tmp_path)) > reached
+
+
+def test_the_best_so_far_is_the_voice_when_the_time_is_over_if_so_configured(experiment: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        CONFIG, total_steps=100_000, time_limit_seconds=2.0, best_on_timeout=True, validate_every_steps=2
+    )
+
+    result = run(experiment, tmp_path, config)
+
+    assert result.ended == "time_limit" and result.voice_step == result.best_step and result.voice.is_file()
+
+
+def test_a_time_budget_becomes_steps_once_and_a_resume_keeps_them(experiment: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, total_steps=None, train_seconds=6.0, checkpoint_every_steps=None)
+    asked = [0]
+
+    def stop_later() -> StopReason | None:
+        asked[0] += (tmp_path / "run.json").exists()
+        return StopReason.PREEMPT if asked[0] > 4 else None
+
+    begun = time.monotonic()
+    with pytest.raises(Preempted):
+        run(experiment, tmp_path, config, should_stop=stop_later)
+    decided = json.loads((tmp_path / "run.json").read_text())["total_steps"]
+    result = run(experiment, tmp_path, config)
+
+    assert result.total_steps == result.steps == decided >= 10
+    assert time.monotonic() - begun < 20
+
+
+def test_a_run_without_improvement_stops_early_and_keeps_the_best(experiment: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        CONFIG, total_steps=500, learning_rate=0.05, early_stopping_patience=2, validate_every_steps=2
+    )
+
+    result = run(experiment, tmp_path, config)
+
+    assert result.ended == "early_stop" and result.steps < 500
+    assert result.best_step is not None and result.voice_step == result.best_step < result.steps
+    assert run(experiment, tmp_path, config).sha256 == result.sha256
+
+
+def test_another_configuration_or_dataset_cannot_go_on_with_a_run(experiment: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    other = make_experiment(tmp_path / "other", sources=3)
+    with pytest.raises(Preempted):
+        run(experiment, folder, should_stop=stop_at(1, StopReason.PREEMPT)[1])
+
+    with pytest.raises(Conflict, match="learning_rate is 0.002") as caught:
+        run(experiment, folder, dataclasses.replace(CONFIG, learning_rate=0.002))
+    with pytest.raises(Conflict, match="dataset has changed"):
+        run(other, folder)
+
+    assert caught.value.field == "learning_rate"
+
+
+def test_a_run_whose_checkpoints_are_all_broken_says_so(experiment: Path, tmp_path: Path) -> None:
+    with pytest.raises(Preempted):
+        run(experiment, tmp_path, should_stop=stop_at(4, StopReason.PREEMPT)[1])
+    for state in tmp_path.glob("checkpoints/*/state.pt"):
+        state.write_bytes(b"nothing")
+
+    with pytest.raises(WorkFailed, match="none is whole"):
+        run(experiment, tmp_path)
+
+
+def poisoned(tmp_path: Path, sources: int) -> Path:
+    """An experiment whose first recordings hold values so large that losses overflow, while every value is finite."""
+    folder = make_experiment(tmp_path / "poisoned", sources=4, pieces=1, seconds=0.6)
+    for i in range(sources):
+        path = folder / f"3_feature768/{i}_0.npy"
+        np.save(path, np.full_like(np.load(path), 3e38))
+    return folder
+
+
+def test_single_bad_steps_are_skipped_and_counted(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, batch_size=1, validation_split=0.0)
+
+    result = run(poisoned(tmp_path, 1), tmp_path / "run", config)
+
+    assert result.skipped_steps == 3 and result.steps == 12
+    assert all(bool(torch.isfinite(value.float()).all()) for value in final_state(tmp_path / "run").values())
+
+
+def test_bad_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, validation_split=0.0, bad_steps_in_a_row=3)
+
+    with pytest.raises(TrainingDiverged, match="3 steps in a row"):
+        run(poisoned(tmp_path, 4), tmp_path / "run", config)
+
+
+def test_progress_comes_at_least_every_two_seconds_and_at_the_end(experiment: Path, tmp_path: Path) -> None:
+    told: list[tuple[float, Progress]] = []
+
+    train(TrainingInputs(experiment, tmp_path), CONFIG, lambda p: told.append((time.monotonic(), p)))
+
+    gaps = [after - before for (before, _), (after, _) in zip(told, told[1:], strict=False)]
+    last = told[-1][1]
+    assert max(gaps, default=0) < 2
+    assert (last.phase, last.step, last.total_steps, last.eta_seconds) == ("done", 12, 12, 0.0)
+    assert last.loss == last.losses["loss"] and last.steps_per_second
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 1001),
+        ("batch_size", 65),
+        ("batch_size", True),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("validation_split", 0.9),
+        ("preset", "rvc-v3"),
+        ("optimizer", "sgd"),
+        ("time_limit_seconds", -1),
+        ("colour", "red"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match=field) as caught:
+        TrainingConfig.from_dict({field: value})
+
+    assert caught.value.field == field
+
+
+def test_each_preset_has_its_own_defaults_and_unusual_values_are_warned_about() -> None:
+    rvc, lite = TrainingConfig(preset="rvc-v2-40k").resolved(), TrainingConfig(preset="lite").resolved()
+    hot = TrainingConfig(preset="rvc-v2-40k", learning_rate=0.001)
+
+    assert (rvc.learning_rate, rvc.batch_size) == (1e-4, 4) and lite.learning_rate == 1e-3
+    assert "may diverge" in hot.warnings()[0] and not rvc.warnings()
+    assert TrainingConfig.from_dict(json.loads(json.dumps(hot.as_dict()))) == hot
