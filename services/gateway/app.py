@@ -10,10 +10,11 @@ from fastapi import APIRouter, FastAPI
 from libs.common.bus import Bus
 from libs.common.paths import Paths
 from libs.common.service import create_service
-from services.gateway import broker, sweeper
+from services.gateway import broker, openapi, sweeper
 from services.gateway.accounts.api import admin_router, auth_router, public_auth_router
 from services.gateway.accounts.bootstrap import ensure_first_admin
 from services.gateway.checks import DatabaseCheck, GatewayBrokerCheck
+from services.gateway.conversion import api as conversion
 from services.gateway.database import Database
 from services.gateway.datasets import api as datasets
 from services.gateway.inner import InnerService
@@ -22,6 +23,8 @@ from services.gateway.jobs import background as jobs
 from services.gateway.parts import Parts
 from services.gateway.refusal import EarlyRefusals
 from services.gateway.settings import GatewaySettings
+from services.gateway.system import api as system
+from services.gateway.voices import api as voices
 
 # What each domain answers, and what it does in the background while the gateway runs.
 ROUTERS: list[APIRouter] = [
@@ -33,6 +36,11 @@ ROUTERS: list[APIRouter] = [
     jobs_api.dataset_router,
     jobs_api.training_router,
     jobs_api.preprocess_router,
+    voices.voice_router,
+    conversion.conversion_router,
+    system.system_router,
+    system.version_router,
+    system.root_router,
 ]
 BACKGROUND: list[Callable[[Parts], AbstractAsyncContextManager[None]]] = [broker.running, sweeper.running, jobs.running]
 
@@ -79,5 +87,6 @@ def create_app(
         description="Train voice models from recordings of voices that you have the right to use, and speak with them.",
     )
     app.add_middleware(EarlyRefusals)
+    openapi.install(app)
     app.state.parts = parts
     return app

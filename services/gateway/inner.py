@@ -116,6 +116,15 @@ class InnerService:
             await response.aread()
             return response.json() if response.content else None
 
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether `/readyz` says so, and its checks; raises Unavailable."""
+        try:
+            response = await self._client.get("/readyz", headers=self._headers(None), timeout=6.0)
+            body = response.json()
+        except (httpx.TransportError, ValueError) as error:
+            raise Unavailable(f"{self.name} is not reachable", service=self.name) from error
+        return response.status_code == 200, body if isinstance(body, dict) else {}
+
     async def upload(
         self, path: str, body: AsyncIterator[bytes], *, content_type: str, timeout: float, idle: float
     ) -> Any:

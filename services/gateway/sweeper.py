@@ -14,6 +14,7 @@ from services.gateway import idempotency
 from services.gateway.accounts import sessions
 from services.gateway.datasets import receiving, removing
 from services.gateway.parts import Parts
+from services.gateway.voices import removing as voices
 
 log = get_logger("gateway.sweeper")
 
@@ -24,6 +25,7 @@ async def _samples(parts: Parts) -> None:
 
 async def _deletions(parts: Parts) -> None:
     await removing.finish(parts)
+    await voices.finish(parts)
 
 
 async def _answers(parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""How does a recording or a dataset go away? Out of sight at once; then its files, then its row, once ingest is there."""
+"""How does a recording or a dataset go away? Out of sight at once; then its files; then its row."""
 
 from __future__ import annotations
 

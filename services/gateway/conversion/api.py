@@ -1,0 +1,65 @@
+"""What can be asked of inference through the gateway?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from services.gateway.accounts.current import Creator
+from services.gateway.conversion.convert import ConversionOptions, convert
+from services.gateway.parts import SharedParts
+from services.gateway.routing import problems, router, streams
+from services.gateway.staging import receive
+
+conversion_router = router("/convert", "conversion")
+
+_SCHEMA: dict[str, Any] = ConversionOptions.model_json_schema()
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio", "voice"],
+                    "properties": {
+                        "audio": {"type": "string", "format": "binary", "description": "The recording, in any format"},
+                        "voice": {"type": "string", "description": "Id, slug or name of one of your voices"},
+                        **_SCHEMA["properties"],
+                    },
+                }
+            }
+        },
+    }
+}
+_SOUND: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The converted sound",
+        "content": {
+            f"audio/{kind}": {"schema": {"type": "string", "format": "binary"}}
+            for kind in ("wav", "flac", "mpeg", "ogg")
+        },
+        "headers": {
+            "X-Voice-Version": {"schema": {"type": "string"}, "description": "The job that made the voice's version"},
+            "X-Voice-Sha256": {"schema": {"type": "string"}, "description": "Checksum of its weights"},
+            "X-Duration-Seconds": {"schema": {"type": "number"}},
+            "X-Real-Time-Factor": {"schema": {"type": "number"}, "description": "Seconds of work per second of sound"},
+        },
+    }
+}
+
+
+@conversion_router.post(
+    "",
+    operation_id="convert",
+    response_class=Response,
+    dependencies=[streams],
+    responses=problems(403, 404, 409, 413, 415, 429) | _SOUND,
+    openapi_extra=_FORM,
+)
+async def convert_recording(request: Request, caller: Creator, parts: SharedParts) -> Response:
+    """Give a recording another voice; the answer is the sound. Nothing is kept of the recording."""
+    form = await receive(parts, request, parts.settings.convert_limit)
+    return await convert(parts, caller, form)

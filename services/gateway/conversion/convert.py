@@ -1,0 +1,94 @@
+"""How does a recording get another voice? Staged by ingest, converted by inference, streamed back, and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from libs.common.errors import InvalidInput
+from services.gateway.accounts.current import Caller
+from services.gateway.audit import audit
+from services.gateway.inner import InnerProblem
+from services.gateway.parts import Parts
+from services.gateway.staging import Form, release
+from services.gateway.streaming import ForwardedResponse, forward
+from services.gateway.voices import registry
+from services.gateway.voices.tables import VoiceStatus
+
+KEPT_HEADERS = ("x-voice-version", "x-voice-sha256", "x-duration-seconds", "x-real-time-factor")
+
+
+class ConversionOptions(BaseModel):
+    """How to convert; the defaults suit speech."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    pitch_shift: float = Field(default=0, ge=-24, le=24, description="Semitones")
+    index_rate: float = Field(
+        default=0.5, ge=0, le=1, description="How much the voice's own sounds replace the source's"
+    )
+    protect: float = Field(default=0.33, ge=0, le=0.5, description="Protection of voiceless sounds; 0.5 is none")
+    rms_mix_rate: float = Field(default=0.25, ge=0, le=1, description="0 keeps the source's loudness, 1 the voice's")
+    f0_method: str = Field(default="auto", pattern=r"^[a-z0-9_-]{1,32}$")
+    format: Literal["wav", "flac", "mp3", "ogg"] = "wav"
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+
+def options_of(fields: Mapping[str, str]) -> ConversionOptions:
+    """The options in a form's fields; raises InvalidInput that names the first field at fault and its limits."""
+    given = {name: fields[name] for name in ConversionOptions.model_fields if fields.get(name, "").strip()}
+    try:
+        return ConversionOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(
+            f"{name}: {first['msg']}", field=name, actions=("Correct the field that is named.",)
+        ) from None
+
+
+async def convert(parts: Parts, caller: Caller, form: Form) -> ForwardedResponse:
+    """The converted sound as it comes from inference.
+
+    Raises InvalidInput, NotFound for a voice that is not the caller's, VoiceNotReady, what ingest said about the
+    recording, and what inference says, such as Busy. The staged recording is dropped in every case.
+    """
+    uploads = [file.upload_id for file in form.files]
+
+    async def drop() -> None:
+        await release(parts, uploads)
+
+    try:
+        _check_single(form)
+        key = (form.fields.get("voice") or form.fields.get("model_id") or "").strip()
+        if not key:
+            raise InvalidInput("the voice is not named", field="voice", actions=("Send a voice's id, slug or name.",))
+        options = options_of(form.fields)
+        async with parts.database.write() as session:
+            voice = await registry.find_by_any_name(session, caller, key)
+            if voice.status != VoiceStatus.ready.value:
+                raise registry.VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+            audit.record(session, caller.id, "voice.used", voice.id, job_id=voice.job_id, sha256=form.files[0].sha256)
+    except BaseException:
+        await drop()
+        raise
+    return await forward(
+        parts.inference,
+        "POST",
+        "/conversions",
+        json={"upload_id": uploads[0], "voice": voice.slug, **options.model_dump()},
+        timeout=parts.settings.convert_timeout.total_seconds(),
+        keep=KEPT_HEADERS,
+        afterwards=drop,
+    )
+
+
+def _check_single(form: Form) -> None:
+    if form.rejected:
+        raise InnerProblem(form.rejected[0][1])
+    if len(form.files) != 1:
+        raise InvalidInput(
+            f"one recording is needed, {len(form.files)} came", field="audio", actions=("Send one file as `audio`.",)
+        )

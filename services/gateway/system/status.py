@@ -1,0 +1,64 @@
+"""Which parts of the installation are there, and how are they?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from libs.common.errors import PlatformError
+from services.gateway.inner import InnerService
+from services.gateway.parts import Parts
+
+
+async def of_http_service(service: InnerService) -> dict[str, Any]:
+    """What `/readyz` of an inner service says."""
+    try:
+        ready, body = await service.readiness()
+    except PlatformError as error:
+        return {"name": service.name, "ok": False, "detail": error.detail, "checks": []}
+    return {"name": service.name, "ok": ready, "detail": "", "checks": list(body.get("checks", []))}
+
+
+async def workers(parts: Parts) -> list[dict[str, Any]]:
+    """The workers that are alive, as they announce themselves; none while the broker is away."""
+    try:
+        bucket = parts.bus.bucket("workers")
+        entries = await asyncio.gather(*(bucket.get(key) for key in await bucket.keys()))
+    except PlatformError:
+        return []
+    found = []
+    for entry in entries:
+        try:
+            described = json.loads(entry.value) if entry is not None else None
+        except ValueError:
+            continue
+        if isinstance(described, dict):
+            found.append(described)
+    return sorted(found, key=lambda worker: str(worker.get("worker", "")))
+
+
+async def queues(parts: Parts) -> dict[str, dict[str, int]]:
+    """Commands that wait and that are in hand; nothing while the broker is away."""
+    try:
+        return await parts.bus.queue_depths()
+    except PlatformError:
+        return {}
+
+
+async def overview(parts: Parts) -> dict[str, Any]:
+    """Everything at once, each part asked at the same time."""
+    ingest, inference, alive, depths = await asyncio.gather(
+        of_http_service(parts.ingest), of_http_service(parts.inference), workers(parts), queues(parts)
+    )
+    broker = parts.connected is not None and parts.connected.is_connected
+    services = [
+        {"name": "gateway", "ok": True, "detail": "", "checks": []},
+        {"name": "broker", "ok": broker, "detail": "" if broker else "not connected", "checks": []},
+        ingest,
+        inference,
+    ]
+    for name in ("preprocessor", "trainer"):
+        count = sum(1 for worker in alive if worker.get("service") == name)
+        services.append({"name": name, "ok": count > 0, "detail": f"{count} alive", "checks": []})
+    return {"services": services, "workers": alive, "queues": depths}

@@ -1,0 +1,105 @@
+"""What can be asked about voices? Their public name is models (F-061)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+
+from fastapi import Query, Response
+from fastapi.responses import StreamingResponse
+
+from services.gateway.accounts.current import Creator, CurrentUser
+from services.gateway.audit import audit
+from services.gateway.etags import IfMatch, etag
+from services.gateway.paging import Cursor, Limit, page
+from services.gateway.parts import SharedParts
+from services.gateway.routing import problems, router
+from services.gateway.voices import export, registry, removing
+from services.gateway.voices.schemas import VoiceChange, VoiceDetail, VoiceOut, VoicePage
+from services.gateway.voices.tables import VoiceStatus
+
+voice_router = router("/models", "models")
+
+
+@voice_router.get("", operation_id="list_models")
+async def list_models(
+    caller: CurrentUser,
+    parts: SharedParts,
+    status: Annotated[Literal["processing", "ready", "failed"] | None, Query()] = None,
+    cursor: Cursor = None,
+    limit: Limit = None,
+) -> VoicePage:
+    """Your voices, newest first."""
+    count = limit or parts.settings.page_size
+    chosen = VoiceStatus(status) if status else None
+    async with parts.database.read() as session:
+        found = await registry.listing(session, caller, status=chosen, after=cursor, limit=count + 1)
+    items, following = page(found, count)
+    return VoicePage(items=[VoiceOut.of(row) for row in items], next_cursor=following)
+
+
+@voice_router.get("/{model_id}", operation_id="get_model", responses=problems(404))
+async def get_model(model_id: str, caller: CurrentUser, parts: SharedParts, response: Response) -> VoiceDetail:
+    """One voice with its card, by id or slug."""
+    async with parts.database.read() as session:
+        voice = await registry.find(session, caller, model_id)
+    response.headers["ETag"] = etag(voice.id, voice.version)
+    return VoiceDetail.of(voice)
+
+
+@voice_router.patch("/{model_id}", operation_id="change_model", responses=problems(403, 404, 412))
+async def change_model(
+    model_id: str,
+    body: VoiceChange,
+    caller: Creator,
+    parts: SharedParts,
+    response: Response,
+    if_match: IfMatch = None,
+) -> VoiceDetail:
+    """Rename or describe a voice. Its slug stays."""
+    async with parts.database.write() as session:
+        voice = await registry.change(
+            session, caller, model_id, name=body.name, description=body.description, if_match=if_match
+        )
+    response.headers["ETag"] = etag(voice.id, voice.version)
+    return VoiceDetail.of(voice)
+
+
+@voice_router.delete(
+    "/{model_id}", operation_id="delete_model", status_code=204, responses=problems(403, 404, 409, 412)
+)
+async def delete_model(model_id: str, caller: Creator, parts: SharedParts, if_match: IfMatch = None) -> Response:
+    """Delete a voice with all its versions. Refused while a job trains it."""
+    await removing.remove(parts, caller, model_id, if_match)
+    return Response(status_code=204)
+
+
+@voice_router.get(
+    "/{model_id}/export",
+    operation_id="export_model",
+    response_class=StreamingResponse,
+    responses=problems(404, 409)
+    | {
+        200: {
+            "description": "A zip with weights, index and card",
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def export_model(
+    model_id: str, caller: CurrentUser, parts: SharedParts, format: Annotated[Literal["zip"], Query()] = "zip"
+) -> Response:
+    """Take a voice with you: the weights and the index as RVC has them, and the card."""
+    async with parts.database.read() as session:
+        voice = await registry.find(session, caller, model_id)
+    if voice.status != VoiceStatus.ready.value or voice.job_id is None:
+        raise registry.VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+    version = parts.paths.voice(voice.slug).version(voice.job_id)
+    files = await asyncio.to_thread(export.open_version, version)
+    async with parts.database.write() as session:
+        audit.record(session, caller.id, "voice.exported", voice.id, job_id=voice.job_id)
+    return StreamingResponse(
+        export.zipped(voice.slug, files),
+        media_type="application/zip",
+        headers={"Content-Disposition": f'attachment; filename="{voice.slug}.zip"'},
+    )
