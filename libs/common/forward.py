@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from libs.common.errors import InvalidInput, TooLarge, Unavailable
 from libs.common.logs import current_traceparent, get_logger, request_id
+from libs.common.settings import CommonSettings
 
 log = get_logger("forward")
 
@@ -46,65 +47,58 @@ async def json_body(request: Request) -> dict[str, Any]:
     return content
 
 
-class Forwarder:
-    """Sends requests of this service's callers to the gateway, with their own token."""
+async def forward(
+    request: Request, method: str, path: str, *, body: Any = None, extra: Mapping[str, str] | None = None
+) -> Response:
+    """The gateway's answer to `method` on `/api/v1` + `path`, problems included, asked with the caller's own token.
 
-    def __init__(self, gateway_url: str) -> None:
-        self._url = gateway_url.rstrip("/")
+    `extra` copies fields of a JSON object under another name, `{"job_id": "id"}`, or from inside another object,
+    `{"exp_name": "dataset.slug"}`. Raises Unavailable when the gateway does not answer.
+    """
+    return await _send(request, method, path, None, body, ANSWER_SECONDS, extra or {})
 
-    async def send(
-        self, request: Request, method: str, path: str, *, body: Any = None, extra: Mapping[str, str] | None = None
-    ) -> Response:
-        """The gateway's answer to `method` on `/api/v1` + `path`, problems included.
 
-        `extra` copies fields of a JSON object under another name, `{"job_id": "id"}`, or from inside another object,
-        `{"exp_name": "dataset.slug"}`. Raises Unavailable when the gateway does not answer.
-        """
-        return await self._send(request, method, path, None, body, ANSWER_SECONDS, extra or {})
+async def forward_stream(request: Request, path: str, *, extra: Mapping[str, str] | None = None) -> Response:
+    """The same for a POST whose body passes through piece by piece and is never held."""
+    return await _send(request, "POST", path, request.stream(), None, UPLOAD_SECONDS, extra or {})
 
-    async def stream(self, request: Request, path: str, *, extra: Mapping[str, str] | None = None) -> Response:
-        """The same for a POST whose body passes through piece by piece and is never held."""
-        return await self._send(request, "POST", path, request.stream(), None, UPLOAD_SECONDS, extra or {})
 
-    def _headers(self, request: Request, *, is_stream: bool) -> dict[str, str]:
-        names = (*_PASSED_ON, "content-type", "content-length") if is_stream else _PASSED_ON
-        headers = {name: request.headers[name] for name in names if name in request.headers}
-        if request_id.get():
-            headers["x-request-id"] = request_id.get()
-        if trace := current_traceparent():
-            headers["traceparent"] = trace
-        return headers
+def _headers(request: Request, *, is_stream: bool) -> dict[str, str]:
+    names = (*_PASSED_ON, "content-type", "content-length") if is_stream else _PASSED_ON
+    headers = {name: request.headers[name] for name in names if name in request.headers}
+    if request_id.get():
+        headers["x-request-id"] = request_id.get()
+    if trace := current_traceparent():
+        headers["traceparent"] = trace
+    return headers
 
-    async def _send(
-        self,
-        request: Request,
-        method: str,
-        path: str,
-        stream: AsyncIterator[bytes] | None,
-        body: Any,
-        seconds: float,
-        extra: Mapping[str, str],
-    ) -> Response:
-        headers = self._headers(request, is_stream=stream is not None)
-        timeout = httpx.Timeout(seconds, connect=5.0)
-        try:
-            async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
-                answer = await client.request(
-                    method, f"{self._url}{PREFIX}{path}", content=stream, json=body, headers=headers
-                )
-        except httpx.TimeoutException as error:
-            raise Unavailable("the gateway did not answer in time", service="gateway") from error
-        except httpx.TransportError as error:
-            log.warning("forward.unreachable", url=self._url, error=f"{type(error).__name__}: {error}")
-            raise Unavailable(
-                "the gateway is not reachable",
-                service="gateway",
-                actions=("Try again in a moment.", "See GATEWAY_URL."),
-            ) from error
-        except ClientDisconnect:
-            return Response(status_code=_CLIENT_GONE)
-        back = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
-        return Response(_renamed(answer, extra), answer.status_code, headers=back)
+
+async def _send(
+    request: Request,
+    method: str,
+    path: str,
+    stream: AsyncIterator[bytes] | None,
+    body: Any,
+    seconds: float,
+    extra: Mapping[str, str],
+) -> Response:
+    settings: CommonSettings = request.app.state.settings
+    url = f"{settings.gateway_url.rstrip('/')}{PREFIX}{path}"
+    headers = _headers(request, is_stream=stream is not None)
+    try:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(seconds, connect=5.0), trust_env=False) as client:
+            answer = await client.request(method, url, content=stream, json=body, headers=headers)
+    except httpx.TimeoutException as error:
+        raise Unavailable("the gateway did not answer in time", service="gateway") from error
+    except httpx.TransportError as error:
+        log.warning("forward.unreachable", url=url, error=f"{type(error).__name__}: {error}")
+        raise Unavailable(
+            "the gateway is not reachable", service="gateway", actions=("Try again in a moment.", "See GATEWAY_URL.")
+        ) from error
+    except ClientDisconnect:
+        return Response(status_code=_CLIENT_GONE)
+    back = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
+    return Response(_renamed(answer, extra), answer.status_code, headers=back)
 
 
 def _renamed(answer: httpx.Response, extra: Mapping[str, str]) -> bytes:

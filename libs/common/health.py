@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 
 from libs.common.bus import Bus
 from libs.common.errors import PlatformError, StorageFull, Unavailable
+from libs.common.storage import Storage
 
 CHECK_SECONDS = 5.0
 
@@ -75,6 +76,18 @@ class ReadableCheck:
         if not os.access(self._path, os.R_OK):
             raise Unavailable(f"cannot read {self._path}")
         return "readable"
+
+
+class StorageCheck:
+    """The object store answers."""
+
+    name = "storage"
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def __call__(self) -> str:
+        return await asyncio.to_thread(self._storage.check)
 
 
 async def _run(check: Check) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,17 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def point(link: Path, target: Path) -> None:
+    """Replaces `link` by a relative link to `target` in one step; removes it when there is no target."""
+    if not target.exists():
+        if link.is_symlink():
+            link.unlink()
+        return
+    temporary = link.with_name(f".{link.name}-{secrets.token_hex(4)}")
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(temporary, link)
+
+
 def entries(paths: Paths, files: list[Path]) -> dict[str, FileEntry]:
     """Checksums of finished files below DATA_ROOT."""
     return {paths.relative(f): FileEntry(sha256=sha256_of(f), size=f.stat().st_size) for f in sorted(files)}
@@ -68,7 +80,12 @@ def store(paths: Paths, where: Path, manifest: Manifest) -> ManifestRef:
     """Writes a manifest; nobody finds it until its reference is committed."""
     content = manifest.model_dump_json(indent=1).encode()
     write_whole(where, content)
-    return ManifestRef(path=paths.relative(where), sha256=hashlib.sha256(content).hexdigest(), token=manifest.token)
+    return reference_of(paths, where, content, manifest.token)
+
+
+def reference_of(paths: Paths, where: Path, content: bytes, token: int) -> ManifestRef:
+    """What names a manifest of this content at this place."""
+    return ManifestRef(path=paths.relative(where), sha256=hashlib.sha256(content).hexdigest(), token=token)
 
 
 def load(paths: Paths, reference: ManifestRef) -> Manifest:

@@ -227,7 +227,7 @@ class StagedUpload:
 
     @property
     def record(self) -> Path:
-        """Checksum, extension, size, duration and display name; stays until it is swept when a dataset took the rest."""
+        """Checksum, extension, size, duration, display name; left until the sweep when a dataset took the rest."""
         return self.folder / "upload.json"
 
 

@@ -107,6 +107,7 @@ def create_service(
 ) -> FastAPI:
     """An app with everything that the services share. `checks` may still grow while `lifespan` starts."""
     app = FastAPI(title=title, description=description, version="0.1.0", lifespan=lifespan)
+    app.state.settings = settings
     problems.install(app)
     app.include_router(health_router(name, checks))
     app.include_router(metrics.router)

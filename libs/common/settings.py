@@ -33,7 +33,7 @@ def _seconds(value: Any) -> Any:
         return value
 
 
-# The environment gives text; a bare number in it means seconds, and ISO 8601 (`PT2M`) works as well.
+# The environment gives text: a bare number in it means seconds, and ISO 8601 (`PT2M`) works as well.
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 
 PORTS = {"gateway": 8000, "ingest": 8001, "trainer": 8002, "preprocessor": 8003, "inference": 8004}
@@ -79,17 +79,19 @@ class CommonSettings(BaseSettings):
     voice_models_bucket: str = "voice-models"
     voice_samples_bucket: str = "voice-samples"
 
-    ack_wait: Seconds = Field(default=timedelta(seconds=60), description="After this silence a worker counts as lost")
-    heartbeat: Seconds = Field(default=timedelta(seconds=15), description="How often work in hand is kept alive")
-    lease_ttl: Seconds = Field(default=timedelta(seconds=45), description="After this silence a lease may be taken")
-    cancel_poll: Seconds = Field(default=timedelta(seconds=1), description="How often running work looks for a cancel")
-    worker_ttl: Seconds = Field(default=timedelta(seconds=30), description="How long a silent worker stays listed")
+    ack_wait: timedelta = Field(default=timedelta(seconds=60), description="After this silence a worker counts as lost")
+    heartbeat: timedelta = Field(default=timedelta(seconds=15), description="How often work in hand is kept alive")
+    lease_ttl: timedelta = Field(default=timedelta(seconds=45), description="After this silence a lease may be taken")
+    cancel_poll: timedelta = Field(
+        default=timedelta(seconds=1), description="How often running work looks for a cancel"
+    )
+    worker_ttl: timedelta = Field(default=timedelta(seconds=30), description="How long a silent worker stays listed")
     retry_delays: Annotated[tuple[Seconds, ...], NoDecode, CommaSeparated] = Field(
         default=(timedelta(seconds=5), timedelta(seconds=25), timedelta(seconds=125)),
         description="Pauses before each retry of failed work; their number is the number of retries",
     )
-    poll_interval: Seconds = Field(default=timedelta(seconds=0.2), description="How long one lane is asked for work")
-    drain_timeout: Seconds = Field(default=timedelta(seconds=25), description="Time to save work after SIGTERM")
+    poll_interval: timedelta = Field(default=timedelta(seconds=0.2), description="How long one lane is asked for work")
+    drain_timeout: timedelta = Field(default=timedelta(seconds=25), description="Time to save work after SIGTERM")
 
     log_format: str = Field(default="", pattern="^(|json|console)$")
     log_level: str = "INFO"
@@ -111,7 +113,8 @@ class CommonSettings(BaseSettings):
                 **{f"{name}_url": f"http://{name}:{PORTS[name]}" for name in ("gateway", "ingest", "inference")},
             }
             given = {k: v for k, v in inside.items() if k not in given} | given
-        return given
+        durations = {name for name, field in cls.model_fields.items() if field.annotation is timedelta}
+        return {k: _seconds(v) if k in durations else v for k, v in given.items()}
 
     @model_validator(mode="after")
     def _derived_paths(self) -> CommonSettings:

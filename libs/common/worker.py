@@ -69,13 +69,19 @@ ENOSPC = {28, 122, 27}  # no space, quota, file too large
 
 @dataclass(frozen=True)
 class Done:
-    """What a handler made: `files` for the manifest and the fields of the event that tells of it."""
+    """What a handler made: `files` for the manifest and the fields of the event that tells of it.
+
+    `folder` is where they lie: the attempt's own unless an earlier result is used again. `entries` are files whose
+    checksums are known already.
+    """
 
     event: type[StepFinished]
     fields: dict[str, Any]
     files: list[Path] = field(default_factory=list)
+    entries: dict[str, manifests.FileEntry] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    folder: Path | None = None
 
 
 class Work(Generic[C]):
@@ -399,13 +405,13 @@ class Worker:
 
     async def _write_manifest(self, work: Work[Any], done: Done) -> ManifestRef:
         command = work.command
-        files = await asyncio.to_thread(manifests.entries, self.paths, done.files)
+        files = done.entries | await asyncio.to_thread(manifests.entries, self.paths, done.files)
         manifest = manifests.Manifest(
             job_id=command.job_id,
             step=command.step,
             token=work.token,
             fingerprint=done.fingerprint,
-            folder=self.paths.relative(work.steps.attempt(work.token)),
+            folder=self.paths.relative(done.folder or work.steps.attempt(work.token)),
             files=files,
             data=done.data,
             event={"type": type_name(done.event), "fields": done.fields},

@@ -1,0 +1,1 @@
+"""Serves trained voices: converts recordings, with voices loaded by checksum."""

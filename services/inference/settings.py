@@ -1,0 +1,21 @@
+"""What can be turned in inference?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from libs.common.settings import PORTS, CommonSettings
+
+
+class InferenceSettings(CommonSettings):
+    """Inference's variables; those of `CommonSettings` hold as well."""
+
+    port: int = Field(default=PORTS["inference"], ge=0, le=65535)
+    inference_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    inference_threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads; empty: all cores")
+    conversions_at_once: int = Field(default=1, ge=1, le=32, description="Conversions that compute at the same time")
+    conversions_waiting: int = Field(default=16, ge=0, le=1000, description="Conversions that may wait; more get 429")
+    voices_in_memory: int = Field(default=8, ge=1, le=1000, description="Loaded voices that are kept")
+    conversion_limit: timedelta = Field(default=timedelta(minutes=30), description="Longest recording in one request")

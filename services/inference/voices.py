@@ -1,0 +1,97 @@
+"""Which voices are in memory? Loaded by checksum, so that a retrained voice is noticed and answers are of one version."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from libs.common.errors import NotFound, Unavailable
+from libs.common.manifests import sha256_of
+from libs.common.paths import Paths
+from libs.voice.artefact import load_synthesizer
+from libs.voice.chain import Converter
+from libs.voice.content import ContentEncoder, check_same_encoder, load_content_encoder
+from libs.voice.pitch import Pitch
+from libs.voice.retrieval import read_index
+from services.inference.cards import read_card
+
+RELOADS = 3
+
+
+@dataclass(frozen=True)
+class LoadedVoice:
+    """One version of a voice, ready to convert; never changed, so requests may share it."""
+
+    slug: str
+    version: str
+    sha256: str
+    card: dict[str, Any]
+    converter: Converter
+
+
+class Voices:
+    """A cache of loaded voices, the least recently used dropped first. Calls block and are safe from threads."""
+
+    def __init__(self, paths: Paths, *, capacity: int, device: str = "cpu") -> None:
+        self._paths = paths
+        self._capacity = capacity
+        self._device = device
+        self._loaded: OrderedDict[tuple[str, str], LoadedVoice] = OrderedDict()
+        self._encoders: dict[str, ContentEncoder] = {}
+        self._lock = threading.Lock()
+        self.pitch = Pitch(paths.rmvpe, device=device)
+
+    def get(self, slug: str) -> LoadedVoice:
+        """The version that is served now. Raises NotFound, ModelFileRefused, InvalidInput for another encoder's voice.
+
+        The card is replaced last when a version is published, so weights and index of the version that it names are
+        whole. A version that vanishes between the card and the load (its voice was deleted or republished) is asked
+        for again.
+        """
+        problem: Exception | None = None
+        for _ in range(RELOADS):
+            card = read_card(self._paths, slug)
+            if card is None:
+                raise NotFound(f"there is no voice {slug}")
+            key = (slug, f"{card['version']}:{card['weights']['sha256']}")
+            with self._lock:
+                if key in self._loaded:
+                    self._loaded.move_to_end(key)
+                    return self._loaded[key]
+                try:
+                    voice = self._load(slug, card)
+                except (FileNotFoundError, NotFound) as error:
+                    problem = error
+                    continue
+                self._loaded[key] = voice
+                while len(self._loaded) > self._capacity:
+                    self._loaded.popitem(last=False)
+                return voice
+        raise Unavailable(f"the files of the voice {slug} are being changed: {problem}", retry_after=1.0)
+
+    def _load(self, slug: str, card: dict[str, Any]) -> LoadedVoice:
+        version = self._paths.voice(slug).version(str(card["version"]))
+        self._check(version.weights, card["weights"]["sha256"])
+        synthesizer = load_synthesizer(version.weights, self._device)
+        encoder = self._encoder("v1" if synthesizer.content_width == 256 else "v2")
+        check_same_encoder(card.get("content_encoder"), encoder)
+        index = read_index(version.index, width=synthesizer.content_width) if version.index.is_file() else None
+        return LoadedVoice(
+            slug=slug,
+            version=str(card["version"]),
+            sha256=str(card["weights"]["sha256"]),
+            card=card,
+            converter=Converter(synthesizer, encoder, self.pitch, index),
+        )
+
+    def _check(self, path: Path, expected: str) -> None:
+        if sha256_of(path) != expected:
+            raise Unavailable(f"{path.name} is not the file that its card names", actions=("Publish the voice again.",))
+
+    def _encoder(self, version: Any) -> ContentEncoder:
+        if version not in self._encoders:
+            self._encoders[version] = load_content_encoder(self._paths.hubert, version=version, device=self._device)
+        return self._encoders[version]

@@ -1,0 +1,1 @@
+"""Turns recordings into RVC training folders: pieces, pitch, content features."""

@@ -1,0 +1,11 @@
+"""How does the preprocessor start? `python -m services.preprocessor`."""
+
+from __future__ import annotations
+
+from libs.common.service import serve
+from services.preprocessor.app import create_app
+from services.preprocessor.settings import PreprocessorSettings
+
+if __name__ == "__main__":
+    settings = PreprocessorSettings()
+    serve(create_app(settings), settings, "preprocessor", settings.port)

@@ -1,0 +1,52 @@
+"""Of what is the preprocessor made?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from libs.common.bus import Bus
+from libs.common.events import PrepareDataset
+from libs.common.health import BrokerCheck, Check, WritableFolderCheck
+from libs.common.paths import Paths
+from libs.common.service import create_service
+from libs.common.worker import Worker
+from services.preprocessor.direct import router as direct_router
+from services.preprocessor.handlers import Handlers
+from services.preprocessor.settings import PreprocessorSettings
+
+
+def create_app(settings: PreprocessorSettings | None = None, bus: Bus | None = None) -> FastAPI:
+    """The preprocessor. A bus that is handed in stays open; one that is made here is closed at the end."""
+    settings = settings or PreprocessorSettings()
+    paths = Paths(settings)
+    checks: list[Check] = [WritableFolderCheck(paths.data_root, "data")]
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        connected = bus or await Bus.connect(settings, "preprocessor")
+        checks.append(BrokerCheck(connected))
+        await connected.ensure()
+        handlers = Handlers(settings, paths)
+        worker = Worker(connected, settings, paths, slots=settings.preprocess_slots, info={"device": "cpu"})
+        worker.on(PrepareDataset, handlers.on_prepare_dataset, handlers.show_prepared)
+        await worker.start()
+        yield
+        await worker.drain()
+        if bus is None:
+            await connected.close()
+
+    app = create_service(
+        "preprocessor",
+        settings,
+        routers=[direct_router],
+        lifespan=lifespan,
+        checks=checks,
+        open_prefixes=("/api/v1/preprocess/",),
+        title="Voicewright preprocessor",
+        description="Prepares datasets for training. The routes under /api/v1/preprocess are forwarded to the gateway.",
+    )
+    app.state.settings = settings
+    return app

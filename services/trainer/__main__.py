@@ -1,0 +1,11 @@
+"""How does the trainer start? `python -m services.trainer`."""
+
+from __future__ import annotations
+
+from libs.common.service import serve
+from services.trainer.app import create_app
+from services.trainer.settings import TrainerSettings
+
+if __name__ == "__main__":
+    settings = TrainerSettings()
+    serve(create_app(settings), settings, "trainer", settings.port)

@@ -1,0 +1,64 @@
+"""Of what is the trainer made?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from libs.common.bus import Bus
+from libs.common.events import BuildIndex, EvaluateVoice, PublishVoice, TrainVoice
+from libs.common.health import BrokerCheck, Check, StorageCheck, WritableFolderCheck
+from libs.common.paths import Paths
+from libs.common.processes import in_child
+from libs.common.service import create_service
+from libs.common.storage import Storage, open_storage
+from libs.common.worker import Worker
+from services.trainer import hardware
+from services.trainer.direct import router as direct_router
+from services.trainer.handlers import Handlers
+from services.trainer.settings import TrainerSettings
+
+
+def create_app(
+    settings: TrainerSettings | None = None, bus: Bus | None = None, storage: Storage | None = None
+) -> FastAPI:
+    """The trainer. A bus that is handed in stays open; one that is made here is closed at the end."""
+    settings = settings or TrainerSettings()
+    paths = Paths(settings)
+    store = storage or open_storage(settings)
+    checks: list[Check] = [
+        WritableFolderCheck(paths.data_root, "data"),
+        WritableFolderCheck(paths.models_root, "models"),
+        StorageCheck(store),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        connected = bus or await Bus.connect(settings, "trainer")
+        checks.append(BrokerCheck(connected))
+        await connected.ensure()
+        device = await in_child(hardware.describe, settings.training_device)
+        handlers = Handlers(settings, paths, store)
+        worker = Worker(connected, settings, paths, slots=settings.training_concurrency, info=device)
+        worker.on(TrainVoice, handlers.on_train_voice, handlers.show_training)
+        worker.on(BuildIndex, handlers.on_build_index)
+        worker.on(EvaluateVoice, handlers.on_evaluate_voice)
+        worker.on(PublishVoice, handlers.on_publish_voice, handlers.serve_version)
+        await worker.start()
+        yield
+        await worker.drain()
+        if bus is None:
+            await connected.close()
+
+    return create_service(
+        "trainer",
+        settings,
+        routers=[direct_router],
+        lifespan=lifespan,
+        checks=checks,
+        open_prefixes=("/api/v1/trainer/",),
+        title="Voicewright trainer",
+        description="Trains voices. The routes under /api/v1/trainer are forwarded to the gateway.",
+    )

@@ -1,0 +1,228 @@
+"""What does the trainer listen to? `TrainVoice`, `BuildIndex`, `EvaluateVoice`, `PublishVoice`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from libs.common import manifests
+from libs.common.errors import DatasetNotPrepared
+from libs.common.events import (
+    BuildIndex,
+    EvaluateVoice,
+    IndexBuilt,
+    ManifestRef,
+    PublishVoice,
+    TrainVoice,
+    VoiceEvaluated,
+    VoicePublished,
+    VoiceTrained,
+)
+from libs.common.manifests import Manifest
+from libs.common.paths import Paths
+from libs.common.processes import in_child
+from libs.common.storage import Storage
+from libs.common.worker import Done, Work
+from services.trainer import evaluation, indexing, training, visible, voice_files
+from services.trainer.settings import TrainerSettings
+
+WEIGHTS, INDEX, QUALITY, PLAN = "voice.pth", "voice.index", "quality.json", "run.json"
+RUN_FILES = (WEIGHTS, PLAN, "metrics.jsonl", "train.log")
+CLIPS = 40
+
+
+class Handlers:
+    def __init__(self, settings: TrainerSettings, paths: Paths, storage: Storage) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._storage = storage
+
+    # -- train --------------------------------------------------------------------------------------------------------
+
+    async def on_train_voice(self, work: Work[TrainVoice]) -> Done:
+        """Trains in a child process on exactly what the preprocessor committed."""
+        prepared = await self._load(work.command.prepared)
+        filelist = self._file(prepared, "filelist.txt")
+        result = await training.run(work, self._paths.in_data(prepared.folder), filelist, self._settings)
+        files = [path for name in RUN_FILES if (path := work.folder / name).is_file()]
+        return Done(
+            event=VoiceTrained,
+            fields={
+                "voice": work.command.voice,
+                "steps": result["steps"],
+                "epochs": result["epochs"],
+                "losses": result["losses"],
+                "seconds": round(result["seconds"], 2),
+            },
+            files=files,
+            data={"result": result | {"voice": WEIGHTS}, "options": work.command.options.model_dump(mode="json")},
+        )
+
+    async def show_training(self, command: TrainVoice, manifest: Manifest, revision: int) -> None:
+        """After the commit: the experiment's log, curve and checkpoints become links to this run's."""
+        await asyncio.to_thread(visible.show_run, self._paths, command.experiment, manifest, revision)
+
+    # -- index --------------------------------------------------------------------------------------------------------
+
+    async def on_build_index(self, work: Work[BuildIndex]) -> Done:
+        prepared = await self._load(work.command.prepared)
+        target = work.folder / INDEX
+        vectors = await in_child(indexing.build, self._features(prepared), target)
+        return Done(
+            event=IndexBuilt,
+            fields={"voice": work.command.voice, "vectors": vectors},
+            files=[target],
+            data={"vectors": vectors},
+        )
+
+    # -- evaluate -----------------------------------------------------------------------------------------------------
+
+    async def on_evaluate_voice(self, work: Work[EvaluateVoice]) -> Done:
+        """Tries the voice on held-out clips; a silent voice fails here, whatever its losses were."""
+        command = work.command
+        prepared, trained, indexed = [
+            await self._load(reference) for reference in (command.prepared, command.trained, command.indexed)
+        ]
+        held_out, others = self._clips(prepared, trained)
+        trial = self._trial(prepared, self._file(trained, WEIGHTS), self._file(indexed, INDEX), held_out, others)
+        quality = await in_child(evaluation.try_voice, trial)
+        target = work.folder / QUALITY
+        manifests.write_whole(target, json.dumps(quality, indent=1, sort_keys=True).encode())
+        numbers = {name: value for name, value in quality.items() if not isinstance(value, str)}
+        return Done(
+            event=VoiceEvaluated,
+            fields={"voice": command.voice, "quality": numbers},
+            files=[target],
+            data={"quality": quality},
+        )
+
+    # -- publish ------------------------------------------------------------------------------------------------------
+
+    async def on_publish_voice(self, work: Work[PublishVoice]) -> Done:
+        """Puts a whole version together on the models volume and lets it make a sound from there."""
+        command = work.command
+        references = (command.prepared, command.trained, command.indexed, command.evaluated)
+        prepared, trained, indexed, evaluated = [await self._load(reference) for reference in references]
+        weights, index = self._file(trained, WEIGHTS), self._file(indexed, INDEX)
+        card = await asyncio.to_thread(self._card, command, prepared, trained, evaluated, weights, index)
+        version = self._paths.voice(command.voice).version_attempt(command.job_id, work.token)
+        await asyncio.to_thread(voice_files.assemble, version, weights, index, card)
+        work.mark("assembled")
+        held_out, _ = self._clips(prepared, trained)
+        trial = self._trial(prepared, version.weights, version.index, held_out[:3], ())
+        await in_child(evaluation.try_voice, trial, False)
+        target = work.folder / "voice.json"
+        manifests.write_whole(target, version.card.read_bytes())
+        return Done(
+            event=VoicePublished,
+            fields={
+                "voice": command.voice,
+                "weights_sha256": card["weights"]["sha256"],
+                "index_sha256": card["index"]["sha256"],
+                "sample_rate": card["sample_rate"],
+                "preset": card["preset"],
+                "card": card,
+            },
+            files=[target],
+            data={"card": card},
+        )
+
+    async def serve_version(self, command: PublishVoice, manifest: Manifest, revision: int) -> None:
+        """After the commit: the version gets its name, its copy in the object store, and is served."""
+        await asyncio.to_thread(self._serve, command, manifest, revision)
+
+    def _serve(self, command: PublishVoice, manifest: Manifest, revision: int) -> None:
+        voice, card = self._paths.voice(command.voice), manifest.data["card"]
+        version = voice.version(command.job_id)
+        voice_files.put_in_place(voice, voice.version_attempt(command.job_id, manifest.token), version, card)
+        voice_files.keep_copy(self._storage, self._settings.voice_models_bucket, version, command.job_id)
+        voice_files.serve(voice, version, card, revision)
+
+    # -- what earlier steps made --------------------------------------------------------------------------------------
+
+    async def _load(self, reference: ManifestRef) -> Manifest:
+        return await asyncio.to_thread(manifests.load, self._paths, reference)
+
+    def _file(self, manifest: Manifest, name: str) -> Path:
+        """The file of that name in a manifest. Raises DatasetNotPrepared when it has none or it is gone."""
+        for relative in manifest.files:
+            if relative.endswith(f"/{name}") and (path := self._paths.in_data(relative)).is_file():
+                return path
+        raise DatasetNotPrepared(f"the {manifest.step} step of {manifest.job_id} left no {name}")
+
+    def _features(self, prepared: Manifest) -> list[Path]:
+        folder = f"/3_feature{prepared.data['width']}/"
+        return [self._paths.in_data(relative) for relative in prepared.files if folder in relative]
+
+    def _clips(self, prepared: Manifest, trained: Manifest) -> tuple[list[Path], list[Path]]:
+        """16 kHz pieces of recordings that the training held out, and others; if none were, some of the rest."""
+        held = {str(source) for source in trained.data["result"]["split"]["held_out_sources"]}
+        pieces = [self._paths.in_data(relative) for relative in sorted(prepared.files) if "/1_16k_wavs/" in relative]
+        held_out = [path for path in pieces if path.stem.split("_")[0] in held]
+        others = [path for path in pieces if path.stem.split("_")[0] not in held]
+        return (held_out or others)[:CLIPS], others[:CLIPS]
+
+    def _trial(
+        self, prepared: Manifest, weights: Path, index: Path, clips: list[Path], reference: list[Path] | tuple[()]
+    ) -> evaluation.Trial:
+        return evaluation.Trial(
+            weights=weights,
+            index=index,
+            clips=tuple(clips),
+            reference=tuple(reference),
+            seconds=self._settings.evaluation_seconds,
+            hubert=self._paths.hubert,
+            rmvpe=self._paths.rmvpe,
+            f0_method=prepared.data["f0_method"],
+            encoder=prepared.data["encoder"],
+        )
+
+    def _card(
+        self,
+        command: PublishVoice,
+        prepared: Manifest,
+        trained: Manifest,
+        evaluated: Manifest,
+        weights: Path,
+        index: Path,
+    ) -> dict[str, Any]:
+        """The voice card: what it is, from what it was made, how good it is, and the checksums of its files."""
+        result = trained.data["result"]
+        voice = self._paths.voice(command.voice)
+        return {
+            "format": 1,
+            "name": command.display_name,
+            "voice": command.voice,
+            "preset": result["preset"],
+            "sample_rate": result["sample_rate"],
+            "content_width": result["content_width"],
+            "content_encoder": prepared.data["encoder"],
+            "f0_method": prepared.data["f0_method"],
+            "weights": _file_facts(voice.weights.name, weights),
+            "index": _file_facts(voice.index.name, index),
+            "quality": evaluated.data["quality"],
+            "training": {
+                **{k: result[k] for k in ("steps", "epochs", "losses", "seconds", "ended", "best_step", "device")},
+                "options": trained.data["options"],
+            },
+            "lineage": {
+                "job_id": command.job_id,
+                "dataset": command.dataset,
+                "recordings": sorted(item.sha256 for item in command.inputs),
+                "seconds_of_speech": prepared.data["seconds"],
+                "manifests": {
+                    "preprocess": command.prepared.sha256,
+                    "train": command.trained.sha256,
+                    "index": command.indexed.sha256,
+                    "evaluate": command.evaluated.sha256,
+                },
+            },
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _file_facts(name: str, path: Path) -> dict[str, Any]:
+    return {"file": name, "sha256": manifests.sha256_of(path), "size": path.stat().st_size}

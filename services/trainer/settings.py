@@ -1,0 +1,28 @@
+"""What can be turned in the trainer?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from libs.common.settings import PORTS, CommonSettings
+
+
+class TrainerSettings(CommonSettings):
+    """The trainer's variables; those of `CommonSettings` hold as well."""
+
+    port: int = Field(default=PORTS["trainer"], ge=0, le=65535)
+    training_concurrency: int = Field(default=2, ge=1, le=16, description="Jobs at the same time on this node (F-094)")
+    training_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    training_threads: int | None = Field(
+        default=None, ge=1, le=1024, description="CPU threads of one training; empty: cores shared by the slots"
+    )
+    training_timeout: timedelta = Field(
+        default=timedelta(hours=2), description="Longest training that a job may ask for, unless it names less"
+    )
+    checkpoint_every: timedelta = Field(default=timedelta(seconds=30), description="How often a training is saved")
+    training_stall: timedelta = Field(
+        default=timedelta(minutes=5), description="A training process that says nothing for this long is ended"
+    )
+    evaluation_seconds: float = Field(default=12.0, gt=1, le=120, description="Held-out speech to try a voice on")

@@ -1,0 +1,107 @@
+"""How does a training run live inside a worker? As a child process whose words and end are passed on truthfully."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from libs.common.errors import Cancelled, LeaseLost, Preempted, WorkFailed
+from libs.common.events import TrainingOptions, TrainVoice
+from libs.common.logs import get_logger
+from libs.common.worker import Work
+from libs.voice.child import Outcome, TrainingChild
+from services.trainer.settings import TrainerSettings
+
+log = get_logger("training")
+
+
+def config_of(options: TrainingOptions, settings: TrainerSettings) -> dict[str, Any]:
+    """The engine's configuration for what a person asked; what they left open stays the preset's own."""
+    limit = min(options.max_training_seconds, settings.training_timeout.total_seconds())
+    given = {
+        "preset": options.preset,
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "validation_split": options.validation_split,
+        "early_stopping_patience": options.early_stopping_patience,
+        "total_steps": options.total_steps,
+        "train_seconds": options.train_seconds,
+        "time_limit_seconds": limit,
+        "seed": options.seed,
+        "device": settings.training_device,
+        "threads": settings.training_threads,
+        "checkpoint_every_seconds": settings.checkpoint_every.total_seconds(),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+async def run(work: Work[TrainVoice], prepared: Path, filelist: Path, settings: TrainerSettings) -> dict[str, Any]:
+    """Trains in `work.folder`, going on from the furthest earlier attempt; returns `TrainingResult.as_dict()`.
+
+    Raises Cancelled, Preempted (both after a checkpoint), LeaseLost, what the training refused, or TrainingCrashed.
+    """
+    child = TrainingChild(
+        {
+            "experiment": str(prepared),
+            "filelist": str(filelist),
+            "run": str(work.folder),
+            "earlier": [str(folder) for folder in work.earlier_folders],
+        },
+        config_of(work.command.options, settings),
+        stall=settings.training_stall.total_seconds(),
+    )
+    await child.start()
+    work.mark("child started")  # from here on a crash is the child's and costs the job, not the worker
+    log.info("training.started", pid=child.pid, earlier=len(work.earlier_folders))
+    obeying = asyncio.create_task(_obey(work, child), name="training.obey")
+    try:
+        async for line in child.progress():
+            _pass_on(work, line)
+        outcome = await child.wait()
+    finally:
+        obeying.cancel()
+        child.kill("its worker stopped waiting")
+    return _judge(work, outcome)
+
+
+async def _obey(work: Work[TrainVoice], child: TrainingChild) -> None:
+    """Turns the worker's reasons to stop into the child's."""
+    why = await work.stopped()
+    log.info("training.stopping", why=why)
+    if why == "cancel":
+        await child.cancel()
+    elif why == "preempt":
+        await child.preempt()
+    else:
+        child.kill("another worker owns this step now")
+
+
+def _pass_on(work: Work[TrainVoice], line: dict[str, Any]) -> None:
+    step, total = int(line.get("step") or 0), int(line.get("total_steps") or 0)
+    if step:
+        work.mark(f"step {step}")
+    work.report(
+        step / total if total else 0.0,
+        done=step,
+        total=total,
+        loss=line.get("loss"),
+        losses=line.get("losses") or {},
+        eta_seconds=line.get("eta_seconds"),
+        steps_per_second=line.get("steps_per_second"),
+        message=str(line.get("phase", "")),
+    )
+
+
+def _judge(work: Work[TrainVoice], outcome: Outcome) -> dict[str, Any]:
+    if outcome.ending == "completed" and outcome.result is not None:
+        return outcome.result
+    if work.should_stop() == "lost":
+        raise LeaseLost
+    if outcome.ending == "cancelled":
+        raise Cancelled
+    if outcome.ending == "preempted":
+        raise Preempted
+    log.warning("training.ended", ending=outcome.ending, code=outcome.returncode, said=outcome.stderr_tail[-5:])
+    raise outcome.error or WorkFailed(f"the training process ended with code {outcome.returncode} and no result")

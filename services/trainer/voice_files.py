@@ -1,0 +1,110 @@
+"""What is a whole version of a voice, and how does it become the one that is served?
+
+A version is put together beside the others, tried, committed, and only then renamed into place; the card of the voice
+is replaced last. A reader therefore sees a whole old version or a whole new one. What follows the commit may run twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from libs.common.errors import WorkFailed
+from libs.common.manifests import point, sha256_of, write_whole
+from libs.common.paths import Voice, VoiceVersion, version_key
+from libs.common.storage import Storage
+
+
+def assemble(version: VoiceVersion, weights: Path, index: Path, card: dict[str, Any]) -> None:
+    """Copies weights and index and writes the card into a version's folder, each file whole and on disk."""
+    if version.folder.exists():
+        shutil.rmtree(version.folder)
+    version.folder.mkdir(parents=True)
+    _copy(weights, version.weights)
+    _copy(index, version.index)
+    write_whole(version.card, json.dumps(card, indent=1, sort_keys=True).encode())
+
+
+def fits(version: VoiceVersion, card: dict[str, Any]) -> bool:
+    """Whether the folder holds exactly the files that the card names."""
+    try:
+        return bool(
+            sha256_of(version.weights) == card["weights"]["sha256"]
+            and sha256_of(version.index) == card["index"]["sha256"]
+            and json.loads(version.card.read_text()) == card
+        )
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def put_in_place(voice: Voice, attempt: VoiceVersion, version: VoiceVersion, card: dict[str, Any]) -> None:
+    """Gives a committed version its final name. Raises WorkFailed when neither place holds it whole."""
+    if not fits(version, card):
+        if not fits(attempt, card):
+            raise WorkFailed(f"the version {version.folder.name} of {voice.slug} is not whole on the models volume")
+        if version.folder.exists():
+            shutil.rmtree(version.folder)
+        os.rename(attempt.folder, version.folder)
+    if attempt.folder.exists():
+        shutil.rmtree(attempt.folder, ignore_errors=True)
+
+
+def keep_copy(storage: Storage, bucket: str, version: VoiceVersion, job_id: str) -> None:
+    """A copy of the three files in the object store. Raises Unavailable, StorageFull."""
+    for path in (version.weights, version.index, version.card):
+        key = version_key(version.slug, job_id, path.name)
+        if storage.size(bucket, key) != path.stat().st_size:
+            storage.put_file(bucket, key, path)
+
+
+def serve(voice: Voice, version: VoiceVersion, card: dict[str, Any], revision: int) -> bool:
+    """Makes `version` the one that is served, unless a later commit is served already; the card goes last.
+
+    `revision` is the commit's, which grows over the whole installation. Returns whether the voice now serves it.
+    """
+    with _alone(voice):
+        now = read_card(voice.card)
+        if now is not None and int(now.get("revision", 0)) > revision:
+            return False
+        point(voice.weights, version.weights)
+        point(voice.index, version.index)
+        shown = card | {"revision": revision, "version": version.folder.name}
+        write_whole(voice.card, json.dumps(shown, indent=1, sort_keys=True).encode())
+        return True
+
+
+def read_card(path: Path) -> dict[str, Any] | None:
+    """A voice card, or None when there is none."""
+    try:
+        card = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return card if isinstance(card, dict) else None
+
+
+@contextmanager
+def _alone(voice: Voice) -> Iterator[None]:
+    voice.folder.mkdir(parents=True, exist_ok=True)
+    with voice.lock.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    try:
+        with source.open("rb") as read, temporary.open("xb") as write:
+            shutil.copyfileobj(read, write, 1024 * 1024)
+            write.flush()
+            os.fsync(write.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
