@@ -68,8 +68,8 @@ def log_mel(wave: Tensor, filters: Tensor) -> Tensor:
 def level_of_speech(mel: Tensor) -> Tensor:
     """Mean of log-mels `[…, bands, T]` over the frames that are not silence → `[…, bands, 1]`.
 
-    Not silence: at most 5 nepers of power under the loudest. Subtracting it removes loudness, microphone and a good part
-    of the speaker; how much of a recording is silent says nothing about these, so silence is left out. Whole silence
+    Not silence: at most 5 nepers of power under the loudest. Subtracting it removes loudness, microphone and a part of
+    the speaker; how much of a recording is silent says nothing about these, so silence is left out. Whole silence
     stays silence: the mean over the bands is at least `QUIETEST`.
     """
     loudness = mel.mean(dim=-2, keepdim=True)
@@ -91,7 +91,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.depthwise(x).transpose(1, 2))
-        return x + self.reduce(self.dropout(functional.gelu(self.expand(y)))).transpose(1, 2)
+        added: Tensor = self.reduce(self.dropout(functional.gelu(self.expand(y))))
+        return x + added.transpose(1, 2)
 
 
 class ContentNetwork(nn.Module):

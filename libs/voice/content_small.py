@@ -34,9 +34,9 @@ from libs.voice.content_network import (
 )
 
 FEATURE_SCALE = 3.0
-"""Posteriors are multiplied by this: features of the size of HuBERT's, so that networks and indices see usual numbers."""
+"""Posteriors are multiplied by this: numbers of HuBERT's size, which networks and indices are used to."""
 
-CHUNK = 1500
+CHUNK_FRAMES = 1500
 """Frames of 20 ms that go through the network at once (30 s): memory stays bounded for any length."""
 
 
@@ -63,12 +63,15 @@ class SmallContentEncoder(nn.Module):
 
     width = 768
 
-    def __init__(self, weights: Path | None = None, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, weights: Path | None = None, device: torch.device | str = "cpu", chunk_frames: int = CHUNK_FRAMES
+    ) -> None:
         """`weights`: a file written by `scripts/pretrain/encoder.py`; the packaged one by default.
 
         Raises ModelFileRefused when the file is something else.
         """
         super().__init__()
+        self.chunk_frames = chunk_frames
         path = weights or packaged_weights()
         self.checksum, about, state = _read(path, path.stat().st_mtime_ns)
         config = ContentConfig(**about["config"])
@@ -100,10 +103,10 @@ class SmallContentEncoder(nn.Module):
             frames = (mel.shape[1] - 1) // 2 + 1
             features = np.zeros((frames, self.width), np.float32)
             context = self.network.config.context
-            for start in range(0, frames, CHUNK):
+            for start in range(0, frames, self.chunk_frames):
                 # Each chunk sees all that its frames depend on, so the seams are exact:
                 #   |··context··|======== chunk ========|··context··|
-                stop = min(start + CHUNK, frames)
+                stop = min(start + self.chunk_frames, frames)
                 left, right = max(start - context, 0), min(stop + context, frames)
                 logits = self.network(mel[None, :, 2 * left : 2 * right])[0]
                 wanted = logits[:, start - left : stop - left]
@@ -113,11 +116,11 @@ class SmallContentEncoder(nn.Module):
         return features
 
     def _mel(self, wave: Tensor) -> Tensor:
-        """Log-mel of the whole wave, made in pieces of `CHUNK` frames."""
+        """Log-mel of the whole wave, made in pieces."""
         count = (len(wave) - WINDOW) // MEL_HOP + 1
         pieces = []
-        for start in range(0, count, 2 * CHUNK):
-            stop = min(start + 2 * CHUNK, count)
+        for start in range(0, count, 2 * self.chunk_frames):
+            stop = min(start + 2 * self.chunk_frames, count)
             piece = wave[start * MEL_HOP : (stop - 1) * MEL_HOP + WINDOW]
             pieces.append(log_mel(piece.to(self.filters.device), self.filters))
         return torch.cat(pieces, dim=1)

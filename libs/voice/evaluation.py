@@ -20,7 +20,7 @@ AUDIBLE_RMS = 1e-3
 
 @dataclass(frozen=True)
 class Sound:
-    """What a wave is like as such: `peak` and `rms` of full scale, `level_db` of its speech, `is_silent`, `is_finite`."""
+    """What a wave is like as such: `peak`, `rms` (full scale is 1), `level_db` of its speech, silent or not, finite."""
 
     peak: float
     rms: float
@@ -69,8 +69,8 @@ class PitchAgreement:
 def compare_pitch(first: NDArray[np.floating], second: NDArray[np.floating], shift: float = 0.0) -> PitchAgreement:
     """F0 in Hz at 10 ms, 0 where unvoiced → agreement over the frames voiced in both.
 
-    `shift` in semitones is what the second was meant to be higher; `rmse_cents` is around that. Correlation is of log F0,
-    because pitch is heard in ratios.
+    `shift` in semitones is what the second was meant to be higher; `rmse_cents` is around that. Correlation is of log
+    F0, because pitch is heard in ratios.
     """
     frames = min(len(first), len(second))
     if frames == 0:
@@ -84,9 +84,7 @@ def compare_pitch(first: NDArray[np.floating], second: NDArray[np.floating], shi
         rmse, offset = float(np.sqrt(np.square(cents).mean())), float(np.median(cents) + 100 * shift)
         if min(logs[0].std(), logs[1].std()) > 1e-6:
             correlation = float(np.corrcoef(*logs)[0, 1])
-    return PitchAgreement(
-        correlation, rmse, offset, float(((one > 0) != (two > 0)).mean()), float((second > 0).mean())
-    )
+    return PitchAgreement(correlation, rmse, offset, float(((one > 0) != (two > 0)).mean()), float((second > 0).mean()))
 
 
 def phone_agreement(source: Float32, result: Float32) -> float | None:

@@ -26,7 +26,7 @@ LOUDEST = 5.0
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Dimensions; frames are 10 ms, so the hop is `sample_rate // 100`. `fft` is window and transform of the filters."""
+    """Dimensions; frames are 10 ms, so the hop is `sample_rate // 100`. `fft` is the filters' window and transform."""
 
     sample_rate: int = 24000
     content_width: int = 768
@@ -50,8 +50,8 @@ def glide(f0_hz: Tensor, hop: int) -> tuple[Tensor, Tensor]:
     """Frame values → sample values: F0 and gate, both float32 `[B, T * hop]`, of `f0_hz` `[B, T]` (0 where unvoiced).
 
     F0 is interpolated linearly in time between voiced frames, and held into their unvoiced neighbours, so that no pitch
-    slides to zero. The gate moves between 0 and 1 over one frame: a voice sets in without a click. Frame t is centred on
-    sample t * hop.
+    slides to zero. The gate moves between 0 and 1 over one frame: a voice sets in without a click. Frame t is
+    centred on sample t * hop.
     """
     batch, frames = f0_hz.shape
     voiced = (f0_hz > 0).to(f0_hz.dtype)
@@ -130,7 +130,7 @@ class LiteSynthesizer(nn.Module):
         return self.sound(f0_hz, *self.filters(content, f0_hz), noise)
 
     def sound(self, f0_hz: Tensor, harmonic: Tensor, breath: Tensor, noise: Tensor) -> Tensor:
-        """The filters' log magnitudes `[B, bins, T]` applied to pulses and to `noise` `[B, T * hop]` → `[B, T * hop]`."""
+        """The filters' log magnitudes `[B, bins, T]` applied to pulses and `noise` `[B, T * hop]` → the wave."""
         with torch.no_grad():
             source = pulses(*glide(f0_hz, self.hop_length), self.sample_rate)
             excitation = self._stft(torch.cat((source, noise)))

@@ -133,7 +133,7 @@ class LiteRecipe:
 
 
 def bf16_pays(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 natively: then the network's share of a step is several times faster."""
+    """Whether the processor multiplies bfloat16 natively: the network is then several times faster."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -31,6 +31,7 @@ from scripts.pretrain.probes import probe
 
 NAME = "voicewright-content"
 VERSION = 1
+DATA = "LibriSpeech train-clean-100, one utterance of each of 225 speakers, CC BY 4.0 (openslr.org/12)"
 
 
 @dataclass(frozen=True)
@@ -91,17 +92,19 @@ def augment(mel: Tensor, generator: torch.Generator) -> Tensor:
     warp = torch.exp(uniform(math.log(0.82), math.log(1.2), 1))
     places = ((position + 1) * warp - 1).clamp(max=1.0)  # the bottom of the spectrum stays where it is
     grid = torch.stack((torch.zeros(batch, bands), places), dim=-1).unsqueeze(2)
-    mel = functional.grid_sample(
-        mel.permute(0, 2, 1).unsqueeze(-1), grid, align_corners=True, padding_mode="border"
-    ).squeeze(-1).permute(0, 2, 1)
+    mel = (
+        functional.grid_sample(mel.permute(0, 2, 1).unsqueeze(-1), grid, align_corners=True, padding_mode="border")
+        .squeeze(-1)
+        .permute(0, 2, 1)
+    )
     mel = mel + uniform(-1, 1, 1, 1) * position[:, None] + 0.1 * torch.randn(batch, bands, 1, generator=generator)
 
     decay = uniform(0.3, 0.8, 1) ** torch.arange(1, 31)
     ring = torch.cat((torch.ones(batch, 1), decay * uniform(0.0, 0.3, 1) * (uniform(0, 1, 1) < 0.4)), dim=1).flip(1)
     power = torch.exp(mel - mel.amax(dim=(1, 2), keepdim=True))
-    power = functional.conv1d(
-        functional.pad(power.permute(1, 0, 2), (30, 0)), ring.unsqueeze(1), groups=batch
-    ).permute(1, 0, 2)
+    power = functional.conv1d(functional.pad(power.permute(1, 0, 2), (30, 0)), ring.unsqueeze(1), groups=batch).permute(
+        1, 0, 2
+    )
     mel = torch.log(power + 1e-10)
 
     level = level_of_speech(mel).mean(dim=1, keepdim=True)
@@ -121,7 +124,7 @@ def augment(mel: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw(utterances: list[Utterance], training: Training, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A batch of crops, spoken a little faster or slower → mel `[B, bands, frames]`, targets `[B, classes, frames/2]`."""
+    """Crops, a little faster or slower → mel `[B, bands, frames]` and targets `[B, classes, frames / 2]`."""
     lengths = torch.tensor([float(utterance.mel.shape[1]) for utterance in utterances])
     chosen = torch.multinomial(lengths, training.batch, replacement=True, generator=generator)
     speed = float(torch.rand(1, generator=generator)) * 0.35 + 0.85
@@ -222,7 +225,7 @@ def main() -> None:
     parser.add_argument("labels", type=Path)
     parser.add_argument("output", type=Path, help="folder for the weights and their sidecar")
     parser.add_argument("--steps", type=int, default=Training.steps)
-    parser.add_argument("--data-licence", default="LibriSpeech train-clean-100, 225 utterances, CC BY 4.0 (openslr.org/12)")
+    parser.add_argument("--data", default=DATA, help="what the speech is and its licence, for the sidecar")
     arguments = parser.parse_args()
 
     config, training = ContentConfig(), Training(steps=arguments.steps)
@@ -241,7 +244,7 @@ def main() -> None:
         network,
         arguments.output,
         {
-            "data": arguments.data_licence,
+            "data": arguments.data,
             "minutes_of_speech": round(sum(utterance.mel.shape[1] for utterance in learn) / 6000, 1),
             "speakers": len({utterance.speaker for utterance in learn}),
             "held_out_speakers": sorted({utterance.speaker for utterance in unseen}),

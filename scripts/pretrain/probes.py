@@ -1,7 +1,8 @@
-"""How good are content features as features: do they find the same phone at other speakers, and do they tell who speaks?"""
+"""Are content features good: do they find the same phone at other speakers, and do they hide who speaks?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -46,7 +47,7 @@ def speaker_told_apart(features: list[Tensor]) -> float:
     return float((found == torch.arange(len(features))).float().mean())
 
 
-def probe(network: ContentNetwork, utterances: list[Labelled] | list) -> dict[str, float]:  # type: ignore[type-arg]
+def probe(network: ContentNetwork, utterances: Sequence[Labelled]) -> dict[str, float]:
     """Both measures on posteriors, on their logarithms and on plain log-mel, for one utterance per speaker."""
     phones = [utterance.hard for utterance in utterances]
     kinds: dict[str, list[Tensor]] = {"posteriors": [], "log_posteriors": [], "log_mel": []}

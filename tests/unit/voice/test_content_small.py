@@ -63,12 +63,11 @@ def test_loudness_does_not_matter(encoder: SmallContentEncoder, said: NDArray[np
 
 
 def test_a_long_recording_in_chunks_is_the_recording_as_a_whole(
-    encoder: SmallContentEncoder, said: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+    encoder: SmallContentEncoder, said: NDArray[np.float32]
 ) -> None:
     whole = encoder.encode(said)
 
-    monkeypatch.setattr(content_small, "CHUNK", 50)
-    in_chunks = encoder.encode(said)
+    in_chunks = SmallContentEncoder(chunk_frames=50).encode(said)
 
     np.testing.assert_allclose(in_chunks, whole, atol=1e-4)
 
@@ -119,7 +118,7 @@ def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path, content: bytes) ->
     path = tmp_path / "encoder.safetensors"
     path.write_bytes(content)
 
-    with pytest.raises(ModelFileRefused, match="encoder.safetensors"):
+    with pytest.raises(ModelFileRefused, match=r"encoder\.safetensors"):
         SmallContentEncoder(path)
 
 
@@ -152,7 +151,7 @@ def test_level_is_the_mean_of_speech_and_leaves_silence_out() -> None:
 
 def test_log_mel_frames_lie_every_ten_milliseconds() -> None:
     wave = torch.zeros(16_000)
-    wave[8_000:8_400] = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    wave[8_200] = 1.0
 
     loudest = int(log_mel(wave, mel_filters(80)).mean(dim=0).argmax())
 
