@@ -1,0 +1,302 @@
+"""What can a program ask of the platform? Every route of the journey as a typed method.
+
+with Client("http://127.0.0.1:8000") as client:
+    client.login("anna@example.com", "…")
+    dataset = client.ensure_dataset("Anna")
+    client.upload([Path("a.wav")], dataset.id)
+    job = client.add_training_job(dataset.id, preset="lite")
+    job = client.wait(job.id)
+    client.convert(Path("speech.wav"), job.voice, Path("converted.wav"))
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar, cast
+
+import httpx
+
+from libs.client import feed
+from libs.client.errors import ApiProblem, JobEnded
+from libs.client.http import Connection, new_key
+from libs.client.models import (
+    Answer,
+    Conversion,
+    Dataset,
+    FeedEvent,
+    Job,
+    Kind,
+    LogLine,
+    Page,
+    Sample,
+    Tokens,
+    Upload,
+    User,
+    Voice,
+)
+
+Item = TypeVar("Item", bound=Answer)
+Progress = Callable[[int], None]
+
+
+class CountedFile:
+    """A file that says how much of it was read, for progress bars."""
+
+    def __init__(self, file: IO[bytes], told: Progress) -> None:
+        self._file = file
+        self._told = told
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._file.read(size)
+        self._told(len(block))
+        return block
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class Client:
+    """One account's view of one platform. All methods raise ApiProblem, SignInNeeded or NotReachable."""
+
+    def __init__(self, url: str, token: str | None = None, refresh_token: str | None = None, **options: Any) -> None:
+        """`options` are those of `Connection`: timeout, attempts, pause, transport, on_tokens."""
+        self.connection = Connection(url, token, refresh_token, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return cast(dict[str, Any], self.connection.request(method, path, **options).json())
+
+    def _pages(self, path: str, model: type[Item], *, limit: int | None = None, **query: Any) -> Iterator[Item]:
+        """Every item of a list, page by page, at most `limit`."""
+        asked = {name: value for name, value in query.items() if value is not None}
+        left = limit
+        while left is None or left > 0:
+            if left is not None:
+                asked["limit"] = min(left, 200)
+            page = Page[model].model_validate(self._json("GET", path, params=asked))  # type: ignore[valid-type]
+            yield from page.items
+            left = None if left is None else left - len(page.items)
+            if not page.next_cursor:
+                return
+            asked["cursor"] = page.next_cursor
+
+    # -- accounts -----------------------------------------------------------------------------------------------------
+
+    def login(self, email: str, password: str) -> Tokens:
+        """Signs in; later calls carry the token."""
+        tokens = Tokens.model_validate(self._json("POST", "/auth/login", json={"email": email, "password": password}))
+        self.connection.take(tokens)
+        return tokens
+
+    def logout(self) -> None:
+        """Ends this session on the platform."""
+        self.connection.request("POST", "/auth/logout", json={"refresh_token": self.connection.refresh_token})
+        self.connection.token = self.connection.refresh_token = None
+
+    def me(self) -> User:
+        return User.model_validate(self._json("GET", "/auth/me"))
+
+    def add_user(self, email: str, password: str, *, name: str = "", role: str = "creator") -> User:
+        body = {"email": email, "password": password, "name": name, "role": role}
+        return User.model_validate(self._json("POST", "/admin/users", key=new_key(), json=body))
+
+    def users(self) -> list[User]:
+        return list(self._pages("/admin/users", User))
+
+    # -- recordings ---------------------------------------------------------------------------------------------------
+
+    def datasets(self) -> list[Dataset]:
+        return list(self._pages("/datasets", Dataset))
+
+    def find_dataset(self, name: str) -> Dataset | None:
+        """Your dataset with this id, slug or, else, display name."""
+        found = self.datasets()
+        by_key = [dataset for dataset in found if name in (dataset.id, dataset.slug)]
+        return next(iter(by_key or [dataset for dataset in found if dataset.name == name]), None)
+
+    def create_dataset(self, name: str) -> Dataset:
+        return Dataset.model_validate(self._json("POST", "/datasets", key=new_key(), json={"name": name}))
+
+    def ensure_dataset(self, name: str) -> Dataset:
+        """The dataset of this name, made when there is none."""
+        return self.find_dataset(name) or self.create_dataset(name)
+
+    def delete_dataset(self, dataset: str) -> None:
+        self.connection.request("DELETE", f"/datasets/{dataset}")
+
+    def samples(self, dataset_id: str) -> list[Sample]:
+        return list(self._pages("/samples", Sample, dataset_id=dataset_id))
+
+    def upload(
+        self, files: Sequence[Path], dataset_id: str, *, transcript: str | None = None, told: Progress | None = None
+    ) -> Upload:
+        """Sends `files` in one request. Files that are not accepted are in `rejected`; the others are kept.
+
+        `told` hears of every block of bytes that was sent.
+        """
+        key = new_key()
+        with ExitStack() as opened:
+
+            def parts() -> list[tuple[str, tuple[str, IO[bytes], str]]]:
+                streams = [opened.enter_context(path.open("rb")) for path in files]
+                return [
+                    ("files", (path.name, cast(IO[bytes], CountedFile(stream, told)) if told else stream, _type(path)))
+                    for path, stream in zip(files, streams, strict=True)
+                ]
+
+            fields = {"dataset_id": dataset_id} | ({"transcript": transcript} if transcript else {})
+            timeout = httpx.Timeout(10.0, read=1800.0, write=300.0)
+            answer = self._json("POST", "/samples", key=key, data=fields, files=parts, timeout=timeout)
+        return Upload.model_validate(answer)
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+
+    def add_training_job(
+        self,
+        dataset: str,
+        *,
+        name: str | None = None,
+        preset: str | None = None,
+        priority: int = 50,
+        **options: Any,
+    ) -> Job:
+        """Queues a training run of a dataset (id or slug): `epochs`, `train_seconds`, `seed` … are its options."""
+        given = {option: value for option, value in options.items() if value is not None}
+        body = {"dataset_id": dataset, "name": name, "preset": preset, "priority": priority, "options": given}
+        sent = {key: value for key, value in body.items() if value not in (None, {})}
+        return Job.model_validate(self._json("POST", "/training/jobs", key=new_key(), json=sent))
+
+    def add_preprocess_job(self, dataset: str, *, f0_method: str = "auto", priority: int = 50) -> Job:
+        """Queues the preparation of a dataset (id or slug)."""
+        body = {"dataset_id": dataset, "f0_method": f0_method, "priority": priority}
+        return Job.model_validate(self._json("POST", "/preprocess/jobs", key=new_key(), json=body))
+
+    def get_training_job_status(self, job_id: str) -> Job:
+        """One training job as it is now."""
+        return Job.model_validate(self._json("GET", f"/training/jobs/{job_id}"))
+
+    def job(self, job_id: str) -> Job:
+        """One job of either kind as it is now."""
+        try:
+            return self.get_training_job_status(job_id)
+        except ApiProblem as problem:
+            if problem.status != 404:
+                raise
+            return Job.model_validate(self._json("GET", f"/preprocess/jobs/{job_id}"))
+
+    def jobs(self, *, kind: Kind = "training", status: str | None = None, limit: int | None = None) -> list[Job]:
+        """Your jobs, newest first; `status="active"` for those that are not over."""
+        return list(self._pages(f"/{kind}/jobs", Job, limit=limit, status=status))
+
+    def cancel(self, job: Job) -> Job:
+        return Job.model_validate(self._json("POST", f"/{job.kind}/jobs/{job.id}/cancel"))
+
+    def retry(self, job: Job) -> Job:
+        """Takes a failed or cancelled job up again, from its last checkpoint."""
+        return Job.model_validate(self._json("POST", f"/{job.kind}/jobs/{job.id}/retry"))
+
+    def logs(self, job: Job, *, limit: int | None = None) -> Iterator[LogLine]:
+        return self._pages(f"/{job.kind}/jobs/{job.id}/logs", LogLine, limit=limit)
+
+    def follow(self, job: Job, *, after: int | None = None, patience: float = 600.0) -> Iterator[FeedEvent]:
+        """The live feed of a job until it is over; see `feed.follow`."""
+        return feed.follow(self.connection, f"/{job.kind}/jobs/{job.id}/events", after=after, patience=patience)
+
+    def wait(self, job: Job, *, told: Callable[[FeedEvent], None] | None = None) -> Job:
+        """The job once it is completed; raises JobEnded when it failed or was cancelled."""
+        for event in self.follow(job):
+            if told:
+                told(event)
+        over = self.job(job.id)
+        if over.status != "completed":
+            raise JobEnded(over)
+        return over
+
+    # -- voices -------------------------------------------------------------------------------------------------------
+
+    def voices(self) -> list[Voice]:
+        return list(self._pages("/models", Voice))
+
+    def voice(self, key: str) -> Voice:
+        """One voice by id, slug or display name."""
+        try:
+            return Voice.model_validate(self._json("GET", f"/models/{key}"))
+        except ApiProblem as problem:
+            named = [voice for voice in self.voices() if voice.name == key] if problem.status == 404 else []
+            if not named:
+                raise
+            return named[0]
+
+    def delete_voice(self, key: str) -> None:
+        self.connection.request("DELETE", f"/models/{self.voice(key).id}")
+
+    def export_voice(self, key: str, target: Path) -> int:
+        """Saves weights, index and card as a zip; returns its size in bytes."""
+        path = f"/models/{self.voice(key).id}/export"
+        with self.connection.stream("GET", path, params={"format": "zip"}, timeout=300.0) as response:
+            return _save(response, target)
+
+    def convert(
+        self, recording: Path, voice: str, target: Path, *, told: Progress | None = None, **options: Any
+    ) -> Conversion:
+        """Says `recording` in `voice` (id, slug or name) and saves the sound at `target`, whole or not at all.
+
+        Options: pitch_shift (semitones), index_rate 0-1, protect 0-0.5, rms_mix_rate 0-1, f0_method, format
+        (wav, flac, mp3, ogg; default: the suffix of `target`).
+        """
+        given = {name: str(value) for name, value in options.items() if value is not None}
+        given.setdefault("format", target.suffix.lstrip(".").lower() or "wav")
+        with recording.open("rb") as stream:
+            sound = cast(IO[bytes], CountedFile(stream, told)) if told else stream
+            files = {"audio": (recording.name, sound, _type(recording))}
+            timeout = httpx.Timeout(10.0, read=900.0, write=300.0)
+            with self.connection.stream(
+                "POST", "/convert", data={"voice": voice, **given}, files=files, timeout=timeout
+            ) as response:
+                size = _save(response, target)
+                headers = response.headers
+        return Conversion(
+            media_type=headers.get("Content-Type", ""),
+            voice_version=headers.get("X-Voice-Version"),
+            voice_sha256=headers.get("X-Voice-Sha256"),
+            duration_seconds=_number(headers.get("X-Duration-Seconds")),
+            real_time_factor=_number(headers.get("X-Real-Time-Factor")),
+            size_bytes=size,
+        )
+
+
+def _type(path: Path) -> str:
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text else None
+
+
+def _save(response: httpx.Response, target: Path) -> int:
+    """The body at `target`, under its name only once it is whole."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    size = 0
+    try:
+        with draft.open("wb") as file:
+            for block in response.iter_bytes():
+                size += file.write(block)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return size

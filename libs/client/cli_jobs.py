@@ -1,0 +1,189 @@
+"""`voicewright train`, `preprocess` and `jobs`: start work, watch it, end it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from libs.client.api import Client
+from libs.client.errors import JobEnded
+from libs.client.models import Job
+from libs.client.terminal import JobBar, connected, describe, err, out, seconds, show_json, speaks, table, when
+
+jobs_app = typer.Typer(help="Training and preparation jobs.", no_args_is_help=True)
+
+DatasetOption = Annotated[str, typer.Option("--dataset", help="Name, slug or id")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Show the progress until the job is over")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON")]
+
+
+def dataset_key(client: Client, name: str) -> str:
+    """The id of the dataset with this name; the name itself when there is none, so that the platform answers."""
+    found = client.find_dataset(name)
+    return found.id if found else name
+
+
+def watch(client: Client, job: Job) -> Job:
+    """Follows a job with a bar. Ctrl-C ends the watching and not the job."""
+    try:
+        with JobBar(job) as bar:
+            done = client.wait(job, told=bar.told)
+    except KeyboardInterrupt:
+        err.print(f"Job {job.id} goes on. Watch it again: voicewright jobs follow {job.id}", markup=False)
+        raise typer.Exit(130) from None
+    took = (done.finished_at - done.started_at).total_seconds() if done.finished_at and done.started_at else None
+    out.print(f"Job {done.id} completed in {seconds(took)}.", markup=False)
+    return done
+
+
+@speaks
+def train(
+    dataset: DatasetOption,
+    name: Annotated[str | None, typer.Option(help="Display name of the voice; default: the dataset's")] = None,
+    preset: Annotated[str | None, typer.Option(help="lite, rvc-v2-40k, …; default: what the machine can train")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.05, help="Train for about this long")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=1000)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, max=64)] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    f0_method: Annotated[str | None, typer.Option(help="auto, rmvpe, swift, harvest, …")] = None,
+    priority: Annotated[int, typer.Option(min=0, max=100, help="80 goes before 50")] = 50,
+    follow: FollowOption = False,
+) -> None:
+    """Train a voice from a dataset."""
+    with connected() as client:
+        job = client.add_training_job(
+            dataset_key(client, dataset),
+            name=name,
+            preset=preset,
+            priority=priority,
+            train_seconds=60 * minutes if minutes else None,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            f0_method=f0_method,
+        )
+        for warning in job.warnings:
+            err.print(warning, style="yellow", markup=False)
+        out.print(f"Job {job.id} is {job.status}: {job.preset} voice from {job.dataset}.", markup=False)
+        if follow:
+            done = watch(client, job)
+            out.print(
+                f"Voice: {done.voice}. Try: voicewright convert IN.wav --voice {done.voice} -o OUT.wav", markup=False
+            )
+
+
+@speaks
+def preprocess(
+    dataset: DatasetOption,
+    f0_method: Annotated[str, typer.Option(help="auto, rmvpe, swift, harvest, …")] = "auto",
+    follow: FollowOption = False,
+) -> None:
+    """Prepare a dataset; training does it by itself when it is needed."""
+    with connected() as client:
+        job = client.add_preprocess_job(dataset_key(client, dataset), f0_method=f0_method)
+        out.print(f"Job {job.id} is {job.status}.", markup=False)
+        if follow:
+            watch(client, job)
+
+
+@jobs_app.command("list")
+@speaks
+def list_jobs(
+    active: Annotated[bool, typer.Option("--active", help="Only jobs that are not over")] = False,
+    kind: Annotated[Literal["training", "preprocess"], typer.Option()] = "training",
+    limit: Annotated[int, typer.Option(min=1)] = 20,
+    json: JsonOption = False,
+) -> None:
+    """Your jobs, newest first."""
+    with connected() as client:
+        found = client.jobs(kind=kind, status="active" if active else None, limit=limit)
+    if json:
+        show_json(found)
+        return
+    rows = table("id", "name", "status", "phase", "progress", "created")
+    for job in found:
+        rows.add_row(job.id, job.name, job.status, job.phase or "–", f"{job.progress:.0f} %", when(job.created_at))
+    out.print(rows)
+
+
+@jobs_app.command("show")
+@speaks
+def show_job(job_id: str, json: JsonOption = False) -> None:
+    """One job as it is now."""
+    with connected() as client:
+        job = client.job(job_id)
+    if json:
+        show_json(job)
+        return
+    rows = table("", "")
+    for label, value in {
+        "job": f"{job.id} ({job.kind})",
+        "name": job.name,
+        "status": " · ".join(part for part in (job.status, job.queue_state, job.phase) if part),
+        "progress": f"{job.progress:.1f} %  {describe(job.model_dump())}",
+        "dataset": job.dataset or "–",
+        "voice": job.voice or "–",
+        "preset": job.preset,
+        "created": when(job.created_at),
+        "started": when(job.started_at),
+        "finished": when(job.finished_at),
+        "error": job.error.sentences() if job.error else "–",
+    }.items():
+        rows.add_row(label, Text(value))
+    out.print(Group(rows))
+
+
+@jobs_app.command("follow")
+@speaks
+def follow_job(job_id: str) -> None:
+    """Watch a job until it is over."""
+    with connected() as client:
+        job = client.job(job_id)
+        if job.is_over:
+            if job.status != "completed":
+                raise JobEnded(job)
+            out.print(f"Job {job.id} is completed.", markup=False)
+            return
+        watch(client, job)
+
+
+@jobs_app.command("cancel")
+@speaks
+def cancel_job(job_id: str) -> None:
+    """End a job. A running one stops at its next step and keeps its checkpoint."""
+    with connected() as client:
+        job = client.cancel(client.job(job_id))
+    said = "is cancelled" if job.status == "cancelled" else "will be cancelled as soon as its worker has stopped"
+    out.print(f"Job {job.id} {said}.", markup=False)
+
+
+@jobs_app.command("retry")
+@speaks
+def retry_job(job_id: str, follow: FollowOption = False) -> None:
+    """Take a failed or cancelled job up again, from its last checkpoint."""
+    with connected() as client:
+        job = client.retry(client.job(job_id))
+        out.print(f"Job {job.id} is {job.status} again.", markup=False)
+        if follow:
+            watch(client, job)
+
+
+@jobs_app.command("logs")
+@speaks
+def job_logs(job_id: str, limit: Annotated[int, typer.Option(min=1)] = 500, json: JsonOption = False) -> None:
+    """What happened to a job, oldest first."""
+    with connected() as client:
+        lines = list(client.logs(client.job(job_id), limit=limit))
+    if json:
+        show_json(lines)
+        return
+    for line in lines:
+        details = " ".join(
+            f"{name}={value}" for name, value in line.metadata.items() if not isinstance(value, dict | list)
+        )
+        out.print(f"{when(line.timestamp)} {line.level:7} {line.message} {details}".rstrip(), markup=False)

@@ -1,0 +1,176 @@
+"""What does the gateway answer? Fields that this version does not know are kept out, missing optional ones are None."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TERMINAL = frozenset({"completed", "failed", "cancelled"})
+Kind = Literal["training", "preprocess"]
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class Tokens(Answer):
+    access_token: str
+    refresh_token: str | None = None
+    token_type: str = "bearer"  # noqa: S105 - the name of a scheme
+    expires_in: int = 0
+
+
+class User(Answer):
+    id: str
+    email: str
+    name: str = ""
+    role: str = ""
+    is_active: bool = True
+    created_at: datetime | None = None
+
+
+class Problem(Answer):
+    """Problem details (RFC 9457) with the platform's own fields."""
+
+    title: str = "The request was refused"
+    status: int = 0
+    detail: str = ""
+    code: str = ""
+    field: str | None = None
+    retryable: bool = False
+    suggested_actions: list[str] = []
+    request_id: str | None = None
+
+    def sentences(self) -> str:
+        """For people: what happened, then what to do about it."""
+        said = self.title if not self.detail or self.detail == self.title else f"{self.title}: {self.detail}"
+        said = said if said.endswith((".", "!", "?")) else f"{said}."
+        return " ".join([said, *self.suggested_actions])
+
+
+class Dataset(Answer):
+    id: str
+    slug: str
+    name: str = ""
+    status: str = ""
+    item_count: int = 0
+    duration_seconds: float = 0.0
+    created_at: datetime | None = None
+
+
+class Sample(Answer):
+    id: str
+    original_name: str | None = None
+    name: str | None = None
+    duration_seconds: float | None = None
+    status: str = ""
+    report: dict[str, Any] | None = None
+
+
+class Rejected(Answer):
+    """A file that was not taken, and why."""
+
+    name: str
+    problem: Problem
+
+
+class Upload(Answer):
+    dataset: Dataset
+    samples: list[Sample] = []
+    rejected: list[Rejected] = []
+
+
+class Job(Answer):
+    """One job. `progress` is percent of the whole, `eta_seconds` and `current_loss` where they make sense."""
+
+    id: str
+    name: str = ""
+    kind: Kind = "training"
+    status: str
+    phase: str | None = None
+    queue_state: str | None = None
+    progress: float = 0.0
+    current_step: int = 0
+    total_steps: int = 0
+    current_loss: float | None = None
+    losses: dict[str, float] = {}
+    eta_seconds: float | None = None
+    attempt: int = 1
+    priority: int = 50
+    preset: str = ""
+    options: dict[str, Any] = {}
+    dataset_id: str | None = None
+    dataset: str | None = None
+    voice: str | None = None
+    model_id: str | None = None
+    created_at: datetime | None = None
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    estimated_seconds: float | None = None
+    estimated_cost: float | None = None
+    error: Problem | None = None
+    warnings: list[str] = []
+    version: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in TERMINAL
+
+
+class LogLine(Answer):
+    timestamp: datetime
+    level: str = "info"
+    kind: str = ""
+    message: str = ""
+    metadata: dict[str, Any] = {}
+
+
+class Voice(Answer):
+    id: str
+    slug: str
+    name: str = ""
+    status: str = ""
+    preset: str | None = None
+    sample_rate: int | None = None
+    training_job_id: str | None = None
+    created_at: datetime | None = None
+    quality: dict[str, Any] | None = None
+    card: dict[str, Any] | None = None
+
+
+class Conversion(Answer):
+    """What is known about a converted recording beside its sound."""
+
+    media_type: str
+    voice_version: str | None = None
+    voice_sha256: str | None = None
+    duration_seconds: float | None = None
+    real_time_factor: float | None = None
+    size_bytes: int = 0
+
+
+Item = TypeVar("Item", bound=Answer)
+
+
+class Page(Answer, Generic[Item]):
+    items: list[Item]
+    next_cursor: str | None = None
+
+
+class FeedEvent(Answer):
+    """One event of a job's live feed; `id` is its sequence number, `kind` snapshot, progress or state."""
+
+    id: int
+    kind: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the job is over and nothing follows."""
+        job = self.data.get("job") if self.kind == "snapshot" else self.data
+        status = (job or {}).get("status") or (job or {}).get("state")
+        return self.kind in ("snapshot", "state") and status in TERMINAL

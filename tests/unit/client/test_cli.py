@@ -1,0 +1,210 @@
+"""Does the command line do what it says, and end with a code that scripts can use?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from libs.client.terminal import Exit, describe, seconds
+from scripts.processes import free_port
+from tests.unit.client.stand_in_gateway import frame, problem
+
+
+def said(result) -> str:
+    """Both streams, with the terminal's line breaks taken out."""
+    return " ".join((result.output + (result.stderr or "")).split())
+
+
+def test_login_keeps_the_token_in_a_file_of_its_owner_alone(voicewright, tmp_path):
+    result = voicewright("login", "--email", "anna@example.com", token=None, input="right\n")
+
+    file = tmp_path / "config" / "voicewright" / "credentials.json"
+    assert result.exit_code == 0, result.output
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(file.read_text())["access_token"] == "good"
+    assert "right" not in file.read_text()
+    assert voicewright("whoami", token=None).exit_code == 0
+
+
+def test_a_renewed_token_is_kept_for_the_next_command(voicewright, gateway, tmp_path):
+    voicewright("login", "--email", "anna@example.com", token=None, input="right\n")
+    gateway.valid_tokens.clear()
+
+    assert voicewright("whoami", token=None).exit_code == 0
+
+    file = tmp_path / "config" / "voicewright" / "credentials.json"
+    assert json.loads(file.read_text())["refresh_token"] == "next"
+
+
+def test_a_stored_token_is_never_sent_to_another_address(voicewright, gateway):
+    voicewright("login", "--email", "anna@example.com", token=None, input="right\n")
+    other = gateway.url.replace("127.0.0.1", "localhost")
+
+    result = voicewright("whoami", token=None, url=other)
+
+    assert result.exit_code == Exit.sign_in
+
+
+def test_logout_forgets_the_token(voicewright, tmp_path):
+    voicewright("login", "--email", "anna@example.com", token=None, input="right\n")
+
+    result = voicewright("logout", token=None)
+
+    file = tmp_path / "config" / "voicewright" / "credentials.json"
+    assert result.exit_code == 0
+    assert json.loads(file.read_text())["access_token"] is None
+    assert voicewright("whoami", token=None).exit_code == Exit.sign_in
+
+
+def test_a_wrong_password_ends_with_the_sign_in_code(voicewright):
+    result = voicewright("login", "--email", "anna@example.com", "--password", "wrong", token=None)
+
+    assert result.exit_code == Exit.sign_in
+    assert "e-mail or password is wrong" in said(result)
+
+
+def test_no_platform_at_the_address_ends_with_its_own_code(voicewright):
+    result = voicewright("login", "--email", "a@b.c", "--password", "x", url=f"http://127.0.0.1:{free_port()}")
+
+    assert result.exit_code == Exit.unreachable
+    assert "Is the platform running" in said(result)
+
+
+def test_users_are_added_and_listed(voicewright):
+    result = voicewright("users", "add", "ben@example.com", "--role", "viewer", input="a long phrase\na long phrase\n")
+
+    assert result.exit_code == 0, result.output
+    assert "ben@example.com" in voicewright("users", "list").output
+
+
+def test_a_folder_is_uploaded_with_its_sound_files_only_and_rejects_are_named(voicewright, gateway, tmp_path):
+    folder = tmp_path / "with space"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("a.wav", "bad.mp3", "deeper/ä ö.flac"):
+        (folder / name).write_bytes(b"sound")
+    (folder / "notes.txt").write_text("not sound")
+
+    result = voicewright("upload", str(folder), "--dataset", "Anna")
+
+    assert result.exit_code == Exit.partly
+    assert len(gateway.uploads) == 3
+    assert "bad.mp3: This is no sound: bad.mp3 is text. Send sound." in said(result)
+    assert "2 of 3 files are in dataset anna" in said(result)
+
+
+def test_many_files_go_into_one_new_dataset(voicewright, gateway, tmp_path):
+    for number in range(102):
+        (tmp_path / f"{number:03}.mp3").write_bytes(b"sound")
+
+    result = voicewright("upload", str(tmp_path), "--dataset", "Anna", "--parallel", "8")
+
+    assert result.exit_code == 0, result.output
+    assert len(gateway.datasets) == 1
+    assert sorted(gateway.uploads) == [f"{number:03}.mp3" for number in range(102)]
+
+
+def test_a_folder_without_sound_is_an_error_and_makes_no_dataset(voicewright, gateway, tmp_path):
+    result = voicewright("upload", str(tmp_path), "--dataset", "Anna")
+
+    assert result.exit_code == Exit.partly
+    assert gateway.datasets == []
+
+
+def test_training_sends_what_was_asked_for_and_nothing_else(voicewright, gateway):
+    result = voicewright("train", "--dataset", "anna", "--minutes", "0.5", "--epochs", "3", "--preset", "lite")
+
+    assert result.exit_code == 0, result.output
+    body = next(body for method, route, body in gateway.seen if (method, route) == ("POST", "/training/jobs"))
+    assert body == {
+        "dataset_id": "anna",
+        "preset": "lite",
+        "priority": 50,
+        "options": {"train_seconds": 30.0, "epochs": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("completed", Exit.ok), ("failed", Exit.job_failed), ("cancelled", Exit.job_cancelled)]
+)
+def test_following_a_job_that_is_over_ends_with_its_fate(voicewright, gateway, status, code):
+    def end() -> bytes:
+        return frame(3, "state", {"status": status, "progress": 100})
+
+    progress = {"step": "train", "done": 10, "total": 80, "loss": 0.4213, "eta_seconds": 65, "progress": 40}
+    gateway.feed = [[frame(2, "progress", progress), end()]]
+    gateway.job(
+        status=status, error=problem(500, "A step failed", "x", "Read the log.") if status == "failed" else None
+    )
+
+    result = voicewright("jobs", "follow", "job_1")
+
+    assert result.exit_code == code
+    assert ("A step failed: x. Read the log." in said(result)) == (status == "failed")
+
+
+def test_a_followed_training_prints_its_progress_where_there_is_no_terminal(voicewright, gateway):
+    progress = {"step": "train", "done": 10, "total": 80, "loss": 0.4213, "eta_seconds": 65, "progress": 40}
+    gateway.feed = [[frame(2, "progress", progress), frame(3, "state", {"status": "cancelled"})]]
+
+    result = voicewright("train", "--dataset", "anna", "--follow")
+
+    # The stand-in's job stays queued: the client believes the job itself, not the feed.
+    assert "train 40 % 10/80 · loss 0.4213 · 1 min 05 s left" in said(result)
+    assert result.exit_code == Exit.job_failed
+
+
+def test_jobs_are_listed_shown_cancelled_and_retried(voicewright, gateway):
+    gateway.job(id="job_a", status="running", phase="train", progress=41.0)
+    gateway.job(id="job_b", status="completed")
+
+    assert "job_b" not in voicewright("jobs", "list", "--active").output
+    assert [job["id"] for job in json.loads(voicewright("jobs", "list", "--json").output)] == ["job_a", "job_b"]
+    assert "41.0 %" in voicewright("jobs", "show", "job_a").output
+    assert "started n=1" in voicewright("jobs", "logs", "job_a").output
+    assert "is cancelled" in voicewright("jobs", "cancel", "job_a").output
+    assert "queued again" in voicewright("jobs", "retry", "job_a").output
+
+
+def test_an_unknown_job_ends_with_the_refused_code_and_what_to_do(voicewright):
+    result = voicewright("jobs", "show", "job_zzz")
+
+    assert result.exit_code == Exit.refused
+    assert "List what you have." in said(result)
+
+
+def test_a_recording_is_converted_into_the_format_of_its_name(voicewright, gateway, tmp_path):
+    (tmp_path / "in.wav").write_bytes(b"speech")
+
+    result = voicewright("convert", str(tmp_path / "in.wav"), "--voice", "anna", "-o", str(tmp_path / "out.flac"))
+
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out.flac").exists()
+    assert "20 × real time" in said(result)
+
+
+def test_an_output_of_unknown_format_is_a_wrong_use(voicewright, tmp_path):
+    (tmp_path / "in.wav").write_bytes(b"speech")
+
+    result = voicewright("convert", str(tmp_path / "in.wav"), "--voice", "anna", "-o", str(tmp_path / "out.xyz"))
+
+    assert result.exit_code == 2
+
+
+def test_voices_are_listed_shown_exported_and_deleted(voicewright, gateway, tmp_path: Path):
+    gateway.voices = [{"id": "vox_1", "slug": "anna", "name": "Anna, warm", "status": "ready", "preset": "lite"}]
+
+    assert "Anna, warm" in voicewright("voices", "list").output
+    assert "vox_1" in voicewright("voices", "show", "Anna, warm").output
+    assert voicewright("voices", "export", "anna", "-o", str(tmp_path / "anna.zip")).exit_code == 0
+    assert (tmp_path / "anna.zip").read_bytes().startswith(b"PK")
+    assert voicewright("voices", "delete", "anna", input="n\n").exit_code != 0
+    assert voicewright("voices", "delete", "anna", "--yes").exit_code == 0
+    assert gateway.voices == []
+
+
+def test_durations_and_progress_are_written_for_people():
+    assert [seconds(x) for x in (None, 0.4, 65, 3725)] == ["–", "0 s", "1 min 05 s", "1 h 02 min"]
+    assert describe({"queue_state": "delayed"}) == "delayed"
+    assert describe({"done": 0, "total": 10}) == ""
