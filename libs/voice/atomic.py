@@ -77,7 +77,7 @@ def sync_folder(folder: Path) -> None:
 class _Watched:
     """A file that hashes what passes and keeps the first write error for later.
 
-    torch's zip writer is C++ and cannot unwind through a Python exception; so errors are remembered, and raised by `finish`.
+    torch's zip writer is C++ and cannot unwind through a Python exception: an error is kept, and raised by `finish`.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""How does a training run survive anything? Whole checkpoints, committed by one rename and checked before they are believed.
+"""How does a training run survive anything? Whole checkpoints, committed by a rename, checked before they are believed.
 
 checkpoints/
   checkpoint-00000400/   state.pt    modules, optimizers, schedulers, random streams: plain, loads with weights_only
@@ -62,9 +62,10 @@ def save_checkpoint(
     metrics: Mapping[str, float],
     keep: int,
 ) -> Checkpoint:
-    """Write the state of `recipe` after `step` steps; returns when it is safe on disk, then drops all but the newest `keep`.
+    """Write the state of `recipe` after `step` steps, safe on disk; then drop all but the newest `keep`.
 
-    `progress`: plain values that the trainer needs to go on (best so far, counters). Raises StorageFull, leaving no part.
+    `progress`: plain values that the trainer needs to go on (best so far, counters). Raises StorageFull, leaving no
+    part.
     """
     root.mkdir(parents=True, exist_ok=True)
     final = root / f"checkpoint-{step:08d}"
@@ -124,7 +125,7 @@ def load_newest(root: Path, recipe: Recipe) -> Checkpoint | None:
     aside = sorted(path.name for path in root.glob("*.broken*")) if root.is_dir() else []
     if aside:
         raise WorkFailed(
-            f"{len(aside)} checkpoints exist and none is whole ({', '.join(aside[:3])}); the run does not start again by itself",
+            f"{len(aside)} checkpoints exist and none is whole ({', '.join(aside[:3])}); the run cannot go on",
             actions=("Restore a checkpoint from a backup, or delete the broken ones to start from nothing.",),
         )
     return None

@@ -157,13 +157,15 @@ class TrainingChild:
         )
 
     async def _ask(self, what: str) -> None:
-        assert self._process is not None and self._process.stdin is not None, "start() first"
+        assert self._process is not None, "start() first"
+        assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._process.stdin.write(f"{what}\n".encode())
             await self._process.stdin.drain()
 
     async def _read_lines(self, job: Path) -> None:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         moved, place, patience = time.monotonic(), None, self._start_silence
         try:
             while True:
@@ -199,7 +201,8 @@ class TrainingChild:
         self._lines.put_nowait(line)
 
     async def _read_stderr(self) -> None:
-        assert self._process is not None and self._process.stderr is not None
+        assert self._process is not None
+        assert self._process.stderr is not None
         while data := await self._process.stderr.read(65_536):
             self._tail.extend(line for line in data.decode("utf-8", "replace").splitlines() if line.strip())
 
@@ -219,7 +222,7 @@ def error_from_problem(problem: Mapping[str, Any]) -> PlatformError:
 
 
 def _oom_kills() -> int:
-    """How often the kernel killed a process of this container for want of memory (cgroup v2); 0 where it does not say."""
+    """How often the kernel killed a process of this container for want of memory (cgroup v2); 0 if unknown."""
     try:
         text = Path("/sys/fs/cgroup/memory.events").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""What does a training run learn from? The pieces of an experiment folder, checked, split by source and drawn repeatably."""
+"""What does a training run learn from? The pieces of an experiment, checked, split by source, drawn repeatably."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Split:
 
 
 def read_pieces(folder: Path, sample_rate: int, content_width: int, filelist: Path | None = None) -> list[Piece]:
-    """The pieces that `filelist.txt` names, each checked in full: files there, shapes, lengths that agree, finite values.
+    """The pieces that `filelist.txt` names, each checked in full: files, shapes, lengths that agree, finite values.
 
     Paths in the list are absolute, or relative to the list's folder. Raises DatasetNotPrepared naming the first file at
     fault, DatasetEmpty when the list names nothing, DatasetTooShort when every piece is under 0.1 s.
@@ -119,8 +119,8 @@ def _checked(line: str, number: int, listing: Path, sample_rate: int, content_wi
     lengths = (info.frames // (sample_rate // 100), 2 * features.shape[0], pitch.shape[0], hertz.shape[0])
     if max(lengths) - min(lengths) > SLACK_FRAMES:
         raise DatasetNotPrepared(
-            f"{wave.name}: sound, content, coarse pitch and F0 have {', '.join(map(str, lengths))} frames; they are not "
-            "of one piece"
+            f"{wave.name}: sound, content, coarse pitch and F0 have {', '.join(map(str, lengths))} frames; "
+            "they are not of one piece"
         )
     return Piece(wave.name.split(".")[0], wave, content, coarse, f0, speaker, min(lengths))
 
@@ -177,10 +177,10 @@ def fingerprint(pieces: Sequence[Piece]) -> str:
 
 
 class Batches:
-    """The stream of training batches: a function of (pieces, seed, step) and nothing else, so a resume needs only the step.
+    """The stream of training batches: a function of (pieces, seed, step) alone, so a resume needs only the step.
 
-    Each epoch is a new order of all pieces; the last batch is filled from the start of the same order. Pieces longer than
-    `segment_frames` are cropped at a random frame.
+    Each epoch is a new order of all pieces; the last batch is filled from the start of the same order. Pieces longer
+    than `segment_frames` are cropped at a random frame.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Batches:
 def held_out_batches(
     pieces: Sequence[Piece], batch_size: int, segment_frames: int, most: int
 ) -> list[list[tuple[Piece, int]]]:
-    """Which crops are judged: from the middle of each piece, at most `most` pieces spread evenly; always the same ones."""
+    """Which crops are judged: the middle of each piece, at most `most` pieces spread evenly; always the same ones."""
     every = max(1, -(-len(pieces) // most))
     crops = [(piece, max(0, (piece.frames - segment_frames) // 2)) for piece in list(pieces)[::every]]
     return [crops[i : i + batch_size] for i in range(0, len(crops), batch_size)]

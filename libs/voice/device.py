@@ -44,7 +44,7 @@ def set_threads(count: int | None) -> int:
 
 
 def be_deterministic(device: torch.device) -> None:
-    """Choose algorithms that give the same bits again. On CPU an operation without one is an error, on CUDA a warning."""
+    """Choose algorithms that give the same bits again. Without one: an error on CPU, a warning on CUDA."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False

@@ -1,6 +1,7 @@
 """How does a child process make sure that it does not outlive its parent?
 
-Twice: the kernel is asked to kill it when the parent ends (Linux), and a thread reads the pipe that only the parent holds open.
+Twice: the kernel is asked to kill it when the parent ends (Linux), and a thread reads the pipe that only the parent
+holds open.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class BadStep(ArithmeticError):
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from. B items, T frames of 10 ms (T <= the recipe's `segment_frames`), zero-padded at the end.
+    """What one step learns from: B items of T frames of 10 ms (at most `segment_frames`), zero-padded at the end.
 
     content  float32 [B, T, content_width]   content features, each 20 ms frame held twice
     f0_hz    float32 [B, T]                  0 where unvoiced

@@ -34,7 +34,7 @@ FIXED = (
     "pretrained_generator",
     "pretrained_discriminator",
 )
-"""Options that a run keeps from its first start to its end; the others (limits, intervals, device) may change on resume."""
+"""Options that a run keeps from first to last; the others (limits, intervals, device) may change on resume."""
 
 
 class RunFolder:
@@ -69,8 +69,8 @@ class RunFolder:
     def adopt(self, earlier: Iterable[Path]) -> int | None:
         """Take over plan, checkpoints, curve and best voices of the earlier attempt that came furthest.
 
-        Only for a folder that has no plan yet. Checkpoints are hard-linked (they are never changed in place), the rest is
-        copied: whoever still writes in the earlier folder cannot touch this one. Returns the step taken over.
+        Only for a folder that has no plan yet. Checkpoints are hard-linked (they are never changed in place), the rest
+        is copied: whoever still writes in the earlier folder cannot touch this one. Returns the step taken over.
         """
         if self.plan_file.exists():
             return None
@@ -119,7 +119,7 @@ class MetricsLog:
     """`metrics.jsonl`: one line per step or validation, no step twice."""
 
     def __init__(self, path: Path, from_step: int) -> None:
-        """Opens for appending after dropping all that lies beyond `from_step`, which a killed run had ahead of its checkpoint."""
+        """Opens for appending; what a killed run wrote beyond its checkpoint, after `from_step`, is dropped."""
         kept = []
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():

@@ -105,11 +105,13 @@ def train(
 ) -> TrainingResult:
     """Train to the end, from the newest checkpoint if there is one; blocking.
 
-    `report` is called at least every 2 s (from this thread or a helper, never both at once) and at the end. `should_stop`
-    is asked between steps. On a CPU with the same `threads`, the weights are the same bit by bit however often the run was
-    killed. Raises Cancelled and Preempted (after a checkpoint), TrainingTimeout (after a checkpoint), TrainingDiverged,
-    TrainingCrashed (out of memory), StorageFull, Conflict (another run's folder), the Dataset… errors, WorkFailed (all
-    checkpoints broken), GpuUnavailable.
+    `report` is called at least every 2 s (from this thread or a helper, never both at once) and at the end.
+    `should_stop` is asked between steps. On a CPU with the same `threads`, the weights are the same bit by bit however
+    often the run was killed.
+
+    Raises Cancelled, Preempted and TrainingTimeout, each after a checkpoint; TrainingDiverged, TrainingCrashed (out of
+    memory), StorageFull, Conflict (another run's folder), the Dataset… errors, WorkFailed (all checkpoints broken),
+    GpuUnavailable.
     """
     with Reporter(report) as reporter:
         try:
@@ -217,7 +219,7 @@ class _Run:
         return (self.config.epochs or 1) * self.epoch_length
 
     def _steps_within(self, seconds: float) -> int:
-        """How many steps this machine does in `seconds`: a few are made with weights that are thrown away afterwards."""
+        """How many steps this machine does in `seconds`: a few are made, with weights that are thrown away."""
         begun = time.monotonic()
         patience = min(max(0.03 * seconds, 1.0), 15.0)
         self.recipe.prepare(1000, self.epoch_length)

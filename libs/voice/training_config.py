@@ -49,7 +49,7 @@ class TrainingConfig:
     `None` for `epochs`, `batch_size`, `learning_rate`, `weight_decay` means the preset's own value (see `resolved`).
     The length of a run is, in this order: `total_steps`, `train_seconds` (a time budget that becomes a number of steps
     by a measurement at the start, kept for resumes), `epochs`. `time_limit_seconds` is a limit and not a plan: it
-    ends the run with a checkpoint. `early_stopping_patience` counts epochs, or validations where these are rarer; 0 is off.
+    ends the run with a checkpoint. `early_stopping_patience` counts epochs (validations where these are rarer); 0: off.
     Raises InvalidInput with the field's name for a value out of its range.
     """
 

@@ -54,7 +54,8 @@ def _spread(relative: Tensor) -> Tensor:
     """
     t, band = relative.shape[-2:]
     flat = F.pad(relative, (0, t)).flatten(-2)[..., : t * (t + band - 1)]
-    return flat.unflatten(-1, (t, t + band - 1))[..., WINDOW : WINDOW + t]
+    rows: Tensor = flat.reshape(*flat.shape[:-1], t, t + band - 1)
+    return rows[..., WINDOW : WINDOW + t]
 
 
 def _gather(weights: Tensor) -> Tensor:
@@ -62,7 +63,8 @@ def _gather(weights: Tensor) -> Tensor:
     t = weights.shape[-1]
     band = 2 * WINDOW + 1
     flat = F.pad(F.pad(weights, (WINDOW, WINDOW)).flatten(-2), (0, t))
-    return flat.unflatten(-1, (t, t + band))[..., :band]
+    rows: Tensor = flat.reshape(*flat.shape[:-1], t, t + band)
+    return rows[..., :band]
 
 
 class FeedForward(nn.Module):

@@ -190,4 +190,4 @@ CONFIGS: dict[str, NetworkConfig] = {
         discriminator_width=16,
     ),
 }
-"""Preset → dimensions. 40k uses one file for both versions. `discriminator_width` divides the discriminators' channels."""
+"""Preset → dimensions; 40k has one file for both versions. `discriminator_width` divides the judges' channels."""

@@ -1,4 +1,4 @@
-"""Who tells real from made? One scale and several period discriminators (HiFi-GAN), eight periods for v2, six for v1."""
+"""Who tells real from made? One scale and several period discriminators (HiFi-GAN): eight periods in v2, six in v1."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PeriodDiscriminator(nn.Module):
         missing = -wave.shape[2] % self.period
         if missing:
             wave = F.pad(wave, (0, missing), "reflect")
-        return _judge(self.convs, self.conv_post, wave.unflatten(2, (-1, self.period)))
+        return _judge(self.convs, self.conv_post, wave.view(*wave.shape[:2], -1, self.period))
 
 
 class Discriminators(nn.Module):

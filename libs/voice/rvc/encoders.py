@@ -74,17 +74,17 @@ class Coupling(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.half = config.inter_channels // 2
+        self.half_width = config.inter_channels // 2
         hidden = config.hidden_channels
-        self.pre = nn.Conv1d(self.half, hidden, 1)
+        self.pre = nn.Conv1d(self.half_width, hidden, 1)
         self.enc = WaveNet(hidden, 5, 1, FLOW_LAYERS, config.gin_channels)
-        self.post = nn.Conv1d(hidden, self.half, 1)
+        self.post = nn.Conv1d(hidden, self.half_width, 1)
         nn.init.zeros_(self.post.weight)
         assert self.post.bias is not None
         nn.init.zeros_(self.post.bias)
 
     def forward(self, x: Tensor, mask: Tensor, g: Tensor, reverse: bool) -> Tensor:
-        still, moved = x.split(self.half, dim=1)
+        still, moved = torch.split(x, self.half_width, dim=1)
         shift = self.post(self.enc(self.pre(still) * mask, mask, g)) * mask
         moved = (moved - shift) * mask if reverse else shift + moved * mask
         return torch.cat([still, moved], dim=1)

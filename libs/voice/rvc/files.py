@@ -21,7 +21,7 @@ _PARAMETRISED = {
 
 
 def export_dict(network: SynthesizerNetwork) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Half-precision weights without the posterior encoder, and RVC's other keys (config, sr, f0, version), of `network`."""
+    """Half-precision weights without the posterior encoder, and RVC's other keys: config, sr, f0, version."""
     c = network.config
     weights = {
         name: value.detach().cpu().half().contiguous().clone()

@@ -1,4 +1,4 @@
-"""How does a latent become sound? HiFi-GAN (Kong et al. 2020), with a sine source for voices that follow a pitch (NSF)."""
+"""How does a latent become sound? HiFi-GAN (Kong et al. 2020), with a sine source where there is a pitch (NSF)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ResBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latent [b, inter, t] (with F0 [b, t] in Hz if the voice has pitch) and speaker [b, gin, 1] → wave [b, 1, t * hop]."""
+    """Latent [b, inter, t], speaker [b, gin, 1] and, if the voice has pitch, F0 in Hz [b, t] → wave [b, 1, t * hop]."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Generator(nn.Module):
         self.cond = nn.Conv1d(config.gin_channels, first, 1)
 
     def forward(self, z: Tensor, f0: Tensor | None, g: Tensor, noise: Noise, frames: int | None = None) -> Tensor:
-        """`frames`: stretch latent and source to that many frames before decoding (formant shift of the realtime path)."""
+        """`frames`: stretch latent and source to that many frames first (formant shift of the realtime path)."""
         source: Tensor | None = None
         if self.has_source:
             assert f0 is not None, "this voice needs F0"

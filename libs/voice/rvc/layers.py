@@ -31,9 +31,9 @@ def no_noise(like: Tensor) -> Tensor:
 
 
 class _WeightNorm:
-    """Weight normalisation (Salimans & Kingma 2016) with the names and the order that RVC writes: bias, weight_g, weight_v.
+    """Weight normalisation (Salimans & Kingma 2016) in RVC's names and order: bias, weight_g, weight_v.
 
-    The gain has one value per index of dimension 0. `remove` folds both into one tensor for faster inference.
+    The gain has one value per index of dimension 0. `fold` makes one tensor of both for faster inference.
     """
 
     weight_g: nn.Parameter
@@ -50,7 +50,8 @@ class _WeightNorm:
     def weights(self) -> Tensor:
         if self._folded is not None:
             return self._folded
-        return torch._weight_norm(self.weight_v, self.weight_g, 0)
+        weight: Tensor = torch._weight_norm(self.weight_v, self.weight_g, 0)
+        return weight
 
     def fold(self) -> None:
         """Compute the weight once and for all; only for inference."""
@@ -65,7 +66,8 @@ class NormedConv1d(_WeightNorm, nn.Conv1d):
         self._split()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weights(), self.bias)
+        y: Tensor = self._conv_forward(x, self.weights(), self.bias)
+        return y
 
 
 class NormedConv2d(_WeightNorm, nn.Conv2d):
@@ -76,7 +78,8 @@ class NormedConv2d(_WeightNorm, nn.Conv2d):
         self._split()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weights(), self.bias)
+        y: Tensor = self._conv_forward(x, self.weights(), self.bias)
+        return y
 
 
 class NormedConvTranspose1d(_WeightNorm, nn.ConvTranspose1d):
@@ -88,7 +91,11 @@ class NormedConvTranspose1d(_WeightNorm, nn.ConvTranspose1d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         return F.conv_transpose1d(
-            x, self.weights(), self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+            x,
+            self.weights(),
+            self.bias,
+            self.stride,
+            self.padding,  # type: ignore[arg-type] # never text here
         )
 
 

@@ -18,7 +18,8 @@ MEL_FLOOR = 1e-5
 def linear_spectrogram(wave: Tensor, n_fft: int, hop: int, epsilon: float = SPEC_EPSILON) -> Tensor:
     """wave [b, t] in -1…1 → magnitudes [b, n_fft // 2 + 1, t // hop].
 
-    Hann window of n_fft, reflected by (n_fft - hop) // 2 at both ends, not centred: frame i lies around i * hop + hop / 2.
+    Hann window of n_fft, reflected by (n_fft - hop) // 2 at both ends, not centred: the middle of frame i is at
+    i * hop + hop / 2.
     """
     padding = (n_fft - hop) // 2
     padded = F.pad(wave.unsqueeze(1), (padding, padding), mode="reflect").squeeze(1)
@@ -37,7 +38,8 @@ def log_mel(spec: Tensor, sample_rate: int, n_fft: int, n_mels: int, floor: floa
 def mel_basis(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
     """Triangular bands on Slaney's mel scale, each of unit area: float32 [n_mels, n_fft // 2 + 1].
 
-    Source: Slaney, Auditory Toolbox (1998): linear below 1 kHz (200/3 Hz per mel), logarithmic above (27 steps per 6.4-fold).
+    Source: Slaney, Auditory Toolbox (1998): linear below 1 kHz (200/3 Hz per mel), above it logarithmic (27 steps per
+    6.4-fold).
     """
     break_hz, per_mel, step = 1000.0, 200.0 / 3, math.log(6.4) / 27
     break_mel = break_hz / per_mel

@@ -18,7 +18,7 @@ FLOW_CONTEXT_FRAMES = 24
 
 @dataclass(frozen=True)
 class TrainingOutput:
-    """What the losses need. `wave` [b, 1, segment * hop] from frames `starts` on; latents [b, inter, t]; masks [b, 1, t]."""
+    """What the losses need: `wave` [b, 1, segment * hop] from `starts` on, latents [b, inter, t], mask [b, 1, t]."""
 
     wave: Tensor
     starts: Tensor
@@ -34,8 +34,8 @@ class TrainingOutput:
 class SynthesizerNetwork(nn.Module):
     """RVC's synthesizer (VITS, Kim et al. 2021, on content features). v1 reads 256 values per frame, v2 768.
 
-    The order in which the parts are registered is that of RVC's own files: v2 has the text encoder last, because optimizer
-    states in training checkpoints are by position.
+    The parts are registered in the order of RVC's own files, v2 with the text encoder last, because optimizer states in
+    training checkpoints are by position.
     """
 
     def __init__(self, config: NetworkConfig, *, with_posterior: bool = True) -> None:
@@ -101,7 +101,7 @@ class SynthesizerNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Content to sound: → wave [b, 1, n * hop], z and z_p [b, inter, n].
 
-        With `return_length` only those frames after `skip_head` are decoded (all frames are seen by the encoder, the flow
+        With `return_length` only that many frames after `skip_head` are decoded (the encoder sees all frames, the flow
         starts 24 frames before), stretched to `stretched_length` frames if that differs: the realtime path.
         """
         g = self.speaker(speaker_ids)

@@ -26,7 +26,7 @@ class RvcSynthesizer:
     def render(
         self, content: Tensor, f0_hz: Tensor, coarse: Tensor, speaker_id: int, generator: torch.Generator
     ) -> Tensor:
-        """content float32 [T, width] at 100 frames/s, f0_hz float32 [T], coarse int64 [T] → float32 [T * hop], on the CPU.
+        """content float32 [T, width] at 100 frames/s, f0_hz float32 [T], coarse int64 [T] → float32 [T * hop] (CPU).
 
         Raises InvalidInput for a speaker that the voice does not have.
         """

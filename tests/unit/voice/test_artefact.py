@@ -78,7 +78,10 @@ def test_our_file_has_rvcs_keys_and_half_precision(tiny: Path) -> None:
     file = load_tensors(tiny)
 
     assert list(file) == ["weight", "config", "info", "sr", "f0", "version"]
-    assert len(file["config"]) == 18 and file["config"][17] == 16_000 and file["version"] == "v2" and file["f0"] == 1
+    assert len(file["config"]) == 18
+    assert file["config"][17] == 16_000
+    assert file["version"] == "v2"
+    assert file["f0"] == 1
     assert all(value.dtype == torch.float16 for value in file["weight"].values())
     assert not any(name.startswith("enc_q") for name in file["weight"])
 
@@ -99,8 +102,10 @@ def test_the_same_weights_make_the_same_bytes_in_another_process(tmp_path: Path,
 def test_a_voice_renders_ten_milliseconds_per_frame_and_repeats_with_its_generator(tiny: Path) -> None:
     first, again, other = rendered(tiny), rendered(tiny), rendered(tiny, seed=2)
 
-    assert first.shape == (FRAMES * 160,) and first.dtype == torch.float32
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.shape == (FRAMES * 160,)
+    assert first.dtype == torch.float32
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_the_newer_weight_norm_names_are_read(tmp_path: Path, tiny: Path) -> None:
@@ -162,7 +167,8 @@ def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new_one(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", program, str(tiny)], capture_output=True, check=False)
 
     assert done.returncode == 17, done.stderr
-    assert tiny.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["tiny.pth"]
+    assert tiny.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.pth"]
 
 
 def test_any_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
@@ -173,5 +179,3 @@ def test_any_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
         write_atomically(tmp_path / "x", fail)
 
     assert list(tmp_path.iterdir()) == []
-
-

@@ -88,7 +88,8 @@ def test_weights_moments_schedule_and_random_streams_come_back(tmp_path: Path) -
 
     found = load_newest(tmp_path, other)
 
-    assert found is not None and (found.step, found.epoch, found.progress) == (40, 1, {"best": 0.5})
+    assert found is not None
+    assert (found.step, found.epoch, found.progress) == (40, 1, {"best": 0.5})
     assert torch.equal(weights(one), weights(other))
     assert {k: s.state_dict() for k, s in other.schedulers().items()}["generator"] == {"epoch": 1}
     assert torch.equal(torch.rand(3), expected)
@@ -106,7 +107,8 @@ def test_the_step_is_read_from_the_metadata_and_not_from_the_name(tmp_path: Path
 
     found = load_newest(tmp_path, make_recipe(0))
 
-    assert found is not None and found.step == 20
+    assert found is not None
+    assert found.step == 20
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -120,7 +122,8 @@ def test_a_damaged_newest_is_set_aside_and_the_one_before_is_used(
 
     found = load_newest(tmp_path, recipe)
 
-    assert found is not None and found.step == 10
+    assert found is not None
+    assert found.step == 10
     assert torch.equal(weights(recipe), weights(old))
     assert (tmp_path / "checkpoint-00000020.broken").is_dir()
 
@@ -170,7 +173,9 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
 
     found = load_newest(tmp_path, make_recipe(2))
 
-    assert found is not None and found.step == 10 and not (tmp_path / ".tmp-abc").exists()
+    assert found is not None
+    assert found.step == 10
+    assert not (tmp_path / ".tmp-abc").exists()
 
 
 def test_random_streams_go_on_where_they_were() -> None:

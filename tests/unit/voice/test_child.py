@@ -74,9 +74,12 @@ async def test_a_whole_run_completes_and_brings_its_result(experiment: Path, tmp
     lines = [line async for line in child.progress()]
     outcome = await child.wait()
 
-    assert outcome.ending == "completed" and outcome.result is not None
-    assert Path(outcome.result["voice"]).is_file() and outcome.result["steps"] == 3
-    assert lines[-1]["phase"] == "done" and lines[-1]["eta_seconds"] == 0.0
+    assert outcome.ending == "completed"
+    assert outcome.result is not None
+    assert Path(outcome.result["voice"]).is_file()
+    assert outcome.result["steps"] == 3
+    assert lines[-1]["phase"] == "done"
+    assert lines[-1]["eta_seconds"] == 0.0
     assert not list(tmp_path.glob("job-*.json"))
 
 
@@ -97,7 +100,8 @@ async def test_a_child_that_is_asked_to_stop_leaves_a_checkpoint(
     outcome = await asyncio.wait_for(child.wait(), 20)
 
     metas = [json.loads(path.read_text()) for path in tmp_path.glob("checkpoints/*/meta.json")]
-    assert outcome.ending == ending and outcome.error is None
+    assert outcome.ending == ending
+    assert outcome.error is None
     assert max(meta["step"] for meta in metas) >= reached["step"]
 
 
@@ -108,17 +112,22 @@ async def test_a_refusal_is_told_apart_from_a_crash(experiment: Path, tmp_path: 
     os.kill(killed.pid, signal.SIGSEGV)
     crashed = await killed.wait()
 
-    assert refused.ending == "failed" and isinstance(refused.error, DatasetNotPrepared)
+    assert refused.ending == "failed"
+    assert isinstance(refused.error, DatasetNotPrepared)
     assert "filelist.txt is missing" in refused.error.detail
-    assert crashed.ending == "crashed" and isinstance(crashed.error, TrainingCrashed)
-    assert "SIGSEGV" in crashed.error.detail and crashed.error.retryable
+    assert crashed.ending == "crashed"
+    assert isinstance(crashed.error, TrainingCrashed)
+    assert "SIGSEGV" in crashed.error.detail
+    assert crashed.error.retryable
 
 
 async def test_a_wrong_option_is_refused_by_name(experiment: Path, tmp_path: Path) -> None:
     outcome = await ended(child_of(experiment, tmp_path, {"preset": "rvc-tiny", "epochs": 5000}))
 
-    assert outcome.ending == "failed" and outcome.error is not None
-    assert outcome.error.field == "epochs" and outcome.error.status == 422
+    assert outcome.ending == "failed"
+    assert outcome.error is not None
+    assert outcome.error.field == "epochs"
+    assert outcome.error.status == 422
 
 
 @pytest.mark.parametrize(
@@ -127,7 +136,7 @@ async def test_a_wrong_option_is_refused_by_name(experiment: Path, tmp_path: Pat
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "memory"),
         ("raise SystemExit(3)", "code 3"),
         ("import sys; print('last words', file=sys.stderr); sys.exit(0)", "last words"),
-        ("print('{\"kind\": \"progress\", \"step\": 1}'); raise SystemExit(0)", "without a word"),
+        ('print(\'{"kind": "progress", "step": 1}\'); raise SystemExit(0)', "without a word"),
         ("print('not json at all'); raise ValueError('oh')", "oh"),
     ],
 )
@@ -136,7 +145,8 @@ async def test_an_end_without_a_last_word_is_a_crash_whatever_the_exit_code(
 ) -> None:
     outcome = await ended(TrainingChild({"run": str(tmp_path)}, {}, command=script(text)))
 
-    assert outcome.ending == "crashed" and outcome.error is not None
+    assert outcome.ending == "crashed"
+    assert outcome.error is not None
     assert message in outcome.error.detail
 
 
@@ -146,7 +156,8 @@ async def test_a_child_that_says_nothing_is_ended_as_hung(tmp_path: Path) -> Non
 
     outcome = await asyncio.wait_for(ended(child), 10)
 
-    assert outcome.ending == "crashed" and outcome.error is not None
+    assert outcome.ending == "crashed"
+    assert outcome.error is not None
     assert "said nothing for 0.3 s" in outcome.error.detail
 
 
@@ -158,7 +169,8 @@ async def test_a_child_that_talks_and_makes_no_step_is_ended_as_hung(tmp_path: P
 
     outcome = await asyncio.wait_for(ended(child), 10)
 
-    assert outcome.ending == "crashed" and outcome.error is not None
+    assert outcome.ending == "crashed"
+    assert outcome.error is not None
     assert "no step for 0.4 s" in outcome.error.detail
 
 
@@ -170,7 +182,8 @@ async def test_a_child_that_talks_too_much_does_not_wait_for_its_reader(tmp_path
 
     outcome = await asyncio.wait_for(ended(TrainingChild({"run": str(tmp_path)}, {}, command=talker)), 20)
 
-    assert outcome.ending == "completed" and outcome.result == {"steps": 5000}
+    assert outcome.ending == "completed"
+    assert outcome.result == {"steps": 5000}
 
 
 PARENT = """
@@ -190,7 +203,9 @@ def test_kill_9_of_the_parent_leaves_no_child_two_seconds_later(
     experiment: Path, tmp_path: Path, stopped: bool
 ) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(experiment), str(tmp_path), json.dumps(LONG)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT, str(experiment), str(tmp_path), json.dumps(LONG)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert parent.stdout is not None
     with parent.stdout:
@@ -207,10 +222,12 @@ def test_kill_9_of_the_parent_leaves_no_child_two_seconds_later(
 @pytest.mark.parametrize("busy", ["while True: pass", "import time; time.sleep(60)"])
 def test_the_end_of_the_pipe_alone_ends_a_busy_child(busy: str) -> None:
     program = (
-        "import sys; from libs.voice.parent_watch import watch_pipe; watch_pipe(0, print); print('up', flush=True)\n" + busy
+        "import sys; from libs.voice.parent_watch import watch_pipe; watch_pipe(0, print); print('up', flush=True)\n"
+        + busy
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
     child.stdout.readline()
 
     child.stdin.close()
@@ -224,7 +241,8 @@ def test_a_child_whose_parent_is_gone_before_it_looks_ends_at_once() -> None:
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
 
-    assert done.returncode == 30 and done.stdout == b""
+    assert done.returncode == 30
+    assert done.stdout == b""
 
 
 def test_an_error_survives_the_way_through_a_problem() -> None:

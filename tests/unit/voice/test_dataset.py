@@ -125,7 +125,9 @@ def test_a_split_keeps_sources_whole_and_both_sides_filled(
     split = split_pieces(pieces, share, seed)
 
     assert split == split_pieces(pieces, share, seed)
-    assert split.training and split.held_out and set(split.training) | set(split.held_out) == set(pieces)
+    assert split.training
+    assert split.held_out
+    assert set(split.training) | set(split.held_out) == set(pieces)
     assert not {p.source for p in split.training} & {p.source for p in split.held_out}
 
 
@@ -134,9 +136,12 @@ def test_silence_is_never_held_out_and_a_single_source_gives_its_last_pieces() -
     alone = split_pieces([piece("0_0"), piece("mute0")], 0.2, 1)
     none = split_pieces([piece("0_0"), piece("1_0")], 0.0, 1)
 
-    assert single.by == "piece" and [p.name for p in single.held_out] == ["0_9", "0_10"]
-    assert alone.by == "none" and not alone.held_out
-    assert none.by == "none" and not none.held_out
+    assert single.by == "piece"
+    assert [p.name for p in single.held_out] == ["0_9", "0_10"]
+    assert alone.by == "none"
+    assert not alone.held_out
+    assert none.by == "none"
+    assert not none.held_out
 
 
 def test_the_same_seed_and_step_give_the_same_batch_and_another_step_another(tmp_path: Path) -> None:
@@ -147,7 +152,8 @@ def test_the_same_seed_and_step_give_the_same_batch_and_another_step_another(tmp
         again(step)
     one, two, other = first(11), again(11), first(12)
 
-    assert torch.equal(one.wave, two.wave) and torch.equal(one.content, two.content)
+    assert torch.equal(one.wave, two.wave)
+    assert torch.equal(one.content, two.content)
     assert torch.equal(torch.rand(3, generator=one.generator), torch.rand(3, generator=two.generator))
     assert not torch.equal(one.wave, other.wave)
 
@@ -158,7 +164,8 @@ def test_an_epoch_shows_every_piece(tmp_path: Path) -> None:
 
     seen = {float(row.abs().sum()) for step in range(batches.steps_per_epoch) for row in batches(step).wave}
 
-    assert batches.steps_per_epoch == 3 and len(seen) == 5
+    assert batches.steps_per_epoch == 3
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize("segment", [7, 30, 51, 900])
@@ -179,7 +186,8 @@ def test_sound_content_and_pitch_of_a_crop_belong_together(tmp_path: Path, segme
         assert torch.equal(f0, torch.arange(frames) + f0[0])
         assert torch.equal(batch.content[i, :frames, 5], f0 // 2)
         assert torch.allclose(batch.wave[i, : frames * 160 : 160] * 1000, f0, atol=1e-3)
-        assert not batch.wave[i, frames * 160 :].any() and not batch.f0_hz[i, frames:].any()
+        assert not batch.wave[i, frames * 160 :].any()
+        assert not batch.f0_hz[i, frames:].any()
 
 
 def test_the_judged_crops_are_few_and_always_the_same() -> None:
@@ -188,4 +196,5 @@ def test_the_judged_crops_are_few_and_always_the_same() -> None:
     batches = held_out_batches(pieces, 8, 150, most=20)
 
     assert batches == held_out_batches(pieces, 8, 150, most=20)
-    assert sum(map(len, batches)) == 20 and all(first == 125 for batch in batches for _, first in batch)
+    assert sum(map(len, batches)) == 20
+    assert all(first == 125 for batch in batches for _, first in batch)

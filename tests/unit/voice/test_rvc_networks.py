@@ -98,7 +98,7 @@ def test_every_stage_gives_the_reference_numbers(group: str, folded: bool) -> No
 
 @needs_fixtures
 @pytest.mark.parametrize("group", SETS)
-@pytest.mark.parametrize("head,length,stretched", [(40, 16, 16), (40, 16, 18), (10, 20, 20)])
+@pytest.mark.parametrize(("head", "length", "stretched"), [(40, 16, 16), (40, 16, 18), (10, 20, 20)])
 def test_the_partial_decoding_of_the_realtime_path_gives_the_reference_numbers(
     group: str, head: int, length: int, stretched: int
 ) -> None:
@@ -173,7 +173,7 @@ def test_the_training_forward_and_its_losses_give_the_reference_numbers() -> Non
 
 @needs_fixtures
 @pytest.mark.parametrize(
-    "rate,n_fft,hop,n_mels", [(32000, 1024, 320, 80), (40000, 2048, 400, 125), (48000, 2048, 480, 128)]
+    ("rate", "n_fft", "hop", "n_mels"), [(32000, 1024, 320, 80), (40000, 2048, 400, 125), (48000, 2048, 480, 128)]
 )
 def test_spectrograms_and_mels_give_the_reference_numbers(rate: int, n_fft: int, hop: int, n_mels: int) -> None:
     a = read_arrays("rvc_v2_f0/mel.npz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import random
 import shutil
@@ -34,7 +35,9 @@ from libs.voice.training import StopReason, TrainingInputs, TrainingResult, trai
 from libs.voice.training_config import TrainingConfig
 from tests.unit.voice.experiments import make_experiment
 
-CONFIG = TrainingConfig(preset="rvc-tiny", total_steps=12, threads=1, checkpoint_every_steps=3, early_stopping_patience=0)
+CONFIG = TrainingConfig(
+    preset="rvc-tiny", total_steps=12, threads=1, checkpoint_every_steps=3, early_stopping_patience=0
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,8 @@ def final_state(folder: Path) -> dict[str, Tensor]:
 
 def assert_same_weights(one: Path, other: Path) -> None:
     first, second = final_state(one), final_state(other)
-    assert first.keys() == second.keys() and len(first) > 100
+    assert first.keys() == second.keys()
+    assert len(first) > 100
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
@@ -122,10 +126,14 @@ def test_a_run_ends_with_a_voice_that_loads_and_sounds(unbroken: tuple[Path, Tra
         torch.randn(50, 768, generator=generator), torch.full((50,), 150.0), torch.full((50,), 40), 0, generator
     )
 
-    assert result.ended == "complete" and result.steps == 12 and result.skipped_steps == 0
-    assert wave.shape == (8000,) and float(wave.abs().max()) > 1e-3
+    assert result.ended == "complete"
+    assert result.steps == 12
+    assert result.skipped_steps == 0
+    assert wave.shape == (8000,)
+    assert float(wave.abs().max()) > 1e-3
     assert steps_of(folder) == list(range(1, 13))
-    assert result.best_loss is not None and result.split["by"] == "source"
+    assert result.best_loss is not None
+    assert result.split["by"] == "source"
     assert json.loads((folder / "run.json").read_text())["split"] == result.split
 
 
@@ -136,12 +144,11 @@ def test_training_makes_the_losses_smaller(experiment: Path, tmp_path: Path) -> 
     mels = [line["mel"] for line in lines if "mel" in line]
     held_out = [line["validation"]["loss"] for line in lines if "validation" in line]
     assert np.mean(mels[-5:]) < 0.6 * np.mean(mels[:3])
-    assert result.best_loss is not None and result.best_loss < 0.8 * held_out[0]
+    assert result.best_loss is not None
+    assert result.best_loss < 0.8 * held_out[0]
 
 
-def test_a_run_repeats_bit_by_bit(
-    experiment: Path, tmp_path: Path, unbroken: tuple[Path, TrainingResult]
-) -> None:
+def test_a_run_repeats_bit_by_bit(experiment: Path, tmp_path: Path, unbroken: tuple[Path, TrainingResult]) -> None:
     result = run(experiment, tmp_path)
 
     assert_same_weights(tmp_path, unbroken[0])
@@ -163,7 +170,8 @@ def test_a_run_killed_at_random_steps_ends_with_the_weights_of_an_unbroken_one(
     last = asyncio.run(in_a_child(experiment, tmp_path))
 
     assert "crashed" in endings, (kills, delays)
-    assert last.ending == "completed" and last.result is not None, last
+    assert last.ending == "completed", last
+    assert last.result is not None
     assert_same_weights(tmp_path, unbroken[0])
     assert last.result["sha256"] == unbroken[1].sha256
     assert steps_of(tmp_path) == list(range(1, 13))
@@ -226,7 +234,8 @@ def test_a_finished_run_asked_again_answers_with_the_same_voice(
 
     again = run(experiment, tmp_path / "run")
 
-    assert again.sha256 == unbroken[1].sha256 and again.resumed_from == 12
+    assert again.sha256 == unbroken[1].sha256
+    assert again.resumed_from == 12
 
 
 def test_the_time_limit_keeps_the_state_and_a_retry_goes_on(experiment: Path, tmp_path: Path) -> None:
@@ -239,7 +248,8 @@ def test_the_time_limit_keeps_the_state_and_a_retry_goes_on(experiment: Path, tm
         run(experiment, tmp_path, config)
 
     assert caught.value.field == "time_limit_seconds"
-    assert reached > 0 and max(steps_of(tmp_path)) > reached
+    assert reached > 0
+    assert max(steps_of(tmp_path)) > reached
 
 
 def test_the_best_so_far_is_the_voice_when_the_time_is_over_if_so_configured(experiment: Path, tmp_path: Path) -> None:
@@ -249,7 +259,9 @@ def test_the_best_so_far_is_the_voice_when_the_time_is_over_if_so_configured(exp
 
     result = run(experiment, tmp_path, config)
 
-    assert result.ended == "time_limit" and result.voice_step == result.best_step and result.voice.is_file()
+    assert result.ended == "time_limit"
+    assert result.voice_step == result.best_step
+    assert result.voice.is_file()
 
 
 def test_a_time_budget_becomes_steps_once_and_a_resume_keeps_them(experiment: Path, tmp_path: Path) -> None:
@@ -277,8 +289,10 @@ def test_a_run_without_improvement_stops_early_and_keeps_the_best(experiment: Pa
 
     result = run(experiment, tmp_path, config)
 
-    assert result.ended == "early_stop" and result.steps < 500
-    assert result.best_step is not None and result.voice_step == result.best_step < result.steps
+    assert result.ended == "early_stop"
+    assert result.steps < 500
+    assert result.best_step is not None
+    assert result.voice_step == result.best_step < result.steps
     assert run(experiment, tmp_path, config).sha256 == result.sha256
 
 
@@ -288,7 +302,7 @@ def test_another_configuration_or_dataset_cannot_go_on_with_a_run(experiment: Pa
     with pytest.raises(Preempted):
         run(experiment, folder, should_stop=stop_at(1, StopReason.PREEMPT)[1])
 
-    with pytest.raises(Conflict, match="learning_rate is 0.002") as caught:
+    with pytest.raises(Conflict, match=r"learning_rate is 0\.002") as caught:
         run(experiment, folder, dataclasses.replace(CONFIG, learning_rate=0.002))
     with pytest.raises(Conflict, match="dataset has changed"):
         run(other, folder)
@@ -320,7 +334,8 @@ def test_single_bad_steps_are_skipped_and_counted(tmp_path: Path) -> None:
 
     result = run(poisoned(tmp_path, 1), tmp_path / "run", config)
 
-    assert result.skipped_steps == 3 and result.steps == 12
+    assert result.skipped_steps == 3
+    assert result.steps == 12
     assert all(bool(torch.isfinite(value.float()).all()) for value in final_state(tmp_path / "run").values())
 
 
@@ -336,11 +351,12 @@ def test_progress_comes_at_least_every_two_seconds_and_at_the_end(experiment: Pa
 
     train(TrainingInputs(experiment, tmp_path), CONFIG, lambda p: told.append((time.monotonic(), p)))
 
-    gaps = [after - before for (before, _), (after, _) in zip(told, told[1:], strict=False)]
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(told)]
     last = told[-1][1]
     assert max(gaps, default=0) < 2
     assert (last.phase, last.step, last.total_steps, last.eta_seconds) == ("done", 12, 12, 0.0)
-    assert last.loss == last.losses["loss"] and last.steps_per_second
+    assert last.loss == last.losses["loss"]
+    assert last.steps_per_second
 
 
 @pytest.mark.parametrize(
@@ -370,6 +386,8 @@ def test_each_preset_has_its_own_defaults_and_unusual_values_are_warned_about() 
     rvc, lite = TrainingConfig(preset="rvc-v2-40k").resolved(), TrainingConfig(preset="lite").resolved()
     hot = TrainingConfig(preset="rvc-v2-40k", learning_rate=0.001)
 
-    assert (rvc.learning_rate, rvc.batch_size) == (1e-4, 4) and lite.learning_rate == 1e-3
-    assert "may diverge" in hot.warnings()[0] and not rvc.warnings()
+    assert (rvc.learning_rate, rvc.batch_size) == (1e-4, 4)
+    assert lite.learning_rate == 1e-3
+    assert "may diverge" in hot.warnings()[0]
+    assert not rvc.warnings()
     assert TrainingConfig.from_dict(json.loads(json.dumps(hot.as_dict()))) == hot
