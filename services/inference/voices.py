@@ -1,4 +1,4 @@
-"""Which voices are in memory? Loaded by checksum, so that a retrained voice is noticed and answers are of one version."""
+"""Which voices are in memory? Loaded by checksum, so a retrained voice is noticed and an answer is of one version."""
 
 from __future__ import annotations
 
