@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -56,7 +57,8 @@ class WritableFolderCheck:
             probe.write_bytes(b"voicewright")
             probe.unlink()
         except OSError as error:
-            probe.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
             kind = StorageFull if error.errno == 28 else Unavailable
             raise kind(f"cannot write in {self._folder}: {error.strerror}") from error
         return "writable"

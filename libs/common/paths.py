@@ -189,6 +189,10 @@ class DatasetUploads:
     def original(self, sha256: str, extension: str) -> Path:
         return self.folder / f"{check_key(sha256)}.{check_key(extension)}"
 
+    def find_originals(self, sha256: str) -> list[Path]:
+        """The original with this checksum, whatever its extension; none when it is not here."""
+        return sorted(self.folder.glob(f"{check_key(sha256)}.*"))
+
     @property
     def wavs(self) -> Path:
         return self.folder / "wavs"
@@ -300,3 +304,8 @@ def version_key(voice: str, job_id: str, name: str) -> str:
 def sample_key(dataset: str, sha256: str, extension: str) -> str:
     """Object key of one original in the samples bucket."""
     return f"{check_slug(dataset)}/{check_key(sha256)}.{check_key(extension)}"
+
+
+def sample_prefix(dataset: str) -> str:
+    """What the object keys of all originals of a dataset begin with."""
+    return f"{check_slug(dataset)}/"
