@@ -11,7 +11,6 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from libs.common.errors import InvalidInput, PlatformError
 from libs.common.jobs import JobKind, Step
 from services.gateway.accounts.current import Creator, CurrentUser
-from services.gateway.datasets import catalogue
 from services.gateway.datasets.tables import Dataset
 from services.gateway.etags import IfNoneMatch, etag, is_unchanged
 from services.gateway.idempotency import reserved_id
@@ -300,7 +299,7 @@ async def _artifacts(parts: Parts, dataset: Dataset, pinned_now: set[str]) -> Ar
 async def dataset_artifacts(dataset_id: str, caller: CurrentUser, parts: SharedParts) -> Artifacts:
     """The five folders with their counts, and which of them are missing."""
     async with parts.database.read() as session:
-        dataset = await catalogue.find(session, caller, dataset_id)
+        dataset = await starting.find_dataset(session, caller, None, dataset_id)
         inputs, _ = await starting.recordings_of(session, dataset)
     return await _artifacts(parts, dataset, {item.sha256 for item in inputs})
 
@@ -321,7 +320,7 @@ async def validate_dataset(
     chosen = presets.preset(preset or presets.default_preset(await starting.trainer_devices(parts.connected)))
     found: list[PlatformError] = []
     async with parts.database.read() as session:
-        dataset = await catalogue.find(session, caller, dataset_id)
+        dataset = await starting.find_dataset(session, caller, None, dataset_id)
         inputs, seconds = await starting.recordings_of(session, dataset)
     try:
         starting.check_speech(dataset, inputs, seconds, chosen.min_seconds)

@@ -227,6 +227,7 @@ async def _steps(session: AsyncSession, job: Job) -> list[JobStep]:
 
 async def _flush_alone(session: AsyncSession, job: Job) -> None:
     """Writes the job now; the unique index of running jobs speaks as a Conflict."""
+    said = f"another {job.kind} job is working on the dataset {job.dataset!r}"  # read before a rollback empties the row
     try:
         await session.flush()
     except IntegrityError as error:
@@ -234,7 +235,7 @@ async def _flush_alone(session: AsyncSession, job: Job) -> None:
         if not any(name in str(error.orig) for name in ("uq_jobs_running_per_dataset", "jobs.dataset_id")):
             raise
         raise Conflict(
-            f"another {job.kind} job is working on the dataset {job.dataset!r}",
+            said,
             field="dataset_id",
             actions=("Wait until it ends, or cancel it.", "List it with status=active."),
         ) from error

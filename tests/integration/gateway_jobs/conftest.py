@@ -128,6 +128,10 @@ class House:
         self.clients.append(client)
         return Person(user_id, token, client)
 
+    async def reach_broker(self) -> None:
+        """Waits until the gateway has found its broker."""
+        await asyncio.wait_for(self.app.state.parts.reached.wait(), 10)
+
     async def dataset(
         self, owner: Person, slug: str = "anna", seconds: tuple[float, ...] = (30.0, 40.0), name: str = ""
     ) -> str:

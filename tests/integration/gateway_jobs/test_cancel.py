@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from sqlalchemy import select
 
 from libs.common.bus import Bus
 from libs.common.jobs import Step
+from services.gateway.jobs import outbox
 from services.gateway.jobs.tables import Outgoing
 from services.gateway.voices.tables import Voice
 from tests.conftest import NatsServer
 from tests.integration.gateway_jobs.conftest import House, Workers
 
 
-async def _all_sent(house: House) -> bool:
-    async with house.database.read() as session:
-        return await session.scalar(select(Outgoing.id).where(Outgoing.sent_at.is_(None)).limit(1)) is None
-
-
-async def _until_sent(house: House, person: object, job_id: str) -> None:
-    import asyncio
-
+async def _until_sent(house: House) -> None:
     for _ in range(200):
-        if await _all_sent(house):
-            return
+        async with house.database.read() as session:
+            if await outbox.unsent(session) == 0:
+                return
         await asyncio.sleep(0.05)
     raise AssertionError("the outbox does not empty")
 
@@ -30,10 +27,10 @@ async def _until_sent(house: House, person: object, job_id: str) -> None:
 async def test_a_queued_job_ends_at_once_and_its_message_is_deleted(house: House, workers: Workers, bus: Bus) -> None:
     anna = await house.person()
     job = await house.train(anna, await house.dataset(anna))
-    await _until_sent(house, anna, job["id"])
+    await _until_sent(house)
 
     answer = await anna.post(f"/training/jobs/{job['id']}/cancel")
-    await _until_sent(house, anna, job["id"])
+    await _until_sent(house)
 
     assert answer.status_code == 200
     assert answer.json()["success"] is True
@@ -52,7 +49,7 @@ async def test_a_running_job_shows_the_wish_until_its_worker_confirms(house: Hou
 
     asked = (await anna.post(f"/training/jobs/{job['id']}/cancel")).json()
     again = (await anna.post(f"/training/jobs/{job['id']}/cancel")).json()
-    await _until_sent(house, anna, job["id"])
+    await _until_sent(house)
     is_asked = await bus.bucket("control").get(f"cancel.{job['id']}")
     await taken.cancelled()
     ended = await house.wait_status(anna, job["id"], "cancelled")
@@ -73,10 +70,10 @@ async def test_a_job_between_two_steps_ends_at_once(house: House, workers: Worke
     job = await house.train(anna, await house.dataset(anna))
     await (await workers.take()).finish()
     await house.wait(anna, job["id"], lambda j: j["phase"] == "preprocess")
-    await _until_sent(house, anna, job["id"])
+    await _until_sent(house)
 
     answer = await anna.post(f"/training/jobs/{job['id']}/cancel")
-    await _until_sent(house, anna, job["id"])
+    await _until_sent(house)
 
     assert answer.json()["status"] == "cancelled"
     assert await workers.is_idle()
@@ -173,5 +170,5 @@ async def test_a_command_that_was_never_sent_is_dropped(
     assert "command" not in kinds
     assert "control" in kinds
     nats_server.start()
-    await _until_sent(house, anna, job["id"])
+    await _until_sent(house)
     assert await workers.is_idle(1.0)

@@ -1,0 +1,354 @@
+"""What do people get to hear when they ask for jobs, rightly and wrongly?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from libs.common.bus import Bus
+from libs.common.jobs import Step
+from libs.common.paths import Paths
+from services.gateway.accounts.tables import Role
+from services.gateway.jobs.presets import PRESETS
+from tests.integration.gateway_jobs.conftest import House, Workers
+
+
+async def test_a_started_job_answers_202_with_its_place_and_all_fields(house: House) -> None:
+    anna = await house.person()
+    dataset = await house.dataset(anna)
+
+    answer = await anna.post("/training/jobs", json={"exp_name": "anna", "options": {"epochs": 10}, "priority": 80})
+
+    job = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/api/v1/training/jobs/{job['id']}"
+    assert job["id"].startswith("job_")
+    assert (job["status"], job["phase"], job["queue_state"]) == ("queued", "validate", "waiting")
+    assert (job["kind"], job["dataset_id"], job["dataset"], job["voice"]) == ("training", dataset, "anna", "anna")
+    assert job["preset"] == job["options"]["preset"] == "lite"
+    assert job["options"]["epochs"] == 10
+    assert job["options"]["batch_size"] is None
+    assert (job["progress"], job["attempt"], job["priority"]) == (0, 1, 80)
+    assert job["estimated_seconds"] > 0
+    assert job["estimated_cost"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 1001}, "epochs"),
+        ({"batch_size": 65}, "batch_size"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"validation_split": 0.6}, "validation_split"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience"),
+        ({"train_seconds": -5}, "train_seconds"),
+        ({"seed": -1}, "seed"),
+        ({"f0_method": "../etc"}, "f0_method"),
+        ({"epoch": 5}, "epoch"),
+    ],
+)
+async def test_an_option_out_of_its_range_is_refused_by_name(
+    house: House, options: dict[str, object], field: str
+) -> None:
+    anna = await house.person()
+    await house.dataset(anna)
+
+    answer = await anna.post("/training/jobs", json={"exp_name": "anna", "options": options})
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert field in answer.json()["detail"]
+
+
+async def test_an_unknown_preset_is_refused_with_the_list_of_presets(house: House) -> None:
+    anna = await house.person()
+    await house.dataset(anna)
+
+    answer = await anna.post("/training/jobs", json={"exp_name": "anna", "preset": "gpt"})
+
+    assert answer.status_code == 422
+    assert answer.json()["presets"] == list(PRESETS)
+    assert "lite" in answer.json()["detail"]
+
+
+async def test_the_gateway_knows_the_presets_that_the_trainer_has() -> None:
+    trainer = pytest.importorskip("libs.voice.training_config")
+
+    assert set(PRESETS) == set(trainer.PRESETS)
+    assert {n for n, p in PRESETS.items() if p.needs_gpu} == {n for n, p in trainer.PRESETS.items() if p.needs_gpu}
+
+
+async def test_an_empty_and_a_too_short_dataset_are_refused_before_queueing(house: House) -> None:
+    anna = await house.person()
+    await house.dataset(anna, "empty", ())
+    await house.dataset(anna, "short", (4.0, 2.5))
+
+    empty = await anna.post("/training/jobs", json={"exp_name": "empty"})
+    short = await anna.post("/training/jobs", json={"exp_name": "short"})
+
+    assert (empty.status_code, empty.json()["code"]) == (422, "dataset_empty")
+    assert (short.status_code, short.json()["code"]) == (422, "dataset_too_short")
+    assert short.json()["given_seconds"] == 6.5
+    assert short.json()["needed_seconds"] == 10
+    assert short.json()["suggested_actions"]
+    assert (await anna.get("/training/jobs")).json()["items"] == []
+
+
+async def test_unknown_and_strangers_datasets_and_jobs_are_not_there(house: House) -> None:
+    anna, ben = await house.person("anna"), await house.person("ben")
+    dataset = await house.dataset(anna)
+    job = await house.train(anna, dataset)
+
+    answers = [
+        await ben.post("/training/jobs", json={"dataset_id": dataset}),
+        await ben.post("/training/jobs", json={"exp_name": "anna"}),
+        await ben.post("/preprocess/jobs", json={"exp_name": "anna"}),
+        await ben.post("/datasets/anna/validate"),
+        await ben.get("/datasets/anna/artifacts"),
+        *[await ben.get(f"/training/jobs/{job['id']}{tail}") for tail in ("", "/logs", "/events", "/metrics")],
+        await ben.post(f"/training/jobs/{job['id']}/cancel"),
+        await ben.post(f"/training/jobs/{job['id']}/retry"),
+        await ben.get("/training/jobs/job_nobody"),
+        await anna.get(f"/preprocess/jobs/{job['id']}"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [404] * len(answers)
+    assert {answer.json()["code"] for answer in answers} == {"not_found"}
+
+
+async def test_a_request_without_a_dataset_says_what_to_send(house: House) -> None:
+    anna = await house.person()
+
+    answer = await anna.post("/training/jobs", json={})
+
+    assert answer.status_code == 422
+    assert "exp_name" in answer.json()["detail"]
+
+
+async def test_viewers_look_and_do_not_start(house: House) -> None:
+    viewer = await house.person("vera", Role.viewer)
+    await house.dataset(viewer)
+
+    refused = await viewer.post("/training/jobs", json={"exp_name": "anna"})
+    seen = await viewer.get("/training/jobs")
+
+    assert refused.status_code == 403
+    assert seen.status_code == 200
+
+
+async def test_one_training_job_per_dataset_at_a_time(house: House, workers: Workers) -> None:
+    anna = await house.person()
+    dataset = await house.dataset(anna)
+    first = await house.train(anna, dataset)
+
+    second = await anna.post("/training/jobs", json={"dataset_id": dataset})
+    other_kind = await anna.post("/preprocess/jobs", json={"dataset_id": dataset})
+    await anna.post(f"/training/jobs/{first['id']}/cancel")
+    third = await anna.post("/training/jobs", json={"dataset_id": dataset})
+    retried = await anna.post(f"/training/jobs/{first['id']}/retry")
+
+    assert (second.status_code, second.json()["code"]) == (409, "conflict")
+    assert "'anna'" in second.json()["detail"]
+    assert other_kind.status_code == 202
+    assert third.status_code == 202
+    assert retried.status_code == 409
+
+
+async def test_twenty_requests_at_once_start_one_job(house: House) -> None:
+    anna = await house.person()
+    dataset = await house.dataset(anna)
+
+    answers = await asyncio.gather(*(anna.post("/training/jobs", json={"dataset_id": dataset}) for _ in range(20)))
+
+    assert sorted(answer.status_code for answer in answers) == [202] + [409] * 19
+
+
+async def test_the_same_idempotency_key_gives_the_same_job(house: House) -> None:
+    anna = await house.person()
+    dataset = await house.dataset(anna)
+    key = {"Idempotency-Key": "one-click"}
+
+    first = await anna.post("/training/jobs", json={"dataset_id": dataset}, headers=key)
+    again = await anna.post("/training/jobs", json={"dataset_id": dataset}, headers=key)
+    misused = await anna.post("/training/jobs", json={"dataset_id": dataset, "priority": 1}, headers=key)
+
+    assert first.status_code == again.status_code == 202
+    assert first.json()["id"] == again.json()["id"]
+    assert misused.status_code == 422
+
+
+async def test_the_preset_follows_the_trainers_device(house: House, bus: Bus) -> None:
+    anna = await house.person()
+    await house.dataset(anna, "one")
+    await house.dataset(anna, "two")
+    await house.reach_broker()
+    await bus.bucket("workers").put("trainer-a-1", json.dumps({"device": "cuda:0"}).encode())
+
+    on_gpu = await anna.post("/training/jobs", json={"exp_name": "one"})
+    await bus.bucket("workers").put("trainer-b-1", json.dumps({"device": "cpu"}).encode())
+    mixed = await anna.post("/training/jobs", json={"exp_name": "two"})
+
+    assert on_gpu.json()["preset"] == "rvc-v2-40k"
+    assert mixed.json()["preset"] == "lite"
+
+
+async def test_a_job_that_has_not_changed_is_304(house: House, workers: Workers) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    first = await anna.get(f"/training/jobs/{job['id']}")
+    tag = {"If-None-Match": first.headers["ETag"]}
+
+    unchanged = await anna.get(f"/training/jobs/{job['id']}", headers=tag)
+    await (await workers.take()).start()
+    await house.wait_status(anna, job["id"], "running")
+    changed = await anna.get(f"/training/jobs/{job['id']}", headers=tag)
+
+    assert unchanged.status_code == 304
+    assert unchanged.content == b""
+    assert changed.status_code == 200
+    assert changed.headers["ETag"] != first.headers["ETag"]
+
+
+async def test_jobs_are_listed_newest_first_in_pages_and_filtered(house: House) -> None:
+    anna, ben = await house.person("anna"), await house.person("ben")
+    admin = await house.person("root", Role.admin)
+    jobs = [await house.train(anna, await house.dataset(anna, f"voice-{n}"), name=f"Voice 100%{n}") for n in range(5)]
+    await house.train(ben, await house.dataset(ben, "bens"))
+    await anna.post(f"/training/jobs/{jobs[2]['id']}/cancel")
+
+    first = (await anna.get("/training/jobs", params={"limit": 3})).json()
+    rest = (await anna.get("/training/jobs", params={"limit": 3, "cursor": first["next_cursor"]})).json()
+    active = (await anna.get("/training/jobs", params={"status": "active"})).json()["items"]
+    cancelled = (await anna.get("/training/jobs", params={"status": "cancelled"})).json()["items"]
+    searched = (await anna.get("/training/jobs", params={"q": "100%4"})).json()["items"]
+    everybody = (await admin.get("/training/jobs")).json()["items"]
+    annas = (await admin.get("/training/jobs", params={"user_id": anna.id})).json()["items"]
+    foreign = await ben.get("/training/jobs", params={"user_id": anna.id})
+
+    listed = [job["id"] for job in first["items"] + rest["items"]]
+    assert listed == [job["id"] for job in reversed(jobs)]
+    assert rest["next_cursor"] is None
+    assert len(active) == 4
+    assert [job["id"] for job in cancelled] == [jobs[2]["id"]]
+    assert [job["id"] for job in searched] == [jobs[4]["id"]]
+    assert (len(everybody), len(annas)) == (6, 5)
+    assert foreign.status_code == 403
+
+
+async def test_counts_come_from_the_database(house: House, workers: Workers) -> None:
+    anna, ben = await house.person("anna"), await house.person("ben")
+    jobs = [await house.train(anna, await house.dataset(anna, f"voice-{n}")) for n in range(5)]
+    by_job = {}
+    for _ in jobs:
+        taken = await workers.take()
+        by_job[taken.command.job_id] = taken
+    await by_job[jobs[0]["id"]].start()
+    await by_job[jobs[1]["id"]].start()
+    await by_job[jobs[1]["id"]].delay(1)
+    await by_job[jobs[2]["id"]].fail()
+    await anna.post(f"/training/jobs/{jobs[3]['id']}/cancel")
+    await house.wait_status(anna, jobs[2]["id"], "failed")
+    await house.wait_status(anna, jobs[0]["id"], "running")
+
+    mine = (await anna.get("/training/stats")).json()
+    bens = (await ben.get("/training/stats")).json()
+
+    assert mine == {
+        "waiting": 1, "active": 1, "delayed": 1, "completed": 0, "failed": 1, "cancelled": 1, "total": 5
+    }  # fmt: skip
+    assert bens["total"] == 0
+
+
+async def test_the_log_is_paged_and_only_grows(house: House, workers: Workers) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    workers.work()
+    await house.wait_status(anna, job["id"], "completed")
+    whole = (await anna.get(f"/training/jobs/{job['id']}/logs", params={"limit": 200})).json()
+
+    lines, cursor = [], None
+    while True:
+        params = {"limit": 4} | ({"cursor": cursor} if cursor else {})
+        page = (await anna.get(f"/training/jobs/{job['id']}/logs", params=params)).json()
+        lines += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+
+    assert lines == whole["items"]
+    assert len(lines) >= 4 + 12
+    assert {"timestamp", "level", "message", "metadata"} <= set(lines[0])
+    assert (await anna.get(f"/training/jobs/{job['id']}/logs", params={"cursor": "x"})).status_code == 422
+
+
+async def test_metrics_are_read_while_the_run_goes_on_and_afterwards(house: House, workers: Workers) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    for _ in range(2):
+        await (await workers.take()).finish()
+    training = await workers.take()
+    await training.start()
+    await house.wait(anna, job["id"], lambda j: j["phase"] == "train" and j["queue_state"] == "active")
+    before = (await anna.get(f"/training/jobs/{job['id']}/metrics")).json()
+    attempt = Paths(house.settings).experiment("anna").step(job["id"], "train").attempt(1)
+    attempt.mkdir(parents=True)
+    written = attempt / "metrics.jsonl"
+    written.write_text('{"step": 1, "losses": {"mel": 0.9}}\n{"step": 2, "losses": {"mel": 0.8}}\n{"step": 3, "lo')
+
+    running = (await anna.get(f"/training/jobs/{job['id']}/metrics")).json()
+    written.write_text('{"step": 1, "losses": {"mel": 0.9}}\n{"step": 2, "losses": {"mel": 0.8}}\n')
+    await training.finish([written])
+    await house.wait(anna, job["id"], lambda j: j["phase"] == "index")
+    table = await anna.get(f"/training/jobs/{job['id']}/metrics", params={"format": "csv"})
+
+    assert before["items"] == []
+    assert [row["step"] for row in running["items"]] == [1, 2]
+    assert table.headers["content-type"].startswith("text/csv")
+    assert table.text == "step,losses.mel\n1,0.9\n2,0.8\n"
+
+
+def _prepared(attempt: Path) -> list[Path]:
+    files = []
+    for folder in ("0_gt_wavs", "1_16k_wavs", "2a_f0", "2b_f0nsf", "3_feature768"):
+        (attempt / folder).mkdir(parents=True)
+        for number in range(3):
+            file = attempt / folder / f"{number}.npy"
+            file.write_bytes(b"12345")
+            files.append(file)
+    return files
+
+
+async def test_validation_names_what_is_missing(house: House, workers: Workers) -> None:
+    anna = await house.person()
+    await house.dataset(anna, "test_model")
+    before = (await anna.post("/datasets/test_model/validate")).json()
+    job = (await anna.post("/preprocess/jobs", json={"exp_name": "test_model"})).json()
+    await (await workers.take()).finish()
+    taken = await workers.take()
+    assert taken.command.step is Step.preprocess
+    attempt = Paths(house.settings).experiment("test_model").step(job["id"], "preprocess").attempt(1)
+    await taken.finish(_prepared(attempt))
+    for _ in range(200):
+        if (await anna.get(f"/preprocess/jobs/{job['id']}")).json()["status"] == "completed":
+            break
+        await asyncio.sleep(0.05)
+
+    after = (await anna.post("/datasets/test_model/validate")).json()
+    (attempt / "2a_f0" / "1.npy").unlink()
+    broken = (await anna.get("/datasets/test_model/artifacts")).json()
+
+    assert (before["valid"], before["can_train"]) == (False, True)
+    assert before["artifacts"]["missing"] == ["0_gt_wavs", "1_16k_wavs", "2a_f0", "2b_f0nsf", "3_feature768"]
+    assert before["problems"][0]["code"] == "dataset_not_prepared"
+    assert after["valid"] is True
+    assert after["problems"] == []
+    assert next((f["name"], f["files"]) for f in after["artifacts"]["folders"]) == ("0_gt_wavs", 3)
+    assert after["artifacts"]["facts"]["f0_method"] == "swiftf0"
+    assert after["artifacts"]["is_current"] is True
+    assert broken["prepared"] is False
+    assert broken["missing"] == ["2a_f0"]
+    assert broken["folders"][2]["missing"] == ["1.npy"]

@@ -1,0 +1,73 @@
+"""A client of live feeds that comes back with its last id, as browsers do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+
+@dataclass
+class Watcher:
+    """Everything that one client saw of one job, over as many connections as it took."""
+
+    url: str
+    headers: dict[str, str]
+    last_id: str | None = None
+    events: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
+    comments: int = 0
+    connections: int = 0
+    status: int = 0
+
+    async def once(self, stop_after: int | None = None) -> None:
+        """One connection, until it ends or `stop_after` more events came. Raises httpx.TransportError."""
+        headers = self.headers | ({"Last-Event-ID": self.last_id} if self.last_id is not None else {})
+        seen = 0
+        async with (
+            httpx.AsyncClient(timeout=httpx.Timeout(30, connect=2), trust_env=False) as client,
+            client.stream("GET", self.url, headers=headers) as response,
+        ):
+            self.status = response.status_code
+            self.connections += 1
+            response.raise_for_status()
+            event: dict[str, str] = {}
+            async for line in response.aiter_lines():
+                if line.startswith(":"):
+                    self.comments += 1
+                elif line:
+                    name, _, value = line.partition(":")
+                    event[name] = value.removeprefix(" ")
+                elif "data" in event:
+                    self.last_id = event["id"]
+                    self.events.append((int(event["id"]), event["event"], json.loads(event["data"])))
+                    event = {}
+                    seen += 1
+                    if stop_after is not None and seen >= stop_after:
+                        return
+                else:
+                    event = {}
+
+    async def has_begun(self, seconds: float = 10) -> None:
+        """Waits for the first event."""
+        for _ in range(int(seconds / 0.02)):
+            if self.events:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("the feed is silent")
+
+    async def until_over(self, seconds: float = 60) -> None:
+        """Comes back again and again until the feed says that there is no more (204)."""
+        async with asyncio.timeout(seconds):
+            while self.status != 204:
+                try:
+                    await self.once()
+                except (httpx.TransportError, httpx.HTTPStatusError):
+                    await asyncio.sleep(0.2)
+
+    @property
+    def following(self) -> list[tuple[int, str, dict[str, Any]]]:
+        """What came after the snapshots."""
+        return [event for event in self.events if event[1] != "snapshot"]
