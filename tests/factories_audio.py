@@ -202,8 +202,10 @@ def _encode_samples(
     step = 16_384
     position = 0
     for start in range(0, samples.shape[1], step):
-        part = np.ascontiguousarray(samples[:, start : start + step])
-        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+        part = samples[:, start : start + step]
+        # interleaved: PyAV miscounts the planes of eight channels
+        interleaved = np.ascontiguousarray(part.T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=layout)
         frame.sample_rate = rate
         frame.pts = position
         frame.time_base = Fraction(1, rate)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -137,16 +139,50 @@ def hears(wave: np.ndarray[Any, Any], hz: float) -> bool:
     return abs(float(np.argmax(spectrum)) * 22_050 / len(wave) - hz) < 5.0
 
 
-def test_a_header_that_asks_for_gigabytes_is_broken_and_no_lack_of_memory(tmp_path: Path) -> None:
-    path = encode_as("mkv", tone(1.0), 22_050, tmp_path / "greedy.mkv")
+def test_a_table_that_asks_for_gigabytes_is_broken_and_no_lack_of_memory(tmp_path: Path) -> None:
+    path = encode_as("mp4", tone(1.0), 22_050, tmp_path / "greedy.mp4")
     data = bytearray(path.read_bytes())
-    # the codec's private data, element 63A2, with a length of almost 2 GiB
-    at = data.find(b"\x63\xa2")
-    data[at + 2 : at + 7] = b"\x08\x7f\xff\xff\x00"
+    # the decoder's private data, in the descriptor of kind 5 of `esds`, with a length of 256 MiB
+    at = data.find(b"\x05\x80\x80\x80", data.find(b"esds"))
+    data[at + 1 : at + 5] = b"\xff\xff\xff\x7f"
     path.write_bytes(data)
 
     with pytest.raises(InvalidInput):
         decode(path)
+
+
+@pytest.mark.parametrize(("format", "codec"), [("mp4", "aac"), ("wav", "pcm_f32le"), ("mkv", "flac")])
+def test_eight_channels_decode(format: Format, codec: str, tmp_path: Path) -> None:
+    wave = np.stack([tone(0.5, 100.0 * (n + 1), rate=48_000) for n in range(8)])
+    path = encode_as(format, wave, 48_000, tmp_path / "eight", codec=codec, layout="7.1")
+
+    sound = decode(path, mono=False)
+
+    assert sound.wave.shape[0] == 8
+    assert sound.seconds == pytest.approx(0.5, abs=0.05)
+
+
+def test_an_aac_that_turns_into_22_channels_does_not_crash(tmp_path: Path) -> None:
+    """Channel configuration 13 of AAC is 22.2; PyAV reads such frames beyond their end."""
+    path = encode_as("mp4", speech(1.0), 22_050, tmp_path / "many.mp4")
+    data = bytearray(path.read_bytes())
+    at = data.find(b"\x05\x80\x80\x80", data.find(b"esds")) + 5
+    data[at + 1] = data[at + 1] & 0x87 | 13 << 3
+    path.write_bytes(data)
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"from pathlib import Path; from libs.audio.decode import decode; decode(Path({str(path)!r}))",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode in (0, 1), done.stderr
+    assert done.returncode == 0 or "libs.common.errors" in done.stderr
 
 
 def test_a_file_read_over_and_over_ends(tmp_path: Path) -> None:
