@@ -39,9 +39,10 @@ bench: ## figures of this machine, into var/bench/<date>.json
 	@scripts/install --dev
 	@$(PY) -m scripts.bench
 
-quality: ## how good the voices are: the tests of the laws, on real speech where VOICE_CORPUS names some
+quality: ## how good the lite voice is on the recordings in VOICE_CORPUS: trains, converts, measures
 	@scripts/install --dev
-	$(PY) -m pytest tests/quality --durations=0 --timeout=1800
+	@[[ -n "$${VOICE_CORPUS:-}" ]] || { echo "make quality needs VOICE_CORPUS: a folder with ljspeech/ and librispeech/" && exit 1; }
+	$(PY) -m scripts.quality --target "$$VOICE_CORPUS/ljspeech" --sources "$$VOICE_CORPUS/librispeech" --output var/quality
 
 up: ## the five services and a broker on this machine, until Ctrl-C
 	@scripts/install

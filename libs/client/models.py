@@ -62,11 +62,12 @@ class Dataset(Answer):
 
 class Sample(Answer):
     id: str
-    original_name: str | None = None
-    name: str | None = None
+    name: str = ""
     duration_seconds: float | None = None
     status: str = ""
-    report: dict[str, Any] | None = None
+    transcript: str = ""
+    warnings: list[Any] = []
+    duplicate: bool = False
 
 
 class Rejected(Answer):

@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         with state.lock:
             state.uploads += names
-        kept = [{"id": f"smp_{n}", "original_name": n} for n in names if not n.startswith("bad")]
+        kept = [{"id": f"smp_{n}", "name": n} for n in names if not n.startswith("bad")]
         self._answer(201, {"dataset": state.datasets[0], "samples": kept, "rejected": rejected})
 
     def _feed(self) -> None:

@@ -116,7 +116,7 @@ def test_an_upload_is_whole_after_a_repeat_and_tells_how_much_was_sent(gateway, 
 
     answer = client.upload([tmp_path / "a.wav"], "dst_0", told=sent.append)
 
-    assert [sample.original_name for sample in answer.samples] == ["a.wav"]
+    assert [sample.name for sample in answer.samples] == ["a.wav"]
     assert sum(sent) == 400_000  # once for each time
 
 
