@@ -27,7 +27,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 import av
 import numpy as np
 import numpy.typing as npt
-from av.stream import Discard
+from av import stream as av_stream
 
 from libs.audio.formats import Family
 from libs.audio.headers import claimed_seconds, is_cut, lacks_index
@@ -182,7 +182,7 @@ class Recording:
             raise UnsupportedAudio(f"The {self.family.name} file holds no audio track.", field="file")
         for other in self._container.streams:
             if other.index != stream.index:
-                other.discard = Discard.all
+                _discard(other)
         context = stream.codec_context
         if context is None or context.codec is None or context.codec.name not in self.family.codecs:
             name = context.codec.name if context is not None and context.codec is not None else "unknown"
@@ -368,6 +368,13 @@ def _open(file: _BoundedFile, family: Family) -> Any:
         metadata_errors="ignore",
         io_open=_refuse_to_open,
     )
+
+
+def _discard(stream: Any) -> None:
+    """Let the demuxer skip a stream. PyAV before 18 cannot; there its packets are only not asked for."""
+    kinds = getattr(av_stream, "Discard", None)
+    if kinds is not None:
+        stream.discard = kinds.all
 
 
 def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
