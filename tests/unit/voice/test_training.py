@@ -8,6 +8,7 @@ import itertools
 import json
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from libs.common.errors import (
     Conflict,
     InvalidInput,
     Preempted,
+    StorageFull,
     TrainingDiverged,
     TrainingTimeout,
     WorkFailed,
@@ -391,3 +393,26 @@ def test_each_preset_has_its_own_defaults_and_unusual_values_are_warned_about() 
     assert "may diverge" in hot.warnings()[0]
     assert not rvc.warnings()
     assert TrainingConfig.from_dict(json.loads(json.dumps(hot.as_dict()))) == hot
+
+
+def test_a_full_disk_is_told_and_a_retry_with_space_goes_on(
+    experiment: Path, tmp_path: Path, unbroken: tuple[Path, TrainingResult]
+) -> None:
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY)); "
+        "sys.argv[0] = 'training_main'; runpy.run_module('libs.voice.training_main', run_name='__main__')"
+    )
+    inputs = {"experiment": str(experiment), "run": str(tmp_path)}
+
+    async def with_little_space() -> Outcome:
+        child = TrainingChild(inputs, CONFIG.as_dict(), command=(sys.executable, "-c", limited))
+        await child.start()
+        return await child.wait()
+
+    full = asyncio.run(with_little_space())
+    left = [path.name for path in tmp_path.rglob("*") if path.name.startswith(".tmp-")]
+    result = run(experiment, tmp_path)
+
+    assert (full.ending, type(full.error)) == ("failed", StorageFull)
+    assert left == []
+    assert result.sha256 == unbroken[1].sha256
