@@ -1,0 +1,1 @@
+"""Receives recordings, examines them, and keeps them in datasets."""

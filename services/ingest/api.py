@@ -1,0 +1,139 @@
+"""What can ingest be asked? Only by the gateway: to receive files, to move them into datasets, to give them back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.responses import FileResponse
+from starlette.requests import ClientDisconnect
+
+from libs.common.errors import TooLarge
+from libs.common.logs import get_logger
+from libs.common.paths import Paths
+from services.ingest import datasets, staging
+from services.ingest.copies import Copies
+from services.ingest.schemas import ClaimAnswer, ClaimedFile, ClaimRequest, UploadAnswer
+from services.ingest.settings import IngestSettings
+from services.ingest.uploads import Uploads
+
+log = get_logger("ingest.api")
+router = APIRouter()
+
+CLIENT_GONE = 499
+
+
+@dataclass
+class Parts:
+    """What the calls work with."""
+
+    settings: IngestSettings
+    paths: Paths
+    uploads: Uploads
+    copies: Copies
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+Shared = Annotated[Parts, Depends(_parts)]
+Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="Checksum of the original")]
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/uploads", operation_id="receive_uploads", summary="Stage the files of a form", response_model=UploadAnswer,
+    openapi_extra=_FORM,
+)  # fmt: skip
+async def receive_uploads(request: Request, parts: Shared) -> Response | UploadAnswer:
+    """The body is consumed as it comes. Files that are refused carry a problem in the answer; the others are staged."""
+    declared = request.headers.get("content-length", "")
+    try:
+        received = await parts.uploads.receive(
+            request.headers.get("content-type", ""), int(declared) if declared.isdigit() else None, request.stream()
+        )
+    except ClientDisconnect:
+        log.info("upload.client_gone")
+        return Response(status_code=CLIENT_GONE)
+    return UploadAnswer.model_validate(received)
+
+
+@router.delete("/uploads/{upload_id}", operation_id="drop_upload", summary="Drop a staged upload", status_code=204)
+async def drop_upload(upload_id: str, parts: Shared) -> None:
+    await asyncio.to_thread(staging.remove, parts.paths, upload_id)
+
+
+@router.post("/datasets/{dataset}/files", operation_id="claim_uploads", summary="Move staged uploads into a dataset")
+async def claim_uploads(dataset: str, request: ClaimRequest, parts: Shared) -> ClaimAnswer:
+    """May be repeated: the same content is the same file."""
+    claimed = await asyncio.to_thread(datasets.claim, parts.paths, dataset, request.upload_ids)
+    for file in claimed:
+        parts.copies.add(dataset, file.sha256, file.extension)
+    return ClaimAnswer(files=[ClaimedFile.model_validate(file) for file in claimed])
+
+
+@router.delete(
+    "/datasets/{dataset}/files/{sha256}", operation_id="remove_file", summary="Remove a recording", status_code=204
+)
+async def remove_file(dataset: str, sha256: Sha256, parts: Shared) -> None:
+    """Removes the original, its WAV, its report and its copy in the object store."""
+    await asyncio.to_thread(datasets.remove_file, parts.paths, dataset, sha256)
+    await parts.copies.remove_file(dataset, sha256)
+
+
+@router.delete(
+    "/datasets/{dataset}", operation_id="remove_dataset", summary="Remove a dataset's files", status_code=204
+)
+async def remove_dataset(dataset: str, parts: Shared) -> None:
+    """Removes the dataset's folder of uploads and its copies in the object store."""
+    await asyncio.to_thread(datasets.remove_dataset, parts.paths, dataset)
+    await parts.copies.remove_dataset(dataset)
+
+
+@router.get(
+    "/datasets/{dataset}/files/{sha256}/audio",
+    operation_id="read_audio",
+    summary="A recording's sound",
+    response_class=FileResponse,
+)
+async def read_audio(
+    dataset: str, sha256: Sha256, parts: Shared, form: Literal["original", "wav"] = "original"
+) -> FileResponse:
+    """As it was sent, or as 22050 Hz mono WAV. Ranges are understood."""
+    path, kind = await asyncio.to_thread(datasets.audio, parts.paths, dataset, sha256, form)
+    return FileResponse(path, media_type=kind)
+
+
+@router.put(
+    "/datasets/{dataset}/metadata", operation_id="write_metadata", summary="Write metadata.csv", status_code=204,
+    openapi_extra={"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}},
+)  # fmt: skip
+async def write_metadata(dataset: str, request: Request, parts: Shared) -> Response:
+    """LJSpeech's lines of `id|text|text`; replaces what was there."""
+    limit = int(parts.settings.metadata_limit)
+    content = bytearray()
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > limit:
+                raise TooLarge(f"metadata.csv is larger than {limit} bytes", field="body", limit_bytes=limit)
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_GONE)
+    await asyncio.to_thread(datasets.write_metadata, parts.paths, dataset, bytes(content))
+    return Response(status_code=204)

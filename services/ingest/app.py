@@ -1,0 +1,133 @@
+"""Of what is ingest made?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from libs.common.bus import Bus
+from libs.common.errors import PlatformError, Unavailable
+from libs.common.events import ValidateDataset
+from libs.common.health import BrokerCheck, StorageCheck, WritableFolderCheck
+from libs.common.logs import get_logger
+from libs.common.paths import Paths
+from libs.common.refusal import EarlyRefusals
+from libs.common.service import create_service
+from libs.common.storage import Storage, open_storage
+from libs.common.worker import Worker
+from services.ingest import staging
+from services.ingest.api import Parts, router
+from services.ingest.copies import Copies
+from services.ingest.examiners import Examiners
+from services.ingest.handlers import Handlers
+from services.ingest.settings import IngestSettings
+from services.ingest.uploads import Uploads
+
+log = get_logger("ingest")
+
+_BROKER_PAUSE = 1.0
+
+
+class _Broker:
+    """Ingest's side of the bus, connected in the background: files are received while the broker is away."""
+
+    name = "broker"
+
+    def __init__(self, settings: IngestSettings, paths: Paths, handlers: Handlers, bus: Bus | None) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._handlers = handlers
+        self._given = bus
+        self._bus: Bus | None = None
+        self._worker: Worker | None = None
+
+    async def __call__(self) -> str:
+        """The readiness check."""
+        if self._bus is None or self._worker is None:
+            raise Unavailable("the message broker has not been reached yet")
+        return await BrokerCheck(self._bus)()
+
+    async def run(self) -> None:
+        self._bus = self._given or await Bus.connect(self._settings, "ingest")
+        while True:
+            try:
+                await self._bus.ensure()
+                break
+            except PlatformError as error:
+                log.warning("broker.not_ready", detail=error.detail)
+                await asyncio.sleep(_BROKER_PAUSE)
+        slots = self._settings.validate_slots
+        self._worker = Worker(self._bus, self._settings, self._paths, slots=slots, info={"device": "cpu"})
+        self._worker.on(ValidateDataset, self._handlers.on_validate_dataset)
+        await self._worker.start()
+
+    async def close(self) -> None:
+        if self._worker is not None:
+            await self._worker.drain()
+        if self._bus is not None and self._given is None:
+            await self._bus.close()
+
+
+async def _sweep(settings: IngestSettings, paths: Paths) -> None:
+    """Removes old left-overs at the start and then every hour."""
+    while True:
+        try:
+            removed = await asyncio.to_thread(staging.sweep, paths, settings.staging_ttl.total_seconds())
+        except OSError as error:
+            log.warning("staging.not_swept", error=str(error))
+        else:
+            log.info("staging.swept", count=len(removed))
+        await asyncio.sleep(settings.sweep_every.total_seconds())
+
+
+@asynccontextmanager
+async def _running(task: asyncio.Task[None]) -> AsyncIterator[None]:
+    """A task that ends with the block."""
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def create_app(
+    settings: IngestSettings | None = None, bus: Bus | None = None, storage: Storage | None = None
+) -> FastAPI:
+    """Ingest. A bus that is handed in stays open; one that is made here is closed at the end."""
+    settings = settings or IngestSettings()
+    paths = Paths(settings)
+    examiners = Examiners(settings)
+    storage = storage or open_storage(settings)
+    copies = Copies(settings, paths, storage)
+    broker = _Broker(settings, paths, Handlers(paths, examiners, copies), bus)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        copies.start()
+        sweeping = asyncio.create_task(_sweep(settings, paths), name="sweep")
+        connecting = asyncio.create_task(broker.run(), name="broker")
+        try:
+            async with _running(sweeping), _running(connecting):
+                yield
+        finally:
+            await broker.close()
+            await examiners.close()
+            await copies.close()
+
+    app = create_service(
+        "ingest",
+        settings,
+        routers=[router],
+        lifespan=lifespan,
+        checks=[broker, WritableFolderCheck(paths.uploads_dir, "uploads"), StorageCheck(storage)],
+        title="Voicewright ingest",
+        description="Receives, examines and keeps recordings. Called by the gateway only.",
+    )
+    app.add_middleware(EarlyRefusals)
+    app.state.parts = Parts(settings, paths, Uploads(settings, paths, examiners), copies)
+    return app
