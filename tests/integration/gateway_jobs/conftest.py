@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,6 +17,8 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from libs.common import manifests
 from libs.common.bus import Bus, Delivery
@@ -40,21 +44,76 @@ from libs.common.paths import Paths
 from services.gateway.accounts.tables import Role, User
 from services.gateway.accounts.tokens import issue_access_token
 from services.gateway.app import create_app
-from services.gateway.database import Database, new_id
+from services.gateway.database import Database, new_id, new_ulid
 from services.gateway.datasets.tables import Dataset, Sample, SampleStatus
 from services.gateway.migrate import migrate
 from services.gateway.settings import GatewaySettings
 from tests.conftest import TOKEN, NatsServer, free_port
+from tests.postgres import running_postgres
+
+
+def _apart(work: Coroutine[Any, Any, None]) -> None:
+    """Runs `work` in a loop of its own, also when an asynchronous fixture asked for it."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
+
+
+async def _administer(url: str, *statements: str) -> None:
+    engine = create_async_engine(f"{url}/postgres", isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database that tests copy."""
+    file = tmp_path_factory.mktemp("migrated") / "gateway.db"
+    _apart(migrate(GatewaySettings(service_token=TOKEN, database_url=f"sqlite+aiosqlite:///{file}")))
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A server with a migrated database `migrated_jobs`, which tests copy."""
+    with running_postgres() as url:
+        _apart(_administer(url, "DROP DATABASE IF EXISTS migrated_jobs", "CREATE DATABASE migrated_jobs"))
+        _apart(migrate(GatewaySettings(service_token=TOKEN, database_url=f"{url}/migrated_jobs")))
+        yield url
+
+
+BOTH_DATABASES = pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
 
 
 @pytest.fixture
-def settings(nats_server: NatsServer, tmp_path: Path) -> GatewaySettings:
+def database_kind() -> str:
+    """SQLite, unless a module says BOTH_DATABASES."""
+    return "sqlite"
+
+
+@pytest.fixture
+def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    if database_kind == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "gateway.db")
+        yield f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
+        return
+    url = request.getfixturevalue("postgres")
+    name = f"jobs_{new_ulid().lower()}"
+    _apart(_administer(url, f"CREATE DATABASE {name} TEMPLATE migrated_jobs"))
+    yield f"{url}/{name}"
+    _apart(_administer(url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def settings(nats_server: NatsServer, tmp_path: Path, database_url: str) -> GatewaySettings:
     return GatewaySettings(
         service_token=TOKEN,
         data_root=tmp_path / "data",
         models_root=tmp_path / "models",
         assets_root=tmp_path / "assets",
-        database_url=f"sqlite+aiosqlite:///{tmp_path}/gateway.db",
+        database_url=database_url,
         nats_url=nats_server.url,
         admin_password="a-long-password",
         ack_wait=3.0,
@@ -74,7 +133,6 @@ def settings(nats_server: NatsServer, tmp_path: Path) -> GatewaySettings:
 
 @pytest.fixture
 async def database(settings: GatewaySettings) -> AsyncIterator[Database]:
-    await migrate(settings)
     database = Database(settings)
     yield database
     await database.close()

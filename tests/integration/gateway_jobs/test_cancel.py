@@ -12,7 +12,9 @@ from services.gateway.jobs import outbox
 from services.gateway.jobs.tables import Outgoing
 from services.gateway.voices.tables import Voice
 from tests.conftest import NatsServer
-from tests.integration.gateway_jobs.conftest import House, Workers
+from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers
+
+pytestmark = BOTH_DATABASES
 
 
 async def _until_sent(house: House) -> None:

@@ -17,8 +17,10 @@ from libs.common.bus import Bus
 from services.gateway.database import Database
 from services.gateway.settings import GatewaySettings
 from tests.conftest import TOKEN, NatsServer, free_port
-from tests.integration.gateway_jobs.conftest import House, Workers
+from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers
 from tests.integration.gateway_jobs.watching import Watcher
+
+pytestmark = BOTH_DATABASES
 
 
 class GatewayProcess:

@@ -14,7 +14,9 @@ from libs.common.jobs import Step
 from services.gateway.audit.tables import AuditEntry
 from services.gateway.jobs.inbox import Inbox
 from services.gateway.voices.tables import Voice, VoiceStatus
-from tests.integration.gateway_jobs.conftest import House, Workers, finished
+from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers, finished
+
+pytestmark = BOTH_DATABASES
 
 
 async def test_a_training_job_goes_through_all_six_steps_and_leaves_a_voice(house: House, workers: Workers) -> None:

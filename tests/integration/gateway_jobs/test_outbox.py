@@ -19,7 +19,9 @@ from services.gateway.jobs.relay import Relay
 from services.gateway.jobs.tables import Incoming, Outgoing
 from services.gateway.settings import GatewaySettings
 from tests.conftest import NatsServer
-from tests.integration.gateway_jobs.conftest import House, Workers, ordinary, running_house
+from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers, ordinary, running_house
+
+pytestmark = BOTH_DATABASES
 
 
 async def _fill(database: Database, jobs: int, each: int) -> None:
