@@ -72,7 +72,7 @@ def _summaries() -> Select[Dataset, int, float]:
     held = (
         select(
             Sample.dataset_id,
-            func.count().label("items"),
+            func.count().label("recordings"),
             func.sum(Sample.duration_seconds).label("seconds"),
         )
         .where(Sample.status == SampleStatus.ready.value)
@@ -80,7 +80,7 @@ def _summaries() -> Select[Dataset, int, float]:
         .subquery()
     )
     return (
-        select(Dataset, func.coalesce(held.c.items, 0), func.coalesce(held.c.seconds, 0.0))
+        select(Dataset, func.coalesce(held.c.recordings, 0), func.coalesce(held.c.seconds, 0.0))
         .outerjoin(held, held.c.dataset_id == Dataset.id)
         .where(Dataset.status.not_in(GONE))
     )
