@@ -1,8 +1,12 @@
-"""How does a light service do heavy work? In processes of their own, which end with it."""
+"""How does a light service do heavy work? In processes of their own, which end with it.
+
+A process that has loaded the heavy libraries is kept for a while, because loading them takes longer than most calls.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -17,6 +21,7 @@ from libs.common.errors import TryAgain, WorkFailed
 
 T = TypeVar("T")
 PARENT_CHECK_SECONDS = 0.5
+KEPT_SECONDS = 60.0
 
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")
 
@@ -35,20 +40,67 @@ def leave_with_parent(parent: int) -> None:
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
-async def in_child(call: Callable[..., T], *arguments: object) -> T:
-    """`call(*arguments)` in a fresh process; what it imports never enters this one.
+class _Child:
+    """One process, for one call at a time."""
 
-    Raises what the call raises, and TryAgain when the process was ended from outside.
+    def __init__(self) -> None:
+        self.executor = ProcessPoolExecutor(1, mp_context=SPAWN, initializer=leave_with_parent, initargs=(os.getpid(),))
+        self.expiry: asyncio.TimerHandle | None = None
+
+    def kill(self) -> None:
+        """Ends the process, and with it the call that it is in."""
+        # Only the executor knows its processes; from Python 3.14 on it has kill_workers for this.
+        for process in list((self.executor._processes or {}).values()):
+            process.kill()
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+_idle: list[_Child] = []
+
+
+async def in_child(call: Callable[..., T], *arguments: object) -> T:
+    """`call(*arguments)` in a process of its own; what it imports never enters this one.
+
+    Raises what the call raises, and TryAgain when the process was ended from outside. Cancelling ends the process.
     """
-    executor = ProcessPoolExecutor(1, mp_context=SPAWN, initializer=leave_with_parent, initargs=(os.getpid(),))
+    child = _idle.pop() if _idle else _Child()
+    if child.expiry is not None:
+        child.expiry.cancel()
+    loop = asyncio.get_running_loop()
     try:
-        return await asyncio.get_running_loop().run_in_executor(executor, call, *arguments)
+        result = await loop.run_in_executor(child.executor, call, *arguments)
     except BrokenProcessPool as error:
+        child.kill()
         raise TryAgain(
             WorkFailed(
                 f"the process for {call.__name__} was ended from outside, probably for want of memory",
                 actions=("Give the service more memory.",),
             )
         ) from error
-    finally:
-        await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
+    except asyncio.CancelledError:
+        child.kill()
+        raise
+    except BaseException:
+        _keep(child, loop)
+        raise
+    _keep(child, loop)
+    return result
+
+
+def _keep(child: _Child, loop: asyncio.AbstractEventLoop) -> None:
+    def expire() -> None:
+        with contextlib.suppress(ValueError):
+            _idle.remove(child)
+        child.kill()
+
+    child.expiry = loop.call_later(KEPT_SECONDS, expire)
+    _idle.append(child)
+
+
+def end_children() -> None:
+    """Ends the processes that are kept, for a service that goes."""
+    while _idle:
+        child = _idle.pop()
+        if child.expiry is not None:
+            child.expiry.cancel()
+        child.kill()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import FrameType
 from pathlib import Path
 
 import structlog
@@ -108,6 +110,7 @@ def create_service(
     """An app with everything that the services share. `checks` may still grow while `lifespan` starts."""
     app = FastAPI(title=title, description=description, version="0.1.0", lifespan=lifespan)
     app.state.settings = settings
+    app.state.closing = asyncio.Event()  # set when the process is asked to go: endless answers end themselves
     problems.install(app)
     app.include_router(health_router(name, checks))
     app.include_router(metrics.router)
@@ -143,7 +146,7 @@ def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
         hubert=_presence(settings.hubert_path),
         rmvpe=_presence(settings.rmvpe_path),
     )
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=port,
@@ -152,3 +155,16 @@ def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
         timeout_graceful_shutdown=int(settings.drain_timeout.total_seconds()),
         server_header=False,
     )
+    _Server(config, app).run()
+
+
+class _Server(uvicorn.Server):
+    """Tells the app when it is asked to go: an endless answer would hold the process until its time is up."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._app.state.closing.set()
+        super().handle_exit(sig, frame)

@@ -57,11 +57,13 @@ from libs.common.leases import Committed, Finished, Held, Lease, Leases
 from libs.common.logs import bind_job, enter_trace, get_logger
 from libs.common.metrics import WORK_SECONDS, WORK_TOTAL
 from libs.common.paths import Paths, StepFolder
+from libs.common.processes import end_children
 from libs.common.settings import CommonSettings
 
 log = get_logger("worker")
 
 C = TypeVar("C", bound=Command)
+T = TypeVar("T")
 Stop = Literal["cancel", "preempt", "lost"]
 POISON_AFTER = 2  # equal deliveries without progress
 ENOSPC = {28, 122, 27}  # no space, quota, file too large
@@ -126,6 +128,25 @@ class Work(Generic[C]):
     def check(self) -> None:
         """Raises Cancelled, Preempted or LeaseLost when the work should end."""
         raise_stop(self._stop)
+
+    async def unless_stopped(self, doing: Awaitable[T]) -> T:
+        """The result of `doing`, which is cancelled when the work should end; for work that has nothing to save.
+
+        Raises Cancelled, Preempted or LeaseLost then.
+        """
+        task = asyncio.ensure_future(doing)
+        stop = asyncio.ensure_future(self._stopped.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise_stop(self._stop)
+            return await task
+        finally:
+            stop.cancel()
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     async def stopped(self) -> Stop:
         """Waits until the work should end."""
@@ -238,6 +259,7 @@ class Worker:
         for task in self._main:
             task.cancel()
         await asyncio.gather(*self._main, return_exceptions=True)
+        end_children()
         with contextlib.suppress(PlatformError):
             await self.bus.bucket("workers").delete(self.id)
 

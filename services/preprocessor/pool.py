@@ -82,13 +82,11 @@ def conclude(folder: Path, plan: Plan) -> dict[str, Any]:
     """Writes `filelist.txt` with mute entries; returns pieces and voiced ratio. Raises DatasetEmpty."""
     import numpy as np
 
-    from libs.voice.content import load_content_encoder
-    from libs.voice.experiment import ExperimentFolders, load_array, write_filelist
+    from libs.voice.experiment import load_array, write_filelist
     from libs.voice.preparation import ensure_mute
 
-    folders = ExperimentFolders(folder, plan.width)
-    encoder = load_content_encoder(plan.hubert, version="v1" if plan.width == 256 else "v2")
-    mute = ensure_mute(plan.mute, plan.sample_rate, encoder)
+    folders = _state["folders"]
+    mute = ensure_mute(plan.mute, plan.sample_rate, _state["encoder"])
     pieces = write_filelist(folders, mute=mute)
     voiced = frames = 0
     for name in folders.names():

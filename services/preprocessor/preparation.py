@@ -122,6 +122,8 @@ class Preparation:
         stopping = asyncio.create_task(self._stop_on_request(stop))
         try:
             results = await self._prepare_all(executor)
+            loop = asyncio.get_running_loop()
+            summary = await loop.run_in_executor(executor, pool.conclude, folder, self._plan)
         except BrokenProcessPool as error:
             raise TryAgain(
                 WorkFailed(
@@ -134,7 +136,6 @@ class Preparation:
             stop.set()
             await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
         self._work.check()
-        summary = await in_child(pool.conclude, folder, self._plan)
         return self._conclude(folder, results, summary)
 
     async def _stop_on_request(self, stop: Any) -> None:

@@ -70,7 +70,7 @@ class Handlers:
     async def on_build_index(self, work: Work[BuildIndex]) -> Done:
         prepared = await self._load(work.command.prepared)
         target = work.folder / INDEX
-        vectors = await in_child(indexing.build, self._features(prepared), target)
+        vectors = await work.unless_stopped(in_child(indexing.build, self._features(prepared), target))
         return Done(
             event=IndexBuilt,
             fields={"voice": work.command.voice, "vectors": vectors},
@@ -88,7 +88,7 @@ class Handlers:
         ]
         held_out, others = self._clips(prepared, trained)
         trial = self._trial(prepared, self._file(trained, WEIGHTS), self._file(indexed, INDEX), held_out, others)
-        quality = await in_child(evaluation.try_voice, trial)
+        quality = await work.unless_stopped(in_child(evaluation.try_voice, trial))
         target = work.folder / QUALITY
         manifests.write_whole(target, json.dumps(quality, indent=1, sort_keys=True).encode())
         numbers = {name: value for name, value in quality.items() if not isinstance(value, str)}
@@ -113,7 +113,7 @@ class Handlers:
         work.mark("assembled")
         held_out, _ = self._clips(prepared, trained)
         trial = self._trial(prepared, version.weights, version.index, held_out[:3], ())
-        await in_child(evaluation.try_voice, trial, False)
+        await work.unless_stopped(in_child(evaluation.try_voice, trial, False))
         target = work.folder / "voice.json"
         manifests.write_whole(target, version.card.read_bytes())
         return Done(
