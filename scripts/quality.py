@@ -79,7 +79,8 @@ def make_voice(clips: list[Path], work: Path, pitch: Pitch, arguments: argparse.
     prepared = time.monotonic()
     config = TrainingConfig(
         preset="lite",
-        train_seconds=arguments.seconds,
+        train_seconds=None if arguments.steps else arguments.seconds,
+        total_steps=arguments.steps,
         validation_split=0.1,
         threads=arguments.threads,
         seed=arguments.seed,
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, required=True, help="folder with a folder per speaker")
     parser.add_argument("--output", type=Path, default=Path("var/quality"))
     parser.add_argument("--seconds", type=float, default=300.0, help="of training")
+    parser.add_argument("--steps", type=int, default=None, help="of training, instead of seconds")
     parser.add_argument("--utterances", type=int, default=3, help="per source speaker")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1234)
