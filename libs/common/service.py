@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import re
 import secrets
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from types import FrameType
 from pathlib import Path
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -24,6 +26,7 @@ from libs.common.settings import CommonSettings
 
 log = logs.get_logger("service")
 
+STARTUP_FAILED = 3  # what uvicorn itself exits with
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -155,7 +158,11 @@ def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
         timeout_graceful_shutdown=int(settings.drain_timeout.total_seconds()),
         server_header=False,
     )
-    _Server(config, app).run()
+    server = _Server(config, app)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILED)
 
 
 class _Server(uvicorn.Server):

@@ -211,6 +211,7 @@ def _add_job_routes(routes: APIRouter, kind: JobKind) -> None:
     )
     async def job_events(
         job_id: str,
+        request: Request,
         caller: CurrentUser,
         parts: SharedParts,
         last_event_id: Annotated[
@@ -225,7 +226,8 @@ def _add_job_routes(routes: APIRouter, kind: JobKind) -> None:
         start = await feed.begin(parts.database, parts.bus, job.id, seen, retries)
         if start is None:
             return Response(status_code=204)
-        frames = feed.frames(parts.database, parts.bus, start, parts.settings.heartbeat_comment)
+        closing = request.app.state.closing
+        frames = feed.frames(parts.database, parts.bus, start, parts.settings.heartbeat_comment, closing)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
 

@@ -60,8 +60,13 @@ async def begin(database: Database, bus: Bus, job_id: str, last_id: int | None, 
     return Start(job_id, job.job_kind, head, head, snapshot, is_over)
 
 
-async def frames(database: Database, bus: Bus, start: Start, heartbeat: timedelta) -> AsyncIterator[bytes]:
-    """The feed as the wire has it. Ends after the terminal event; a comment when nothing happened for `heartbeat`."""
+async def frames(
+    database: Database, bus: Bus, start: Start, heartbeat: timedelta, closing: asyncio.Event
+) -> AsyncIterator[bytes]:
+    """The feed as the wire has it; a comment when nothing happened for `heartbeat`.
+
+    Ends after the terminal event, and when `closing` is set: the client comes back with its last id, to whoever serves.
+    """
     yield b"retry: 1000\n\n"
     if start.snapshot is not None:
         yield _frame(start.head, "snapshot", start.snapshot)
@@ -70,10 +75,15 @@ async def frames(database: Database, bus: Bus, start: Start, heartbeat: timedelt
     last, told = start.after, 0
     messages = bus.feed(start.job_id, start.after)
     waiting = asyncio.ensure_future(anext(messages))
+    leaving = asyncio.ensure_future(closing.wait())
     try:
-        while True:
-            done, _ = await asyncio.wait({waiting}, timeout=heartbeat.total_seconds())
-            if not done:
+        while not closing.is_set():
+            await asyncio.wait(
+                {waiting, leaving}, timeout=heartbeat.total_seconds(), return_when=asyncio.FIRST_COMPLETED
+            )
+            if closing.is_set():
+                return
+            if not waiting.done():
                 if await _has_ended(database, bus, start.job_id, last):
                     return
                 yield COMMENT
@@ -95,6 +105,7 @@ async def frames(database: Database, bus: Bus, start: Start, heartbeat: timedelt
                 if message.is_terminal and sequence >= start.head:
                     return
     finally:
+        leaving.cancel()
         waiting.cancel()
         with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, PlatformError):
             await waiting

@@ -20,7 +20,7 @@ from tests.conftest import TOKEN, NatsServer, free_port
 from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers
 from tests.integration.gateway_jobs.watching import Watcher
 
-pytestmark = BOTH_DATABASES
+pytestmark = [BOTH_DATABASES, pytest.mark.slow]
 
 
 class GatewayProcess:
@@ -61,6 +61,14 @@ class GatewayProcess:
                 except httpx.TransportError:
                     pass
                 await asyncio.sleep(0.1)
+
+    def ask_to_go(self, seconds: float) -> int:
+        """SIGTERM; the exit code, once it went within `seconds`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(seconds)
+        self._process = None
+        return code
 
     def kill(self) -> None:
         if self._process is not None:
@@ -140,3 +148,16 @@ async def test_a_gateway_killed_right_after_its_answer_has_kept_its_word(
 
     for job in jobs:
         await house.wait_status(anna, job["id"], "completed", 60)
+
+
+async def test_a_gateway_that_is_asked_to_go_does_not_wait_for_its_feeds(house: House, process: GatewayProcess) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    watcher = Watcher(f"{house.url}/api/v1/training/jobs/{job['id']}/events", {"Authorization": f"Bearer {anna.token}"})
+    watching = asyncio.create_task(watcher.once())
+    await watcher.has_begun()
+
+    code = await asyncio.to_thread(process.ask_to_go, 8.0)
+
+    await asyncio.wait_for(watching, 2)
+    assert code in (0, -signal.SIGTERM)
