@@ -26,6 +26,15 @@ KEPT_SECONDS = 60.0
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")
 
 
+def share_cores() -> None:
+    """Lets the compute threads of this process and its children sleep while they wait; call before torch is imported.
+
+    By default OpenMP's threads spin, which on a busy machine keeps the cores from those that have work: ten times
+    slower with twice as many threads as cores. A value that the environment gives is left alone.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def leave_with_parent(parent: int) -> None:
     """Ends this process when `parent` is gone: a killed service leaves nothing that computes on.
 

@@ -1,11 +1,14 @@
-"""How does the inference start? `python -m services.inference`."""
+"""How does inference start? `python -m services.inference`."""
 
 from __future__ import annotations
 
+from libs.common.processes import share_cores
 from libs.common.service import serve
-from services.inference.app import create_app
 from services.inference.settings import InferenceSettings
 
 if __name__ == "__main__":
+    share_cores()
+    from services.inference.app import create_app  # imports torch, which looks at the environment once
+
     settings = InferenceSettings()
     serve(create_app(settings), settings, "inference", settings.port)

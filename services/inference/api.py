@@ -16,19 +16,16 @@ from services.inference.schemas import MEDIA_TYPES, ConversionRequest
 from services.inference.settings import InferenceSettings
 from services.inference.voices import Voices
 
-ORIGINAL = "original"
-
 
 def staged_recording(paths: Paths, upload_id: str) -> Path:
     """The original of a staged upload. Raises VoiceSampleNotFound."""
     try:
-        folder = paths.staged(upload_id)
+        original = paths.staged_upload(upload_id).original
     except InvalidName as error:
         raise VoiceSampleNotFound(f"there is no upload {upload_id!r}", field="upload_id") from error
-    found = sorted(folder.glob(f"{ORIGINAL}.*")) if folder.is_dir() else []
-    if not found:
+    if not original.is_file():
         raise VoiceSampleNotFound(f"there is no upload {upload_id}", field="upload_id")
-    return found[0]
+    return original
 
 
 def make_router(settings: InferenceSettings, paths: Paths, voices: Voices, queue: ConversionQueue) -> APIRouter:

@@ -32,9 +32,7 @@ class ConversionRequest(BaseModel):
     pitch_shift: float = Field(default=0.0, ge=-24, le=24, description="Semitones")
     index_rate: float = Field(default=0.5, ge=0, le=1, description="Share of the target's nearest frames")
     protect: float = Field(default=0.33, ge=0, le=0.5, description="Keeps consonants and breath; 0.5 is off")
-    rms_mix_rate: float = Field(
-        default=0.25, ge=0, le=1, description="0: loudness of the source, 1: of the voice"
-    )
+    rms_mix_rate: float = Field(default=0.25, ge=0, le=1, description="0: loudness of the source, 1: of the voice")
     f0_method: str = "auto"
     speaker_id: int = Field(default=0, ge=0, le=2333)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from libs.common.processes import share_cores
 from libs.common.service import serve
 from services.preprocessor.app import create_app
 from services.preprocessor.settings import PreprocessorSettings
 
 if __name__ == "__main__":
+    share_cores()
     settings = PreprocessorSettings()
     serve(create_app(settings), settings, "preprocessor", settings.port)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from libs.common.processes import share_cores
 from libs.common.service import serve
 from services.trainer.app import create_app
 from services.trainer.settings import TrainerSettings
 
 if __name__ == "__main__":
+    share_cores()
     settings = TrainerSettings()
     serve(create_app(settings), settings, "trainer", settings.port)

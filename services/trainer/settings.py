@@ -16,7 +16,7 @@ class TrainerSettings(CommonSettings):
     training_concurrency: int = Field(default=2, ge=1, le=16, description="Jobs at the same time on this node (F-094)")
     training_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     training_threads: int | None = Field(
-        default=None, ge=1, le=1024, description="CPU threads of one training; empty: cores shared by the slots"
+        default=None, ge=1, le=1024, description="CPU threads of one training; empty: all cores"
     )
     training_timeout: timedelta = Field(
         default=timedelta(hours=2), description="Longest training that a job may ask for, unless it names less"
