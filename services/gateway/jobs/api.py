@@ -31,6 +31,9 @@ from services.gateway.jobs.tables import Job, JobStep
 from services.gateway.paging import Cursor, Limit, page
 from services.gateway.parts import Parts, SharedParts
 from services.gateway.routing import PREFIX, creates, problems, router
+from services.gateway.text import Text
+
+_KEY = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"
 
 training_router = router("/training", "training")
 preprocess_router = router("/preprocess", "preprocess")
@@ -106,11 +109,11 @@ def _add_job_routes(routes: APIRouter, kind: JobKind) -> None:
         caller: CurrentUser,
         parts: SharedParts,
         status: Annotated[reading.Status | None, Query(description="`active`: pending, queued or running")] = None,
-        q: Annotated[str | None, Query(max_length=200, description="Part of name, dataset, voice or id")] = None,
+        q: Annotated[Text | None, Query(max_length=200, description="Part of name, dataset, voice or id")] = None,
         user_id: Annotated[
-            str | None, Query(max_length=64, description="Of another account; administrators only")
+            str | None, Query(pattern=_KEY, description="Of another account; administrators only")
         ] = None,
-        dataset_id: Annotated[str | None, Query(max_length=64, description="Id or slug")] = None,
+        dataset_id: Annotated[str | None, Query(pattern=_KEY, description="Id or slug")] = None,
         cursor: Cursor = None,
         limit: Limit = None,
     ) -> JobPage:
@@ -316,7 +319,7 @@ async def validate_dataset(
     dataset_id: str,
     caller: CurrentUser,
     parts: SharedParts,
-    preset: Annotated[str | None, Query(max_length=32)] = None,
+    preset: Annotated[Text | None, Query(max_length=32)] = None,
 ) -> Validation:
     """Says what stands in the way, without starting anything."""
     chosen = presets.preset(preset or presets.default_preset(await starting.trainer_devices(parts.connected)))

@@ -14,16 +14,19 @@ from services.gateway.accounts.current import Caller
 from services.gateway.datasets.tables import Dataset
 from services.gateway.jobs.schemas import Stats
 from services.gateway.jobs.tables import Job, JobStep
+from services.gateway.text import is_key
 
 Status = Literal["active", "pending", "queued", "running", "completed", "failed", "cancelled"]
 
 
 async def find(session: AsyncSession, caller: Caller, kind: JobKind, job_id: str, *, lock: bool = False) -> Job:
     """One job, locked for a change when asked; raises NotFound for a stranger's."""
-    query = select(Job).where(Job.id == job_id, Job.kind == kind.value, caller.sees(Job.owner_id))
-    job = (await session.scalars(query.with_for_update() if lock else query)).one_or_none()
+    job = None
+    if is_key(job_id):
+        query = select(Job).where(Job.id == job_id, Job.kind == kind.value, caller.sees(Job.owner_id))
+        job = await session.scalar(query.with_for_update() if lock else query)
     if job is None:
-        raise NotFound(f"there is no {kind} job {job_id!r}", actions=(f"List yours: GET /api/v1/{kind}/jobs.",))
+        raise NotFound(f"there is no {kind} job {job_id[:80]!r}", actions=(f"List yours: GET /api/v1/{kind}/jobs.",))
     return job
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from libs.common.events import TrainingOptions
 from libs.common.jobs import JobKind, JobState, QueueState, Step
 from services.gateway.jobs.tables import Job, JobLog
+from services.gateway.text import Name
 
 _ID = "job_01JD3Q0V6X9W4T2M8N5R7K1A3B"
 
@@ -125,9 +126,9 @@ class _About(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dataset_id: str | None = Field(default=None, examples=["dst_01JD3Q0V6X9W4T2M8N5R7K1A3B"])
-    exp_name: str | None = Field(default=None, max_length=300, examples=["test_model"])
-    dataset_name: str | None = Field(default=None, max_length=300)
+    dataset_id: Name | None = Field(default=None, examples=["dst_01JD3Q0V6X9W4T2M8N5R7K1A3B"])
+    exp_name: Name | None = Field(default=None, examples=["test_model"])
+    dataset_name: Name | None = None
     priority: Priority = 50
 
     @property
@@ -139,7 +140,7 @@ class PreprocessRequest(_About):
     """Prepare a dataset for training."""
 
     preset: str | None = Field(default=None, examples=["lite"])
-    f0_method: str = Field(default="auto", max_length=32)
+    f0_method: str = Field(default="auto", max_length=32, pattern=r"^[a-z0-9_-]+$")
 
 
 class OptionsIn(BaseModel):
@@ -163,7 +164,7 @@ class OptionsIn(BaseModel):
 class TrainingRequest(_About):
     """Train a voice from a dataset."""
 
-    name: str | None = Field(default=None, min_length=1, max_length=200, examples=["Anna, warm"])
+    name: Name | None = Field(default=None, examples=["Anna, warm"])
     preset: str | None = Field(default=None, examples=["lite"])
     options: OptionsIn = OptionsIn()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.bus import Bus
-from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort, InvalidInput, PlatformError
+from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort, InvalidInput, NotFound, PlatformError
 from libs.common.events import InputFile, TrainingOptions
 from libs.common.jobs import JobKind
 from services.gateway.accounts.current import Caller
@@ -28,6 +28,8 @@ async def find_dataset(session: AsyncSession, caller: Caller, key: str | None, n
         raise InvalidInput(
             "name the dataset: dataset_id, or exp_name", field="dataset_id", actions=("Send dataset_id or exp_name.",)
         )
+    if "\0" in name:
+        raise NotFound("there is no dataset of that name", field="dataset_id")
     # A slug that was taken got a suffix: its owner still knows the dataset by the name they gave.
     return await catalogue.find_by_name(session, caller, name) or await catalogue.find(session, caller, name)
 
@@ -102,13 +104,14 @@ async def start_training(
     check_speech(dataset, inputs, seconds, preset.min_seconds)
     options = TrainingOptions.model_validate(request.options.model_dump(exclude={"preset"}) | {"preset": preset.name})
     estimate = presets.estimate_seconds(preset.name, seconds, options.train_seconds, options.max_training_seconds)
-    name = (request.name or "").strip() or dataset.name
-    voice = await registry.reserve(session, owner_id=caller.id, name=name, dataset_id=dataset.id, preset=preset.name)
+    voice = await registry.reserve(
+        session, owner_id=caller.id, name=request.name or dataset.name, dataset_id=dataset.id, preset=preset.name
+    )
     order = lifecycle.Order(
         id=job_id,
         owner_id=caller.id,
         kind=JobKind.training,
-        name=name,
+        name=voice.name,
         dataset_id=dataset.id,
         dataset=dataset.slug,
         inputs=inputs,

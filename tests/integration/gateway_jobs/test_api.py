@@ -13,6 +13,7 @@ from libs.common.jobs import Step
 from libs.common.paths import Paths
 from services.gateway.accounts.tables import Role
 from services.gateway.jobs.presets import PRESETS
+from tests.conftest import NatsServer
 from tests.integration.gateway_jobs.conftest import House, Workers
 
 
@@ -352,3 +353,38 @@ async def test_validation_names_what_is_missing(house: House, workers: Workers) 
     assert broken["prepared"] is False
     assert broken["missing"] == ["2a_f0"]
     assert broken["folders"][2]["missing"] == ["1.npy"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
+async def test_strange_characters_are_refused_and_never_an_error_of_the_platform(house: House) -> None:
+    anna = await house.person()
+    await house.dataset(anna)
+
+    answers = [
+        await anna.post("/training/jobs", json={"exp_name": "anna", "name": "a\u0000b"}),
+        await anna.post("/training/jobs", json={"exp_name": "an\u0000na"}),
+        await anna.post("/preprocess/jobs", json={"dataset_id": "\u0000"}),
+        await anna.post("/training/jobs", json={"exp_name": "../../etc/passwd"}),
+        await anna.post("/training/jobs", json={"exp_name": "anna", "priority": 101}),
+        await anna.get("/training/jobs", params={"q": "\0"}),
+        await anna.get("/training/jobs", params={"cursor": "'; drop"}),
+        await anna.get("/training/jobs", params={"dataset_id": "\0"}),
+        await anna.get("/training/jobs/%00"),
+        await anna.post("/training/jobs/%00/cancel"),
+        await anna.get("/datasets/%00/artifacts"),
+        await anna.post("/datasets/a%2F..%2Fb/validate"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [422, 422, 422, 404, 422, 422, 422, 422, 404, 404, 404, 404]
+
+
+async def test_a_feed_without_a_broker_is_503(house: House, nats_server: NatsServer) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    nats_server.kill()
+
+    feed = await anna.get(f"/training/jobs/{job['id']}/events")
+    row = await anna.get(f"/training/jobs/{job['id']}")
+
+    assert (feed.status_code, feed.json()["code"]) == (503, "unavailable")
+    assert row.status_code == 200

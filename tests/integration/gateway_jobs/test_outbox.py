@@ -7,16 +7,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import select, update
 
 from libs.common.bus import Bus
-from libs.common.events import JobChanged
-from libs.common.jobs import Step
+from libs.common.events import JobChanged, TrainingOptions
+from libs.common.jobs import JobKind, Step
 from services.gateway.database import Database, utcnow
-from services.gateway.jobs import outbox, projection
+from services.gateway.jobs import lifecycle, outbox, projection
 from services.gateway.jobs.rebuild import rebuild
 from services.gateway.jobs.relay import Relay
-from services.gateway.jobs.tables import Incoming, Outgoing
+from services.gateway.jobs.tables import Incoming, Job, Outgoing
 from services.gateway.settings import GatewaySettings
 from tests.conftest import NatsServer
 from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers, ordinary, running_house
@@ -226,3 +227,39 @@ async def test_an_older_version_never_replaces_a_newer_one_in_the_projection(bus
     assert entry.value == b'{"id": "job_0", "version": 5}'
     assert any(results)
     assert late is False
+
+
+async def test_a_command_that_was_cancelled_while_it_was_being_sent_is_taken_back(
+    settings: GatewaySettings, database: Database, bus: Bus, workers: Workers
+) -> None:
+    offline = House(settings, database, FastAPI(), "http://nobody")
+    anna = await offline.person()
+    order = lifecycle.Order(
+        id="job_1",
+        owner_id=anna.id,
+        kind=JobKind.preprocess,
+        name="anna",
+        dataset_id=await offline.dataset(anna),
+        dataset="anna",
+        inputs=[],
+        options=TrainingOptions(),
+    )
+    async with database.write() as session:
+        await lifecycle.open_job(session, order)
+    relay = Relay(database, bus, poll=timedelta(seconds=1), max_retries=3)
+
+    rows = await relay._take()
+    async with database.write() as session:
+        job = await session.get(Job, "job_1", with_for_update=True)
+        assert job is not None
+        await lifecycle.cancel(session, job, anna.id)
+    sent = {row.id: await relay._send(row) for row in rows}
+    was_there = any(row.kind == outbox.COMMAND for row in rows)
+    await relay._mark(rows, sent, {})
+
+    assert was_there
+    assert await workers.is_idle()
+    assert await relay.drain() > 0
+    assert await bus.bucket("control").get("cancel.job_1") is not None
+    for client in offline.clients:
+        await client.aclose()
