@@ -1,0 +1,255 @@
+"""Do the tables in docs/ say what the code says? Writes them from the code; with `--check` only compares.
+
+A generated part stands between `<!-- generated: name -->` and `<!-- end -->`; everything else is written by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Any, get_args
+
+from packaging.requirements import Requirement
+from pydantic import ByteSize, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from libs.common import events
+from libs.common.settings import CommonSettings
+from scripts.stack import PROJECT, SERVICES
+
+DOCS = PROJECT / "docs"
+_PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def settings_classes() -> dict[str, type[CommonSettings]]:
+    """The settings class of each service."""
+    found: dict[str, type[CommonSettings]] = {}
+    for service in ("gateway", *(name for name in SERVICES if name != "gateway")):
+        module = importlib.import_module(f"services.{service}.settings")
+        own = [
+            value
+            for value in vars(module).values()
+            if inspect.isclass(value) and issubclass(value, CommonSettings) and value.__module__ == module.__name__
+        ]
+        if len(own) != 1:
+            raise SystemExit(f"services/{service}/settings.py must hold one settings class, found {own}")
+        found[service] = own[0]
+    return found
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is PydanticUndefined:
+        return "required" if field.is_required() else "–"
+    return _value(value)
+
+
+def _value(value: Any) -> str:
+    if value is None or value == "" or isinstance(value, SecretStr):
+        return "–"
+    if isinstance(value, Enum):
+        return f"`{value.value}`"
+    if isinstance(value, timedelta):
+        return f"`{value.total_seconds():g}` s"
+    if isinstance(value, ByteSize):
+        return f"`{int(value)}` ({value.human_readable(decimal=True)})"
+    if isinstance(value, tuple | list | set | frozenset):
+        return ", ".join(_value(item) for item in value) or "–"
+    return f"`{value}`"
+
+
+def _kind(field: FieldInfo) -> str:
+    names: set[str] = set()
+
+    def walk(annotation: Any) -> None:
+        inner = [argument for argument in get_args(annotation) if argument is not Ellipsis]
+        if inner:
+            for argument in inner:
+                walk(argument)
+        elif annotation is timedelta:
+            names.add("seconds")
+        elif annotation is ByteSize:
+            names.add("bytes")
+        elif annotation is SecretStr:
+            names.add("secret")
+        elif annotation is not type(None) and inspect.isclass(annotation):
+            names.add(
+                "one of " + ", ".join(annotation) if issubclass(annotation, Enum) else annotation.__name__.lower()
+            )
+
+    walk(field.annotation)
+    return " or ".join(sorted(names)) or "text"
+
+
+def settings_table(settings: type[CommonSettings], leave_out: set[str]) -> str:
+    """One row per variable, without those in `leave_out`."""
+    rows = [
+        [f"`{name.upper()}`", _kind(field), _default(field), field.description or ""]
+        for name, field in settings.model_fields.items()
+        if name not in leave_out
+    ]
+    return table(["variable", "type", "default", "what it does"], rows)
+
+
+def settings_tables() -> str:
+    """The variables that all services share, then each service's own."""
+    shared = set(CommonSettings.model_fields)
+    parts = ["## All services\n\n" + settings_table(CommonSettings, set())]
+    for service, settings in settings_classes().items():
+        port = settings.model_fields["port"].default
+        parts.append(f"## {service} (port {port})\n\n" + settings_table(settings, shared))
+    return "\n".join(parts)
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _fields(message: type[events.Data], base: type[events.Data]) -> str:
+    return ", ".join(f"`{name}`" for name in message.model_fields if name not in base.model_fields)
+
+
+def _says(message: type[events.Data]) -> str:
+    """The message's own docstring; inherited ones say nothing about it."""
+    return (message.__dict__.get("__doc__") or "").strip()
+
+
+def events_tables() -> str:
+    """Commands, events and progress messages with subjects and fields."""
+    commands = [
+        [f"`{m.__name__}`", f"`cmd.{m.service}.{m.verb}.<lane>`", _fields(m, events.Command), _says(m)]
+        for m in _as(events.COMMANDS, events.Command)
+    ]
+    facts = [
+        [f"`{m.__name__}`", f"`evt.{m.noun}.<id>.{m.fact}`", _fields(m, events.Event), _says(m)]
+        for m in _as(events.EVENTS, events.Event)
+    ]
+    progress = [
+        [f"`{m.__name__}`", "`prg.job.<id>`", _fields(m, events.Progress), _says(m)]
+        for m in _as(events.PROGRESS, events.Progress)
+    ]
+    columns = ["message", "subject", "fields", ""]
+    common = ", ".join(f"`{name}`" for name in events.Command.model_fields)
+    return (
+        f"## Commands\n\nAll carry {common}.\n\n{table(columns, commands)}\n"
+        f"## Events\n\nAll carry `job_id`.\n\n{table(columns, facts)}\n"
+        f"## Progress\n\nAll carry `job_id`.\n\n{table(columns, progress)}"
+    )
+
+
+def _as(found: list[type[events.Data]], base: type[Any]) -> list[type[Any]]:
+    return [message for message in found if issubclass(message, base)]
+
+
+# -- licences ---------------------------------------------------------------------------------------------------------
+
+LIGHT, VOICE = ("gateway", "ingest"), ("preprocessor", "trainer", "inference")
+
+
+def _closure(extras: tuple[str, ...]) -> set[str]:
+    """Every installed distribution that the extras of this project need, by normal name, without the project."""
+    found: set[str] = set()
+    waiting = [("voicewright", extra) for extra in extras] + [("voicewright", "")]
+    seen = set(waiting)
+    while waiting:
+        name, extra = waiting.pop()
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        if name != "voicewright":
+            found.add(name)
+        for text in needs:
+            need = Requirement(text)
+            if need.marker is not None and not need.marker.evaluate({"extra": extra}):
+                continue
+            for inner in ("", *need.extras):
+                step = (re.sub(r"[-_.]+", "-", need.name).lower(), inner)
+                if step not in seen:
+                    seen.add(step)
+                    waiting.append(step)
+    return found
+
+
+def _licence(name: str) -> str:
+    about: Any = metadata.metadata(name)
+    stated = about.get("License-Expression") or ""
+    if stated:
+        return stated
+    classifiers = [
+        c.split(" :: ")[-1]
+        for c in about.get_all("Classifier") or []
+        if c.startswith("License :: ") and c.count("::") > 1
+    ]
+    stated = (about.get("License") or "").strip().splitlines()[0:1]
+    text = ", ".join(classifiers) or (stated[0] if stated else "")
+    return text if 0 < len(text) <= 80 else "see its own files"
+
+
+def licences_table() -> str:
+    """Every distribution that an image holds, its licence, and which images hold it."""
+    light, voice, demo = _closure(LIGHT), _closure(VOICE), _closure(("all",))
+    rows = [
+        [
+            f"{metadata.metadata(name)['Name']}",
+            _licence(name),
+            ", ".join(image for image, held in (("light", light), ("voice", voice)) if name in held) or "neither",
+        ]
+        for name in sorted(light | voice | demo)
+    ]
+    return table(["package", "licence, as the package states it", "in images"], rows)
+
+
+# -- the files --------------------------------------------------------------------------------------------------------
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings_tables,
+    "events": events_tables,
+    "licences": licences_table,
+}
+
+
+def renewed(text: str) -> str:
+    """`text` with every generated part made anew. Raises KeyError for a part that nothing generates."""
+    return _PART.sub(lambda part: f"{part[1]}{PARTS[part['name']]()}{part[3]}", text)
+
+
+def outdated(folder: Path = DOCS) -> dict[Path, str]:
+    """The documents whose generated parts differ from the code, and what they should be."""
+    documents = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
+    return {path: new for path, text in documents.items() if (new := renewed(text)) != text}
+
+
+def main() -> None:
+    found = outdated()
+    if "--check" in sys.argv[1:]:
+        for path in found:
+            print(f"{path.relative_to(PROJECT)} is older than the code: run `make docs`", file=sys.stderr)
+        raise SystemExit(1 if found else 0)
+    for path, text in found.items():
+        path.write_text(text, encoding="utf-8")
+        print(f"renewed {path.relative_to(PROJECT)}")
+
+
+if __name__ == "__main__":
+    main()
