@@ -24,6 +24,9 @@ class InnerProblem(PlatformError):
     def __init__(self, body: dict[str, Any]) -> None:
         super().__init__(str(body.get("detail", "")))
         self.body = body
+        # What is a class's own elsewhere is the inner service's word here.
+        told = {"status": int(body["status"]), "code": str(body["code"]), "retryable": bool(body.get("retryable"))}
+        self.__dict__.update(told)
 
     def problem(self) -> dict[str, Any]:
         """The inner service's own words."""
