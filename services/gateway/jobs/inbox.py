@@ -8,8 +8,8 @@ from datetime import timedelta
 from sqlalchemy.exc import IntegrityError
 
 from libs.common.bus import Bus, Delivery
-from libs.common.errors import PlatformError, Unavailable
-from libs.common.events import StepEvent
+from libs.common.errors import PlatformError, Unavailable, WorkFailed
+from libs.common.events import StepEvent, StepFailed
 from libs.common.logs import bind_job, enter_trace, get_logger
 from services.gateway.database import Database, utcnow
 from services.gateway.jobs import lifecycle
@@ -43,6 +43,9 @@ class Inbox:
             event = envelope.open()
         except ValueError as error:
             log.error("inbox.unreadable", subject=delivery.subject, error=str(error))
+            verdict = _verdict_on(delivery, error)
+            if verdict is not None:
+                await self.receive(*verdict)
             await delivery.term()
             return
         if not isinstance(event, StepEvent):
@@ -67,7 +70,19 @@ class Inbox:
         await delivery.ack()
 
     async def receive(self, event_id: str, event: StepEvent) -> bool:
-        """Applies an event unless it was applied before; True when it changed something."""
+        """Applies an event unless it was applied before; True when it changed something.
+
+        What can never be applied fails the job with the reason: a job that waits for nothing helps nobody.
+        """
+        try:
+            return await self._apply(event_id, event)
+        except PlatformError as error:
+            if error.retryable or isinstance(event, StepFailed):
+                raise
+            log.error("inbox.refused", event_id=event_id, code=error.code, detail=error.detail)
+            return await self._apply(event_id, _failed(event, error))
+
+    async def _apply(self, event_id: str, event: StepEvent) -> bool:
         try:
             async with self._database.write() as session:
                 if await session.get(Incoming, event_id) is not None:
@@ -80,3 +95,25 @@ class Inbox:
                 if await session.get(Incoming, event_id) is not None:
                     return False  # another gateway was faster
             raise
+
+
+def _failed(event: StepEvent, error: PlatformError) -> StepFailed:
+    return StepFailed(
+        job_id=event.job_id,
+        step=event.step,
+        attempt=event.attempt,
+        token=event.token,
+        worker=event.worker,
+        failures=0,
+        problem=error.problem(),
+    )
+
+
+def _verdict_on(delivery: Delivery, error: ValueError) -> tuple[str, StepEvent] | None:
+    """An event that cannot be read, as the failure of its step; None when it does not even say which step."""
+    try:
+        envelope = delivery.envelope
+        step = StepEvent.model_validate(envelope.data)
+    except ValueError:
+        return None
+    return envelope.id, _failed(step, WorkFailed(f"what the worker said cannot be read: {error}"[:1000]))

@@ -10,6 +10,7 @@ What a worker says about an earlier attempt, a step that is done or a job that i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +39,7 @@ from libs.common.events import (
     StepStarted,
     TrainingOptions,
     VoicePublished,
+    VoiceTrained,
 )
 from libs.common.jobs import ACTIVE, JobKind, JobState, QueueState, Step, check_transition, lane_of, next_step
 from libs.common.jobs import overall_progress as progress_at
@@ -50,6 +52,8 @@ from services.gateway.jobs.tables import Job, JobStep
 from services.gateway.voices import registry
 
 log = get_logger("jobs")
+
+AFTER_TRAINING = frozenset({Step.index, Step.evaluate, Step.publish})
 
 _FACTS: dict[JobState, type[JobEvent]] = {
     JobState.queued: JobQueued,
@@ -311,16 +315,22 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
     note(session, job, now, f"{event.step} finished", {"worker": event.worker} | _few(row.result))
     await session.flush()
     following = next_step(job.job_kind, event.step)
+    if isinstance(event, VoiceTrained):  # the figures of the training stay; what follows takes seconds
+        job.current_step = job.total_steps = event.steps
+        job.losses = {name: value for name, value in event.losses.items() if math.isfinite(value)}
     if following is None:
         if isinstance(event, VoicePublished):
             await _publish(session, job, event)
         job.progress = 100.0
+        job.current_step = job.total_steps
         _move(session, job, JobState.completed, now)
         return
     job.phase = following.value
     job.queue_state = QueueState.waiting.value
     job.progress = max(job.progress, progress_at(job.job_kind, following, 0.0))
-    job.current_step, job.total_steps, job.eta_seconds = 0, 0, None
+    job.eta_seconds = None
+    if following not in AFTER_TRAINING:
+        job.current_step, job.total_steps = 0, 0
     if job.cancel_requested_at is not None:
         await _end(session, job, JobState.cancelled, now, actor=job.owner_id)
         return

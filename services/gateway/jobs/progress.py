@@ -15,6 +15,7 @@ from libs.common.logs import get_logger
 from services.gateway.database import Database, utcnow
 from services.gateway.jobs import projection
 from services.gateway.jobs.history import note
+from services.gateway.jobs.lifecycle import AFTER_TRAINING
 from services.gateway.jobs.tables import Job, JobStep
 
 log = get_logger("jobs.progress")
@@ -84,8 +85,9 @@ class ProgressWriter:
             job.progress_sequence = sequence
             percent = overall_progress(job.job_kind, progress.step, progress.fraction)
             job.progress = max(job.progress, percent)
-            job.current_step = max(progress.done, 0)
-            job.total_steps = max(progress.total, 0)
+            if progress.step not in AFTER_TRAINING:
+                job.current_step = max(progress.done, 0)
+                job.total_steps = max(progress.total, 0)
             # JSON has no NaN: what diverged is told by the step's failure.
             if progress.loss is not None and math.isfinite(progress.loss):
                 job.current_loss = progress.loss

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import nats
 from sqlalchemy import select
 
 from libs.common.bus import Bus
 from libs.common.errors import TrainingCrashed
-from libs.common.events import BuildIndex, EvaluateVoice, PublishVoice, TrainVoice
+from libs.common.events import BuildIndex, EvaluateVoice, PublishVoice, TrainVoice, wrap
 from libs.common.jobs import Step
 from services.gateway.audit.tables import AuditEntry
 from services.gateway.jobs.inbox import Inbox
 from services.gateway.voices.tables import Voice, VoiceStatus
+from tests.conftest import NatsServer
 from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers, finished
 
 pytestmark = BOTH_DATABASES
@@ -29,6 +31,7 @@ async def test_a_training_job_goes_through_all_six_steps_and_leaves_a_voice(hous
     done = await house.wait_status(anna, job["id"], "completed")
     assert [command.step for command in workers.seen] == list(Step)
     assert done["progress"] == 100
+    assert (done["current_step"], done["total_steps"], done["losses"]) == (800, 800, {"mel": 0.4})
     assert done["queue_state"] is None
     assert done["error"] is None
     assert done["started_at"]
@@ -242,3 +245,37 @@ async def test_training_again_under_a_voices_name_makes_a_new_version_of_it(hous
         voice = (await session.scalars(select(Voice).where(Voice.slug == "our-voice"))).one()
     assert voice.job_id == second["id"]
     assert voice.owner_id == anna.id
+
+
+async def test_a_result_that_cannot_be_read_fails_the_job_with_the_reason(
+    house: House, workers: Workers, nats_server: NatsServer
+) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    taken = await workers.take()
+    event = finished(taken.command, taken.paths, 1, [])
+    envelope = wrap(event, id="odd", subject=event.subject(), service="ingest")
+    del envelope.data["recordings"]
+    client = await nats.connect(nats_server.url)
+
+    await client.jetstream().publish(event.subject(), envelope.model_dump_json().encode())
+    await client.jetstream().publish("evt.job.x.step_failed", b"no json at all")
+    failed = await house.wait_status(anna, job["id"], "failed")
+    await client.close()
+
+    assert failed["error"]["code"] == "work_failed"
+    assert "recordings" in failed["error"]["detail"]
+
+
+async def test_a_result_that_can_never_be_applied_fails_the_job(house: House, workers: Workers) -> None:
+    anna, ben = await house.person("anna"), await house.person("ben")
+    job = await house.train(anna, await house.dataset(anna))
+    async with house.database.write() as session:  # somebody took the voice's place
+        voice = (await session.scalars(select(Voice))).one()
+        voice.owner_id = ben.id
+    workers.work()
+
+    failed = await house.wait_status(anna, job["id"], "failed")
+
+    assert failed["error"]["code"] == "conflict"
+    assert failed["phase"] == "publish"
