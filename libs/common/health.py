@@ -15,7 +15,10 @@ from fastapi.responses import JSONResponse
 
 from libs.common.bus import Bus
 from libs.common.errors import PlatformError, StorageFull, Unavailable
+from libs.common.logs import get_logger
 from libs.common.storage import Storage
+
+log = get_logger("health")
 
 CHECK_SECONDS = 5.0
 
@@ -100,6 +103,13 @@ async def _run(check: Check) -> dict[str, Any]:
     except TimeoutError:
         return {"name": check.name, "ok": False, "detail": f"no answer within {CHECK_SECONDS:.0f} s"}
     return {"name": check.name, "ok": True, "detail": detail}
+
+
+async def say_what_is_missing(checks: Sequence[Check]) -> None:
+    """Logs each part that is not there when the service starts, so that its log says why it is not ready."""
+    for result in await asyncio.gather(*(_run(check) for check in checks)):
+        if not result["ok"]:
+            log.error("service.not_ready", check=result["name"], detail=result["detail"])
 
 
 def health_router(service: str, checks: Sequence[Check]) -> APIRouter:

@@ -86,6 +86,8 @@ class Lease:
         async with self._turn:
             if self.is_lost:
                 raise LeaseLost(self.key)
+            if self.record.committed is not None:
+                return  # its revision orders the commits of the installation, so nothing may raise it
             record = self.record.model_copy(update=changes)
             try:
                 self.revision = await self._bucket.update(self.key, record.model_dump_json().encode(), self.revision)

@@ -9,8 +9,8 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common import logs, metrics, problems
 from libs.common.errors import Unauthenticated
-from libs.common.health import Check, health_router
+from libs.common.health import Check, health_router, say_what_is_missing
 from libs.common.settings import CommonSettings
 
 log = logs.get_logger("service")
@@ -111,7 +111,14 @@ def create_service(
     description: str = "",
 ) -> FastAPI:
     """An app with everything that the services share. `checks` may still grow while `lifespan` starts."""
-    app = FastAPI(title=title, description=description, version="0.1.0", lifespan=lifespan)
+
+    @asynccontextmanager
+    async def told(app: FastAPI) -> AsyncIterator[None]:
+        await say_what_is_missing(checks)
+        async with lifespan(app):
+            yield
+
+    app = FastAPI(title=title, description=description, version="0.1.0", lifespan=told)
     app.state.settings = settings
     app.state.closing = asyncio.Event()  # set when the process is asked to go: endless answers end themselves
     problems.install(app)

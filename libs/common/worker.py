@@ -448,9 +448,8 @@ class Worker:
         if registered.finish is not None:
             try:
                 await registered.finish(command, manifest, revision)
-            except (PlatformError, OSError, TryAgain) as error:
-                log.warning("worker.finish_failed", error=str(error))
-                await delivery.nak(self._settings.retry_delays[0] if self._settings.retry_delays else None)
+            except (PlatformError, OSError) as error:
+                await self._finish_failed(delivery, command, reference.token, error)
                 return
         assert manifest.event is not None
         event_class = CATALOGUE[manifest.event["type"]]
@@ -467,6 +466,29 @@ class Worker:
         await self._publish(event, f"{command.job_id}.{command.step}.{command.attempt}.{event.fact}")
         await delivery.ack()
         log.info("worker.done", token=reference.token)
+
+    async def _finish_failed(
+        self, delivery: Delivery, command: Command, token: int, error: PlatformError | OSError
+    ) -> None:
+        """What was committed stays; the hook is tried again for as long as that can help, and people are told."""
+        problem = error if isinstance(error, PlatformError) else Unavailable(f"a folder does not take it: {error}")
+        if not problem.retryable:
+            log.error("worker.failed", code=problem.code, detail=problem.detail)
+            await self._tell(StepFailed, command, token, failures=1, problem=problem.problem())
+            await delivery.ack()
+            return
+        delay = self._settings.retry_delays[0] if self._settings.retry_delays else timedelta(seconds=5)
+        log.warning("worker.finish_failed", detail=problem.detail)
+        await self._tell(
+            StepDelayed,
+            command,
+            token,
+            suffix=".finish",
+            failures=0,
+            delay_seconds=delay.total_seconds(),
+            problem=problem.problem(),
+        )
+        await delivery.nak(delay)
 
     async def _failed(
         self, delivery: Delivery, command: Command, lease: Lease, error: PlatformError, *, retryable: bool

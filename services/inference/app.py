@@ -14,7 +14,7 @@ from libs.common.service import create_service
 from services.inference.api import make_router
 from services.inference.queueing import ConversionQueue
 from services.inference.settings import InferenceSettings
-from services.inference.voices import Voices
+from services.inference.voices import EnginesCheck, Voices
 
 
 def create_app(settings: InferenceSettings | None = None) -> FastAPI:
@@ -29,6 +29,7 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
     checks: list[Check] = [
         ReadableCheck(paths.data_root, "data"),
         ReadableCheck(paths.models_root, "models"),
+        EnginesCheck(voices),
     ]
 
     @asynccontextmanager

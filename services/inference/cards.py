@@ -5,18 +5,28 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from libs.common.errors import InvalidName, NotFound
+from libs.common.errors import InvalidName, ModelFileRefused, NotFound
 from libs.common.paths import Paths
 
 
 def read_card(paths: Paths, slug: str) -> dict[str, Any] | None:
-    """The voice card of `slug`, None when there is no such voice. Raises NotFound for what is no slug."""
+    """The voice card of `slug`, None when there is no such voice.
+
+    Raises NotFound for what is no slug, ModelFileRefused for a card that does not name a version and its files.
+    """
     try:
         path = paths.voice(slug).card
     except InvalidName as error:
-        raise NotFound(f"there is no voice {slug!r}") from error
+        raise NotFound(f"there is no voice {slug!r}", field="voice") from error
     try:
-        card = json.loads(path.read_text())
+        card = json.loads(path.read_bytes())
+        if not all(isinstance(card[part]["sha256"], str) for part in ("weights", "index")):
+            raise TypeError
+        paths.voice(slug).version(card["version"])
     except FileNotFoundError:
         return None
-    return card if isinstance(card, dict) else None
+    except (ValueError, KeyError, TypeError, InvalidName) as error:
+        raise ModelFileRefused(
+            f"the card of the voice {slug} does not name a version and its files", actions=("Train the voice again.",)
+        ) from error
+    return dict(card)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from libs.common.manifests import sha256_of
 from libs.common.paths import Paths
 from libs.voice.artefact import load_synthesizer
 from libs.voice.chain import Converter
-from libs.voice.content import ContentEncoder, check_same_encoder, load_content_encoder
+from libs.voice.content import ContentEncoder, Version, check_same_encoder, load_content_encoder
 from libs.voice.pitch import Pitch
 from libs.voice.retrieval import read_index
 from services.inference.cards import read_card
@@ -42,6 +43,7 @@ class Voices:
         self._loaded: OrderedDict[tuple[str, str], LoadedVoice] = OrderedDict()
         self._encoders: dict[str, ContentEncoder] = {}
         self._lock = threading.Lock()
+        self._encoder_lock = threading.Lock()
         self.pitch = Pitch(paths.rmvpe, device=device)
 
     def get(self, slug: str) -> LoadedVoice:
@@ -55,8 +57,8 @@ class Voices:
         for _ in range(RELOADS):
             card = read_card(self._paths, slug)
             if card is None:
-                raise NotFound(f"there is no voice {slug}")
-            key = (slug, f"{card['version']}:{card['weights']['sha256']}")
+                raise NotFound(f"there is no voice {slug}", field="voice")
+            key = (slug, f"{card['version']}:{card['weights']['sha256']}:{card['index']['sha256']}")
             with self._lock:
                 if key in self._loaded:
                     self._loaded.move_to_end(key)
@@ -78,7 +80,8 @@ class Voices:
         synthesizer = load_synthesizer(version.weights, self._device)
         encoder = self._encoder("v1" if synthesizer.content_width == 256 else "v2")
         check_same_encoder(card.get("content_encoder"), encoder)
-        index = read_index(version.index, width=synthesizer.content_width) if version.index.is_file() else None
+        self._check(version.index, card["index"]["sha256"])
+        index = read_index(version.index, width=synthesizer.content_width)
         return LoadedVoice(
             slug=slug,
             version=str(card["version"]),
@@ -91,7 +94,25 @@ class Voices:
         if sha256_of(path) != expected:
             raise Unavailable(f"{path.name} is not the file that its card names", actions=("Publish the voice again.",))
 
-    def _encoder(self, version: Any) -> ContentEncoder:
-        if version not in self._encoders:
-            self._encoders[version] = load_content_encoder(self._paths.hubert, version=version, device=self._device)
-        return self._encoders[version]
+    def _encoder(self, version: Version) -> ContentEncoder:
+        with self._encoder_lock:
+            if version not in self._encoders:
+                self._encoders[version] = load_content_encoder(self._paths.hubert, version=version, device=self._device)
+            return self._encoders[version]
+
+    def describe(self) -> str:
+        """Content encoder and pitch method that conversions use here. Raises ModelFileRefused, InvalidInput."""
+        encoder = self._encoder("v2")
+        return f"content by {encoder.name} ({encoder.checksum[:12]}), pitch by {self.pitch.resolve('auto')}"
+
+
+class EnginesCheck:
+    """The content encoder and the pitch method are there and load."""
+
+    name = "engines"
+
+    def __init__(self, voices: Voices) -> None:
+        self._voices = voices
+
+    async def __call__(self) -> str:
+        return await asyncio.to_thread(self._voices.describe)

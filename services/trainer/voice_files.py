@@ -52,8 +52,8 @@ def put_in_place(voice: Voice, attempt: VoiceVersion, version: VoiceVersion, car
         if version.folder.exists():
             shutil.rmtree(version.folder)
         os.rename(attempt.folder, version.folder)
-    if attempt.folder.exists():
-        shutil.rmtree(attempt.folder, ignore_errors=True)
+    for left in voice.versions.glob(f".attempt-{version.folder.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def keep_copy(storage: Storage, bucket: str, version: VoiceVersion, job_id: str) -> None:

@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from libs.common import manifests
 from libs.common.bus import Bus
@@ -214,6 +215,43 @@ class Platform:
                 await asyncio.to_thread(service.process.wait, 15)
             except subprocess.TimeoutExpired:
                 service.kill()
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """The processes below `pid`, however deep."""
+    return psutil.Process(pid).children(recursive=True)
+
+
+async def until_gone(processes: Iterable[psutil.Process], seconds: float) -> None:
+    """Waits until none of the processes runs; raises AssertionError when one does after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while left := [p for p in processes if _runs(p)]:
+        assert time.monotonic() < deadline, f"still running: {[(p.pid, p.cmdline()) for p in left]}"
+        await asyncio.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Waits until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        await asyncio.sleep(0.02)
+
+
+def loaded_libraries(pid: int) -> str:
+    """What the process has mapped into its memory."""
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
+def resident_megabytes(pid: int) -> float:
+    return psutil.Process(pid).memory_info().rss / 1e6
 
 
 def prepare(job: str, inputs: tuple[InputFile, ...], *, dataset: str = "anna", **changes: Any) -> PrepareDataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -12,26 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from libs.common.settings import CommonSettings
-from tests.conftest import TOKEN, NatsServer
+from tests.conftest import TOKEN
 from tests.factories_audio import make_recordings, make_speech
 from tests.integration.voice_services.platform import (
     Platform,
     evaluate,
     index,
-    platform,
     prepare,
     publish,
     train,
 )
-
-
-@pytest.fixture
-async def here(
-    nats_server: NatsServer, make_settings: Callable[..., CommonSettings], tmp_path: Path
-) -> AsyncIterator[Platform]:
-    async with platform(make_settings(nats_url=nats_server.url), nats_server, tmp_path / "said") as made:
-        yield made
 
 
 @pytest.mark.slow
