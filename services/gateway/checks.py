@@ -8,8 +8,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from libs.common.errors import Unavailable
 from libs.common.health import BrokerCheck
 from services.gateway.database import Database
-from services.gateway.migrate import head_revision
 from services.gateway.parts import Parts
+from services.gateway.schema import head_revision
 
 
 class DatabaseCheck:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from functools import cache
-from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from services.gateway.database import Base, create_engine
+from services.gateway.schema import MIGRATIONS, head_revision
 from services.gateway.settings import GatewaySettings
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
 # PostgreSQL: only one of several starting replicas migrates, the others wait for it. Any number of our own will do.
 _ADVISORY_LOCK = 5_821_077
 
@@ -23,18 +20,10 @@ _ADVISORY_LOCK = 5_821_077
 def config(connection: Connection | None = None) -> Config:
     """Alembic's configuration, made here: its settings are ours, so there is no ini file."""
     made = Config()
-    made.set_main_option("script_location", str(_MIGRATIONS))
+    made.set_main_option("script_location", str(MIGRATIONS))
     made.set_main_option("path_separator", "os")
     made.attributes["connection"] = connection
     return made
-
-
-@cache
-def head_revision() -> str:
-    """The schema that this version of the gateway needs."""
-    head = ScriptDirectory.from_config(config()).get_current_head()
-    assert head is not None
-    return head
 
 
 async def migrate(settings: GatewaySettings, direction: str = "up", revision: str = "head") -> None:

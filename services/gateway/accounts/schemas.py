@@ -31,7 +31,7 @@ class Refresh(BaseModel):
 
 class Logout(BaseModel):
     refresh_token: Annotated[str, StringConstraints(max_length=200)] | None = Field(
-        default=None, description="Ends this session; without it, all sessions of the account"
+        default=None, description="Ends this session; without it, all sessions of the account", examples=["vwr_3x…"]
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -89,6 +89,17 @@ async def _admin(url: str, *statements: str) -> None:
     await engine.dispose()
 
 
+@asynccontextmanager
+async def empty_postgres(server: str, template: str = "template1") -> AsyncIterator[str]:
+    """A database of its own on `server`."""
+    name = f"t{new_ulid().lower()}"
+    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    try:
+        yield f"{server}/{name}"
+    finally:
+        await _admin(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """A migrated database of the test's own."""
@@ -96,11 +107,8 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "gateway.db")
         yield f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
         return
-    url = request.getfixturevalue("postgres")
-    name = f"t{new_ulid().lower()}"
-    await _admin(url, f'CREATE DATABASE "{name}" TEMPLATE "migrated"')
-    yield f"{url}/{name}"
-    await _admin(url, f'DROP DATABASE "{name}" WITH (FORCE)')
+    async with empty_postgres(request.getfixturevalue("postgres"), template="migrated") as url:
+        yield url
 
 
 @asynccontextmanager
@@ -120,6 +128,13 @@ async def served(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await task
+
+
+async def until(is_true: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Waits for what the other side does by itself."""
+    async with asyncio.timeout(seconds):
+        while not is_true():  # noqa: ASYNC110  # the other side has no event to wait for
+            await asyncio.sleep(0.01)
 
 
 @dataclass

@@ -65,12 +65,12 @@ class IngestDouble:
 
         @app.post("/datasets/{slug}/files")
         async def claim(slug: str, request: Request) -> dict[str, Any]:
+            ids = (await request.json())["upload_ids"]
             self.is_claiming.set()
             if self.claim_gate is not None:
                 await self.claim_gate.wait()
             if self.is_claim_broken:
                 raise RuntimeError("out of order")
-            ids = (await request.json())["upload_ids"]
             if self.lose_uploads or any(upload_id not in self.staged for upload_id in ids):
                 raise VoiceSampleNotFound("this upload is not staged")
             moved = []

@@ -12,7 +12,7 @@ import httpx
 import psutil
 
 from services.gateway.accounts.tokens import issue_access_token
-from tests.integration.gateway.conftest import House, Person
+from tests.integration.gateway.conftest import House, Person, until
 
 MEGABYTE = 1_000_000
 HEAD = (
@@ -98,7 +98,7 @@ async def test_a_chunked_body_is_refused_at_the_limit_and_not_at_its_end(sqlite_
     assert body.taken < 4000 * MEGABYTE
     assert sqlite_house.ingest.received_bytes <= 20 * MEGABYTE
     assert psutil.Process().memory_info().rss - memory < 200 * MEGABYTE
-    await _until(lambda: sqlite_house.ingest.aborted == 1)
+    await until(lambda: sqlite_house.ingest.aborted == 1)
     assert sqlite_house.ingest.staged == {}
 
 
@@ -131,10 +131,10 @@ async def test_a_client_that_goes_away_leaves_nothing(sqlite_house: House) -> No
     first = HEAD + b"one\r\n" + HEAD.split(b"test\r\n")[1] + bytes(3 * MEGABYTE)
 
     _, writer = await _raw(sqlite_house, anna, "Content-Length: 50000000", first)
-    await _until(lambda: sqlite_house.ingest.received_bytes > 2 * MEGABYTE)
+    await until(lambda: sqlite_house.ingest.received_bytes > 2 * MEGABYTE)
     staged_before = len(sqlite_house.ingest.staged)
     writer.transport.abort()
-    await _until(lambda: sqlite_house.ingest.aborted == 1)
+    await until(lambda: sqlite_house.ingest.aborted == 1)
 
     assert staged_before == 1
     assert sqlite_house.ingest.staged == {}
@@ -209,9 +209,3 @@ async def test_ingest_that_dies_in_the_middle_is_a_503(sqlite_house: House) -> N
 
     assert answer.status_code == 503
     assert answer.json()["service"] == "ingest"
-
-
-async def _until(is_true: Any, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not is_true():  # noqa: ASYNC110  # the other side has no event to wait for
-            await asyncio.sleep(0.01)
