@@ -103,7 +103,7 @@ def journey(stack: Stack, spoken: speech.Speech, minutes: float, stages: Stages)
         shift = best_shift(spoken.source, spoken.recordings)
         assert job.voice is not None
         made = client.convert(
-            spoken.source, job.voice, ROOT / "converted.wav", pitch_shift=shift, index_rate=0.5, format="wav"
+            spoken.source, job.voice, stack.root / "converted.wav", pitch_shift=shift, index_rate=0.5, format="wav"
         )
     return {
         "job": job,
@@ -132,26 +132,28 @@ def tell(rows: dict[str, dict[str, Any]], columns: dict[str, str], stages: Stage
     out.print(f"\ntimes: {times} · in all {seconds(total)}", markup=False)
 
 
-def run(voice: Path | None, minutes: float, fresh: bool, keep: bool) -> int:
+def run(root: Path, voice: Path | None, minutes: float, fresh: bool, keep: bool) -> int:
     """The demo; 0 when everything was made."""
     stages = Stages()
-    if fresh and ROOT.exists():
-        shutil.rmtree(ROOT)
+    if fresh and root.exists():
+        shutil.rmtree(root)
     stages.enter("speech")
-    spoken = speech.choose(ROOT, voice)
+    spoken = speech.choose(root, voice)
     out.print(f"speech: {spoken.described}", markup=False)
     stages.enter("start")
     # One training at a time gets all cores.
-    stack = Stack(ROOT, ports=PORTS, environment={"TRAINING_CONCURRENCY": "1"}, say=_quietly)
+    stack = Stack(
+        root, ports=PORTS if root == ROOT else "free", environment={"TRAINING_CONCURRENCY": "1"}, say=_quietly
+    )
     try:
         stack.start()
         out.print(f"five services and a broker run; API docs: {stack.url('gateway')}/docs", markup=False)
         facts = journey(stack, spoken, minutes, stages)
         stages.enter("report")
         report(stack, spoken, facts, minutes, stages)
-        out.print(f"\nlisten:  {ROOT / 'converted.wav'}", markup=False)
+        out.print(f"\nlisten:  {root / 'converted.wav'}", markup=False)
         out.print(f"source:  {spoken.source}", markup=False)
-        out.print(f"report:  {ROOT / 'report.json'} and {ROOT / 'report.png'}", markup=False)
+        out.print(f"report:  {root / 'report.json'} and {root / 'report.png'}", markup=False)
         out.print(f"API:     {stack.url('gateway')}/docs", markup=False)
         if keep:
             out.print(f"login:   {stack.secrets['ADMIN_EMAIL']}, ADMIN_PASSWORD in {stack.secrets_file}", markup=False)
@@ -163,7 +165,7 @@ def run(voice: Path | None, minutes: float, fresh: bool, keep: bool) -> int:
         return 0
     finally:
         stack.stop()
-        out.print("All processes are stopped; `make demo` again goes on from the same data, FRESH=1 starts anew.")
+        out.print("All processes are stopped. `make demo` again uses the same data; `make demo FRESH=1` starts anew.")
 
 
 def report(stack: Stack, spoken: speech.Speech, facts: dict[str, Any], minutes: float, stages: Stages) -> None:
@@ -172,12 +174,13 @@ def report(stack: Stack, spoken: speech.Speech, facts: dict[str, Any], minutes: 
 
     job: Job = facts.pop("job")
     losses = facts.pop("losses")
-    weights = ROOT / "models" / facts["voice"] / f"{facts['voice']}.pth"
-    found = measured(spoken.source, ROOT / "converted.wav", spoken.control, spoken.recordings, weights, facts["shift"])
-    draw(ROOT / "report.png", found, losses, f"{spoken.described} · {minutes:g} min of training")
+    root = stack.root
+    weights = root / "models" / facts["voice"] / f"{facts['voice']}.pth"
+    found = measured(spoken.source, root / "converted.wav", spoken.control, spoken.recordings, weights, facts["shift"])
+    draw(root / "report.png", found, losses, f"{spoken.described} · {minutes:g} min of training")
     stages.enter("")
     write_json(
-        ROOT / "report.json",
+        root / "report.json",
         {
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "speech": spoken.described,
@@ -202,6 +205,7 @@ def _quietly(text: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--voice", type=Path, help="a folder with recordings of one voice (make demo VOICE=folder)")
+    parser.add_argument("--root", type=Path, default=ROOT, help="where everything is kept (default: var/demo)")
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("DEMO_MINUTES") or 5))
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs made (make demo FRESH=1)")
     parser.add_argument(
@@ -213,7 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     listen_for_signals()
     try:
-        status = run(options.voice, options.minutes, options.fresh, options.keep)
+        status = run(options.root.absolute(), options.voice, options.minutes, options.fresh, options.keep)
     except Asked as asked:
         out.print(f"{asked}: stopped", markup=False)
         status = 130 if str(asked) == "SIGINT" else 143

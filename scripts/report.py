@@ -149,7 +149,9 @@ def draw(path: Path, found: Measured, losses: list[tuple[int, float]], title: st
     figure, axes = pyplot.subplots(2, 2, figsize=(13, 8), layout="constrained")
     for axis, name in zip(axes[0], ("source", "converted"), strict=True):
         wave = found.waves[name]
-        axis.specgram(wave + 1e-7 * np.random.default_rng(0).standard_normal(len(wave)), 512, RATE, noverlap=384)
+        axis.specgram(
+            wave + 1e-7 * np.random.default_rng(0).standard_normal(len(wave)), NFFT=512, Fs=RATE, noverlap=384
+        )
         axis.images[0].set_clim(-120, -20)
         axis.set(title=name, xlabel="s", ylabel="Hz")
     for name, f0 in found.f0.items():
