@@ -39,6 +39,7 @@ from libs.voice.training_config import TrainingConfig
 
 VALIDATIONS_PER_RUN = 20
 MOST_HELD_OUT_CROPS = 16
+THREAD_TRIAL_SECONDS = 3.0
 CHECKPOINT_SHARE = 20
 """A checkpoint may take a twentieth of the time at most: slow disks and large networks get longer intervals."""
 
@@ -172,11 +173,14 @@ class _Run:
         self._obey()
         plan = self.folder.read_plan()
         if plan is None:
+            self._choose_threads()
             self.total = self._decide_length()
             plan = self._plan()
             self.folder.write_plan(plan)
         check_same_run(plan, self.config, self.data)
         self.total = int(plan["total_steps"])
+        if self.config.threads is None:
+            self.threads = set_threads(int(plan["threads"]))
         self.recipe = self._new_recipe()
         self.recipe.prepare(self.total, self.epoch_length)
         resumed = self._resume()
@@ -210,6 +214,34 @@ class _Run:
             "warnings": self.config.warnings(),
         }
 
+    def _choose_threads(self) -> None:
+        """Small networks are faster on one core than on several: a few steps with each tell, and the plan keeps it."""
+        if self.config.threads is not None or self.device.type != "cpu" or self.threads == 1:
+            return
+        self.recipe.prepare(1000, self.epoch_length)
+        times: dict[int, float] = {}
+        for count in (self.threads, 1):
+            set_threads(count)
+            rounds: list[float] = []
+            while len(rounds) < 4 and sum(rounds) < THREAD_TRIAL_SECONDS:
+                self._tell("measure")
+                self._obey()
+                rounds.append(self._trial_step(len(rounds)))
+            times[count] = min(rounds)
+            if times[count] > THREAD_TRIAL_SECONDS:
+                break  # a network of this size is better off with all cores
+        self.threads = set_threads(min(times, key=lambda count: times[count]))
+        self.log(f"{self.threads} threads: " + ", ".join(f"{n}: {t:.3f} s per step" for n, t in times.items()))
+
+    def _trial_step(self, number: int) -> float:
+        """Seconds of one step whose result is thrown away."""
+        before = time.monotonic()
+        try:
+            self.recipe.step(self.batches(number).to(self.device))
+        except BadStep:
+            pass
+        return time.monotonic() - before
+
     def _decide_length(self) -> int:
         """Steps of the whole run; decided once and kept in the plan."""
         if self.config.total_steps is not None:
@@ -227,12 +259,7 @@ class _Run:
         while len(times) < 5 or (time.monotonic() - begun < patience and len(times) < 200):
             self._tell("measure")
             self._obey()
-            before = time.monotonic()
-            try:
-                self.recipe.step(self.batches(len(times)).to(self.device))
-            except BadStep:
-                pass
-            times.append(time.monotonic() - before)
+            times.append(self._trial_step(len(times)))
             if len(times) >= 2 and time.monotonic() - begun > 0.25 * seconds:
                 break
         before = time.monotonic()

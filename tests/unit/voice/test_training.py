@@ -6,8 +6,10 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import os
 import random
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +33,7 @@ from libs.common.errors import (
 )
 from libs.voice.artefact import load_synthesizer
 from libs.voice.child import Outcome, TrainingChild
+from libs.voice.device import usable_cores
 from libs.voice.progress import Progress
 from libs.voice.safe_load import load_tensors
 from libs.voice.training import StopReason, TrainingInputs, TrainingResult, train
@@ -416,3 +419,27 @@ def test_a_full_disk_is_told_and_a_retry_with_space_goes_on(
     assert (full.ending, type(full.error)) == ("failed", StorageFull)
     assert left == []
     assert result.sha256 == unbroken[1].sha256
+
+
+def test_the_number_of_threads_is_measured_once_and_kept_for_resumes(experiment: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, threads=None, total_steps=4)
+
+    run(experiment, tmp_path, config, should_stop=lambda: None)
+    plan = json.loads((tmp_path / "run.json").read_text())
+
+    assert 1 <= plan["threads"] <= usable_cores()
+    assert torch.get_num_threads() == plan["threads"]
+
+
+def test_a_training_process_leaves_the_cores_to_others_while_it_waits(experiment: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps({"inputs": {"experiment": "none", "run": str(tmp_path / "run")}, "config": {}}))
+    program = (
+        "import os, sys, pathlib; from libs.voice.training_main import Voice, run_job; "
+        f"run_job(pathlib.Path({str(job)!r}), Voice(1), []); print(os.environ['OMP_WAIT_POLICY'])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "PASSIVE"
