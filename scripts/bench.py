@@ -1,7 +1,7 @@
 """`make bench`: how fast is the platform on this machine? JSON in var/bench/<date>.json, and a table.
 
 Runs a platform of its own under var/bench. Speech is that of the demo ($VOICE_CORPUS or espeak-ng). Each figure is
-measured through the public API as a user meets it, except memory, which is the resident set of each service's processes.
+measured through the public API as a user meets it, except memory: the resident sets of each service
 """
 
 from __future__ import annotations
