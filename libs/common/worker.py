@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -66,7 +67,8 @@ C = TypeVar("C", bound=Command)
 T = TypeVar("T")
 Stop = Literal["cancel", "preempt", "lost"]
 POISON_AFTER = 2  # equal deliveries without progress
-ENOSPC = {28, 122, 27}  # no space, quota, file too large
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_VOLUME = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,20 @@ def raise_stop(why: Stop | None) -> None:
         raise Preempted
     if why == "lost":
         raise LeaseLost
+
+
+@contextlib.contextmanager
+def _volumes_named() -> Iterator[None]:
+    """A full disk, and a volume that is away or read-only, are named and tried again: another day, or another node."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.strerror} ({error.filename or 'data volume'})"
+        if error.errno in NO_SPACE:
+            raise StorageFull(f"writing stopped: {where}") from error
+        if error.errno in NO_VOLUME:
+            raise TryAgain(Unavailable(f"a volume cannot be used: {where}")) from error
+        raise
 
 
 Handler = Callable[[Work[Any]], Awaitable[Done]]
@@ -415,15 +431,12 @@ class Worker:
             WORK_SECONDS.labels(command.step.value).observe(time.monotonic() - started)
 
     async def _run(self, registered: _Registered, work: Work[Any]) -> Done:
-        """The handler; a part of the platform that is away becomes a retry, a full disk is named."""
+        """The handler; a part of the platform that is away becomes a retry."""
         try:
-            return await registered.handler(work)
+            with _volumes_named():
+                return await registered.handler(work)
         except Unavailable as error:
             raise TryAgain(error) from error
-        except OSError as error:
-            if error.errno in ENOSPC:
-                raise StorageFull(f"writing stopped: {error.strerror} ({error.filename or 'data volume'})") from error
-            raise
 
     async def _write_manifest(self, work: Work[Any], done: Done) -> ManifestRef:
         command = work.command
@@ -438,7 +451,8 @@ class Worker:
             data=done.data,
             event={"type": type_name(done.event), "fields": done.fields},
         )
-        return await asyncio.to_thread(manifests.store, self.paths, work.steps.manifest(work.token), manifest)
+        with _volumes_named():
+            return await asyncio.to_thread(manifests.store, self.paths, work.steps.manifest(work.token), manifest)
 
     async def _conclude(
         self, delivery: Delivery, command: Command, registered: _Registered, reference: ManifestRef, revision: int
