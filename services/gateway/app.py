@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 
 from libs.common.bus import Bus
 from libs.common.paths import Paths
+from libs.common.refusal import EarlyRefusals
 from libs.common.service import create_service
 from services.gateway import broker, openapi, sweeper
 from services.gateway.accounts.api import admin_router, auth_router, public_auth_router
@@ -21,7 +22,6 @@ from services.gateway.inner import InnerService
 from services.gateway.jobs import api as jobs_api
 from services.gateway.jobs import background as jobs
 from services.gateway.parts import Parts
-from services.gateway.refusal import EarlyRefusals
 from services.gateway.settings import GatewaySettings
 from services.gateway.system import api as system
 from services.gateway.voices import api as voices

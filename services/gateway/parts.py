@@ -27,6 +27,7 @@ class Parts:
     inference: InnerService
     connected: Bus | None = None
     reached: asyncio.Event = field(default_factory=asyncio.Event)
+    metadata_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def when_connected(self) -> Bus:
         """Waits for the broker: for background work, which starts before it may be there."""

@@ -12,7 +12,7 @@ from pydantic import ByteSize, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 from sqlalchemy.engine import make_url
 
-from libs.common.settings import PORTS, CommaSeparated, CommonSettings, Environment
+from libs.common.settings import PORTS, CommaSeparated, CommonSettings, Environment, Seconds
 
 
 class GatewaySettings(CommonSettings):
@@ -25,47 +25,45 @@ class GatewaySettings(CommonSettings):
         description="`sqlite+aiosqlite:///file` on a local disk, or `postgresql+asyncpg://user:password@host/name`",
     )
     database_pool: int = Field(default=10, ge=1, le=200, description="Connections kept open to the database")
-    database_wait: timedelta = Field(default=timedelta(seconds=15), description="How long a write waits for its turn")
+    database_wait: Seconds = Field(default=timedelta(seconds=15), description="How long a write waits for its turn")
 
     jwt_secret: SecretStr = Field(
         default=SecretStr(""), description="Signs access tokens; at least 32 characters; required outside development"
     )
-    access_token_lifetime: timedelta = timedelta(minutes=30)
-    refresh_token_lifetime: timedelta = timedelta(days=30)
+    access_token_lifetime: Seconds = timedelta(minutes=30)
+    refresh_token_lifetime: Seconds = timedelta(days=30)
     admin_email: str = Field(default="admin@localhost.localdomain", description="The first administrator")
     admin_password: SecretStr | None = Field(
         default=None, description="Their password; made at first start and printed once when it is absent"
     )
     password_min_length: int = Field(default=10, ge=8, le=128)
     login_attempts: int = Field(default=8, ge=1, description="Failed logins of one account before it has to wait")
-    login_window: timedelta = Field(default=timedelta(minutes=5), description="How long failed logins count")
+    login_window: Seconds = Field(default=timedelta(minutes=5), description="How long failed logins count")
 
     upload_limit: ByteSize = Field(default=ByteSize(6_000_000_000), description="Size of one upload request")
     convert_limit: ByteSize = Field(default=ByteSize(60_000_000), description="Size of one conversion request")
     json_limit: ByteSize = Field(default=ByteSize(1_048_576), description="Size of every other request body")
     page_size: int = Field(default=50, ge=1, le=200)
-    idempotency_lifetime: timedelta = Field(default=timedelta(hours=24), description="How long answers are kept")
-    idempotency_lock: timedelta = Field(
+    idempotency_lifetime: Seconds = Field(default=timedelta(hours=24), description="How long answers are kept")
+    idempotency_lock: Seconds = Field(
         default=timedelta(minutes=5), description="After this time a request that never ended may be repeated"
     )
 
-    inner_timeout: timedelta = Field(default=timedelta(seconds=30), description="For short calls to inner services")
-    upload_timeout: timedelta = Field(default=timedelta(minutes=30), description="For a whole upload to be examined")
-    upload_idle: timedelta = Field(default=timedelta(minutes=1), description="An upload that stands still ends")
-    convert_timeout: timedelta = Field(default=timedelta(minutes=10), description="For one conversion")
-    staged_lifetime: timedelta = Field(
+    inner_timeout: Seconds = Field(default=timedelta(seconds=30), description="For short calls to inner services")
+    upload_timeout: Seconds = Field(default=timedelta(minutes=30), description="For a whole upload to be examined")
+    upload_idle: Seconds = Field(default=timedelta(minutes=1), description="An upload that stands still ends")
+    convert_timeout: Seconds = Field(default=timedelta(minutes=10), description="For one conversion")
+    staged_lifetime: Seconds = Field(
         default=timedelta(minutes=10), description="After this time a half-received recording is swept or claimed again"
     )
-    sweep_every: timedelta = Field(default=timedelta(minutes=5), description="How often left-overs are looked for")
+    sweep_every: Seconds = Field(default=timedelta(minutes=5), description="How often left-overs are looked for")
 
-    heartbeat_comment: timedelta = Field(default=timedelta(seconds=15), description="A comment on silent live feeds")
-    outbox_poll: timedelta = Field(default=timedelta(seconds=1), description="How often unsent commands are tried")
-    outbox_claim: timedelta = Field(
+    heartbeat_comment: Seconds = Field(default=timedelta(seconds=15), description="A comment on silent live feeds")
+    outbox_poll: Seconds = Field(default=timedelta(seconds=1), description="How often unsent commands are tried")
+    outbox_claim: Seconds = Field(
         default=timedelta(seconds=10), description="After this time a lost gateway's messages are sent by another"
     )
-    progress_write: timedelta = Field(
-        default=timedelta(seconds=5), description="How often progress reaches a job's row"
-    )
+    progress_write: Seconds = Field(default=timedelta(seconds=5), description="How often progress reaches a job's row")
     gpu_hour_price: float = Field(default=2.5, ge=0, description="For estimated costs, per hour of training")
 
     cors_origins: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(

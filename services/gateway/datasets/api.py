@@ -8,7 +8,7 @@ from fastapi import Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from services.gateway.accounts.current import Creator, CurrentUser
-from services.gateway.datasets import catalogue, receiving, recordings, removing
+from services.gateway.datasets import catalogue, metadata, receiving, recordings, removing
 from services.gateway.datasets.schemas import (
     DatasetChange,
     DatasetOut,
@@ -126,6 +126,7 @@ async def change_sample(
         sample, dataset = await recordings.change(
             session, caller, sample_id, transcript=body.transcript, if_match=if_match
         )
+    await metadata.write(parts, dataset.id, dataset.slug)
     response.headers["ETag"] = etag(sample.id, sample.version)
     return SampleOut.of(sample, dataset)
 
@@ -252,5 +253,5 @@ async def get_dataset_metadata(dataset_id: str, caller: CurrentUser, parts: Shar
     """`metadata.csv` in LJSpeech's form, made from the database: `id|text|text`, where `wavs/<id>.wav` is the sound."""
     async with parts.database.read() as session:
         dataset = await catalogue.find(session, caller, dataset_id)
-        lines = catalogue.metadata_lines(await catalogue.ready_samples(session, dataset.id))
-    return PlainTextResponse(lines, media_type="text/csv")
+        content = metadata.lines(await catalogue.ready_samples(session, dataset.id))
+    return PlainTextResponse(content, media_type="text/csv")

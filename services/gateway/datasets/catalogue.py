@@ -151,12 +151,3 @@ async def inputs(session: AsyncSession, dataset_id: str) -> tuple[InputFile, ...
         InputFile(sample_id=sample.id, sha256=sample.sha256, extension=sample.extension)
         for sample in await ready_samples(session, dataset_id)
     )
-
-
-def metadata_lines(samples: Sequence[Sample]) -> str:
-    """`metadata.csv` as LJSpeech has it: `id|text|text`, one line per recording, where `wavs/<id>.wav` is the sound."""
-    lines = []
-    for sample in samples:
-        text = " ".join(sample.transcript.replace("|", " ").split())
-        lines.append(f"{sample.sha256}|{text}|{text}\n")
-    return "".join(lines)

@@ -21,7 +21,7 @@ from libs.common.logs import get_logger
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.database import new_id, one_at_a_time, utcnow
-from services.gateway.datasets import catalogue
+from services.gateway.datasets import catalogue, metadata
 from services.gateway.datasets.tables import Dataset, Sample, SampleStatus
 from services.gateway.inner import InnerProblem
 from services.gateway.parts import Parts
@@ -103,6 +103,8 @@ async def receive(parts: Parts, caller: Caller, form: Form, query: dict[str, str
     await release(parts, surplus)
     received.rejected += form.rejected
     await _claim_all(parts, received, claims)
+    if claims:
+        await metadata.write(parts, received.dataset.id, received.dataset.slug)
     return received
 
 

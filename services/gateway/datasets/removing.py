@@ -11,7 +11,7 @@ from libs.common.logs import get_logger
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.database import utcnow
-from services.gateway.datasets import catalogue, recordings
+from services.gateway.datasets import catalogue, metadata, recordings
 from services.gateway.datasets.tables import Dataset, DatasetStatus, Sample, SampleStatus
 from services.gateway.etags import check_match, etag
 from services.gateway.parts import Parts
@@ -28,6 +28,7 @@ async def remove_sample(parts: Parts, caller: Caller, sample_id: str) -> None:
         sample.updated_at = utcnow()
         audit.record(session, caller.id, "sample.deleted", sample.id, dataset_id=dataset.id)
     await _quietly(_finish_sample(parts, sample.id, dataset.slug, sample.sha256))
+    await metadata.write(parts, dataset.id, dataset.slug)
 
 
 async def remove_dataset(parts: Parts, caller: Caller, key: str, if_match: str | None) -> None:

@@ -34,6 +34,7 @@ class IngestDouble:
     total_limit: int = 10_000_000_000
     staged: dict[str, tuple[str, str, bytes]] = field(default_factory=dict)
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
     received_bytes: int = 0
     aborted: int = 0
     is_claim_broken: bool = False
@@ -94,6 +95,11 @@ class IngestDouble:
         async def remove_all(slug: str) -> Response:
             for key in [key for key in self.files if key[0] == slug]:
                 del self.files[key]
+            return Response(status_code=204)
+
+        @app.put("/datasets/{slug}/metadata", status_code=204)
+        async def metadata(slug: str, request: Request) -> Response:
+            self.metadata[slug] = (await request.body()).decode()
             return Response(status_code=204)
 
         @app.get("/datasets/{slug}/files/{sha256}/audio")

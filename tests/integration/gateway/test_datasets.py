@@ -266,11 +266,13 @@ async def test_sound_report_and_metadata_are_read_back(house: House) -> None:
     wav = await anna.get(f"/samples/{sample['id']}/audio", params={"form": "wav"})
     report = await anna.get(f"/samples/{sample['id']}/report")
     csv = await anna.get("/datasets/test/metadata.csv")
+    laid_beside = house.ingest.metadata["test"]
 
     assert audio.content == data + b"original"
     assert audio.headers["content-type"] == "audio/wav"
     assert wav.content == data + b"wav"
     assert report.json()["peak"] == 0.5
+    assert laid_beside == csv.text
     assert csv.text == f"{sha256}|Guten Morgen allerseits zusammen|Guten Morgen allerseits zusammen\n"
 
 
