@@ -139,6 +139,8 @@ class TrainingChild:
             return Outcome(self._last["reason"], returncode, stderr_tail=tail)
         if kind == "error" and returncode == _EXIT_ERROR:
             return Outcome("failed", returncode, error=error_from_problem(self._last["problem"]), stderr_tail=tail)
+        if returncode == -signal.SIGTERM:  # asked to go before it could listen: nothing was begun, nothing is lost
+            return Outcome("preempted", returncode, stderr_tail=tail)
         return Outcome("crashed", returncode, error=TrainingCrashed(self._why(returncode)), stderr_tail=tail)
 
     def _why(self, returncode: int) -> str:

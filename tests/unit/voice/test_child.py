@@ -150,6 +150,15 @@ async def test_an_end_without_a_last_word_is_a_crash_whatever_the_exit_code(
     assert message in outcome.error.detail
 
 
+async def test_sigterm_before_the_child_listens_is_no_crash(tmp_path: Path) -> None:
+    early = script("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+
+    outcome = await ended(TrainingChild({"run": str(tmp_path)}, {}, command=early))
+
+    assert outcome.ending == "preempted"
+    assert outcome.error is None
+
+
 async def test_a_child_that_says_nothing_is_ended_as_hung(tmp_path: Path) -> None:
     silent = script("import time; time.sleep(60)")
     child = TrainingChild({"run": str(tmp_path)}, {}, command=silent, start_silence=0.3)
