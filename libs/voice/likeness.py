@@ -90,7 +90,10 @@ def _resemblyzer() -> tuple[Any, Any]:
             warnings.simplefilter("ignore")
             from resemblyzer import VoiceEncoder, preprocess_wav
     except ImportError as missing:
-        raise Unavailable("Speaker likeness is measured by Resemblyzer: install the extra `quality`.") from missing
+        raise Unavailable(
+            "Speaker likeness is measured by Resemblyzer, which is not installed: it comes with the extra `quality`.",
+            actions=('Install it: pip install "voicewright[quality]".',),
+        ) from missing
     with redirect_stdout(io.StringIO()):
         encoder = VoiceEncoder("cpu", verbose=False)
     return encoder, preprocess_wav

@@ -34,7 +34,10 @@ def _decoder() -> Any:
     try:
         import pocketsphinx
     except ImportError as missing:
-        raise Unavailable("Phones are judged by PocketSphinx: install the extra `quality`.") from missing
+        raise Unavailable(
+            "Phones are judged by PocketSphinx, which is not installed: it comes with the extra `quality`.",
+            actions=('Install it: pip install "voicewright[quality]".',),
+        ) from missing
     folder = pocketsphinx.get_model_path()
     return pocketsphinx.Decoder(
         hmm=f"{folder}/en-us/en-us",
