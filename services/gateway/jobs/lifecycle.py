@@ -23,13 +23,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.errors import Conflict, IllegalTransition
 from libs.common.events import (
     InputFile,
-    JobCancelled,
-    JobChanged,
-    JobCompleted,
-    JobEvent,
-    JobFailed,
-    JobQueued,
-    JobStarted,
     ManifestRef,
     StepCancelled,
     StepDelayed,
@@ -41,7 +34,7 @@ from libs.common.events import (
     VoicePublished,
     VoiceTrained,
 )
-from libs.common.jobs import ACTIVE, JobKind, JobState, QueueState, Step, check_transition, lane_of, next_step
+from libs.common.jobs import JobKind, JobState, QueueState, Step, check_transition, lane_of, next_step
 from libs.common.jobs import overall_progress as progress_at
 from libs.common.logs import get_logger
 from services.gateway.audit import audit
@@ -49,19 +42,12 @@ from services.gateway.database import utcnow
 from services.gateway.jobs import commands, outbox
 from services.gateway.jobs.history import note
 from services.gateway.jobs.tables import Job, JobStep
+from services.gateway.jobs.transitions import end, move, tell
 from services.gateway.voices import registry
 
 log = get_logger("jobs")
 
 AFTER_TRAINING = frozenset({Step.index, Step.evaluate, Step.publish})
-
-_FACTS: dict[JobState, type[JobEvent]] = {
-    JobState.queued: JobQueued,
-    JobState.running: JobStarted,
-    JobState.completed: JobCompleted,
-    JobState.failed: JobFailed,
-    JobState.cancelled: JobCancelled,
-}
 
 
 @dataclass(frozen=True)
@@ -145,11 +131,11 @@ async def apply(session: AsyncSession, event: StepEvent) -> bool:
             row.failures = job.retry_count = event.failures
             job.last_error = event.problem
             if job.cancel_requested_at is not None:
-                await _end(session, job, JobState.cancelled, now)
+                await end(session, job, JobState.cancelled, now)
             else:
-                await _end(session, job, JobState.failed, now, problem=event.problem)
+                await end(session, job, JobState.failed, now, problem=event.problem)
         case StepCancelled():
-            await _end(session, job, JobState.cancelled, now, actor=job.owner_id)
+            await end(session, job, JobState.cancelled, now, actor=job.owner_id)
         case StepFinished():
             await _finished(session, job, row, event, now)
     return True
@@ -170,7 +156,7 @@ async def cancel(session: AsyncSession, job: Job, actor: str) -> None:
         return
     note(session, job, now, "asked to stop", {"phase": job.phase})
     audit.record(session, actor, "job.cancel_requested", job.id)
-    _tell(session, job, now)
+    tell(session, job, now)
     outbox.ask_to_stop(session, job.id, job.version, now)
 
 
@@ -251,7 +237,7 @@ async def _queue(session: AsyncSession, job: Job, step: Step, now: datetime, act
     job.queue_state = QueueState.waiting.value
     job.queued_at = now
     job.progress = progress_at(job.job_kind, step, 0.0)
-    _move(session, job, JobState.queued, now, actor=actor)
+    move(session, job, JobState.queued, now, actor=actor)
     await _flush_alone(session, job)
     await _send(session, job, step, now)
 
@@ -274,9 +260,9 @@ def _begin(session: AsyncSession, job: Job, row: JobStep, now: datetime) -> None
     job.queue_state = QueueState.active.value
     if job.state is JobState.queued:
         job.started_at = job.started_at or now
-        _move(session, job, JobState.running, now)
+        move(session, job, JobState.running, now)
     else:
-        _tell(session, job, now)
+        tell(session, job, now)
 
 
 async def _delayed(session: AsyncSession, job: Job, row: JobStep, event: StepDelayed, now: datetime) -> None:
@@ -297,7 +283,7 @@ async def _delayed(session: AsyncSession, job: Job, row: JobStep, event: StepDel
     if job.cancel_requested_at is not None:
         await _end_unworked(session, job, now, job.owner_id)
     else:
-        _tell(session, job, now)
+        tell(session, job, now)
 
 
 async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFinished, now: datetime) -> None:
@@ -323,7 +309,7 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
             await _publish(session, job, event)
         job.progress = 100.0
         job.current_step = job.total_steps
-        _move(session, job, JobState.completed, now)
+        move(session, job, JobState.completed, now)
         return
     job.phase = following.value
     job.queue_state = QueueState.waiting.value
@@ -332,9 +318,9 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
     if following not in AFTER_TRAINING:
         job.current_step, job.total_steps = 0, 0
     if job.cancel_requested_at is not None:
-        await _end(session, job, JobState.cancelled, now, actor=job.owner_id)
+        await end(session, job, JobState.cancelled, now, actor=job.owner_id)
         return
-    _tell(session, job, now)
+    tell(session, job, now)
     await _send(session, job, following, now)
 
 
@@ -359,73 +345,10 @@ async def _publish(session: AsyncSession, job: Job, event: VoicePublished) -> No
 async def _end_unworked(session: AsyncSession, job: Job, now: datetime, actor: str) -> None:
     """Ends a job whose command waits: the command is taken back, and a worker that is just taking it is told."""
     row = await session.get(JobStep, (job.id, job.phase)) if job.phase else None
-    await _end(session, job, JobState.cancelled, now, actor=actor)
+    await end(session, job, JobState.cancelled, now, actor=actor)
     if row is not None:
         await outbox.withdraw(session, job.id, f"{job.id}.{row.step}.{row.attempt}", job.version, now)
     outbox.ask_to_stop(session, job.id, job.version, now)
-
-
-async def _end(
-    session: AsyncSession,
-    job: Job,
-    to: JobState,
-    now: datetime,
-    *,
-    actor: str = audit.SYSTEM,
-    problem: dict[str, Any] | None = None,
-) -> None:
-    """To an end without a result; a voice that waited for its first version shows it."""
-    _move(session, job, to, now, actor=actor, problem=problem)
-    if job.voice is not None:
-        await registry.give_up(session, slug=job.voice)
-
-
-def _move(
-    session: AsyncSession,
-    job: Job,
-    to: JobState,
-    now: datetime,
-    *,
-    actor: str = audit.SYSTEM,
-    problem: dict[str, Any] | None = None,
-) -> None:
-    """The one place where a job's state changes: one audit row, one line in its log, one word to each listener."""
-    was = job.state
-    check_transition(was, to)
-    job.status = to.value
-    if to not in ACTIVE:
-        job.queue_state = None
-        job.eta_seconds = None
-        job.finished_at = now
-        job.error = problem
-    level = "error" if to is JobState.failed else "info"
-    details: dict[str, Any] = {"from": was.value, "to": to.value, "attempt": job.attempt, "phase": job.phase}
-    said = f"{was} → {to}" + (f": {problem.get('detail', '')}" if problem else "")
-    note(session, job, now, said, details | ({"problem": problem} if problem else {}), kind="transition", level=level)
-    audit.record(session, actor, f"job.{to}", job.id, **details)
-    _tell(session, job, now)
-    fact = _FACTS[to](job_id=job.id, owner_id=job.owner_id, problem=problem)
-    outbox.fact(session, fact, job.version, now)
-
-
-def _tell(session: AsyncSession, job: Job, now: datetime) -> None:
-    """A new version of the job, for its feed."""
-    job.version += 1
-    outbox.state(
-        session,
-        JobChanged(
-            job_id=job.id,
-            state=job.state,
-            phase=job.step,
-            queue_state=job.queue,
-            progress=job.progress,
-            attempt=job.attempt,
-            version=job.version,
-            problem=job.error,
-            cancel_requested=job.cancel_requested_at is not None,
-        ),
-        now,
-    )
 
 
 def _few(result: dict[str, Any] | None) -> dict[str, Any]:
