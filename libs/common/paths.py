@@ -201,8 +201,12 @@ class DatasetUploads:
         """22050 Hz mono PCM16 of one original."""
         return self.wavs / f"{check_key(sha256)}.wav"
 
+    @property
+    def reports(self) -> Path:
+        return self.folder / "reports"
+
     def report(self, sha256: str) -> Path:
-        return self.folder / "reports" / f"{check_key(sha256)}.json"
+        return self.reports / f"{check_key(sha256)}.json"
 
     @property
     def metadata(self) -> Path:

@@ -38,7 +38,7 @@ def claim(paths: Paths, dataset: str, upload_ids: list[str]) -> list[Claimed]:
             raise _gone(record.upload_id)
     with full_disk_is_named("the recording"):
         files.wavs.mkdir(parents=True, exist_ok=True)
-        files.report("any").parent.mkdir(exist_ok=True)
+        files.reports.mkdir(exist_ok=True)
     for record, upload in found:
         # The original comes last: where it is, its WAV and report are.
         for source, target in (
@@ -51,7 +51,7 @@ def claim(paths: Paths, dataset: str, upload_ids: list[str]) -> list[Claimed]:
             except FileNotFoundError:
                 if not target.is_file():
                     raise _gone(record.upload_id) from None
-    for folder in (files.wavs, files.report("any").parent, files.folder):
+    for folder in (files.wavs, files.reports, files.folder):
         flush_folder(folder)
     # The record stays until it is swept, so that a repeated claim is answered alike.
     return [Claimed(record.upload_id, record.sha256, record.extension) for record, _ in found]

@@ -93,7 +93,7 @@ def test_a_claim_that_was_cut_short_is_finished_by_its_repetition(
     file = ingest.stage(make_tone(1.0, tmp_path / "a.wav"))
     upload, dataset = ingest.paths.staged_upload(file["upload_id"]), ingest.paths.uploads("anna")
     dataset.wavs.mkdir(parents=True)
-    dataset.report("any").parent.mkdir()
+    dataset.reports.mkdir()
     moves = [
         (upload.wav, dataset.wav(file["sha256"])),
         (upload.report, dataset.report(file["sha256"])),

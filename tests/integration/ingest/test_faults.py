@@ -147,6 +147,21 @@ def test_a_request_that_announces_too_much_is_refused_before_it_is_sent(start_in
     assert (status, headers["connection"], problem["limit_bytes"]) == (413, "close", 100 * MB)
 
 
+def test_an_ordinary_client_hears_the_refusal_too(start_ingest: StartIngest) -> None:
+    ingest = start_ingest(UPLOAD_FILE_LIMIT="1MB", UPLOAD_SKIP_LIMIT="1MB")
+
+    def endless() -> Iterator[bytes]:
+        yield part("huge.wav")
+        while True:
+            yield bytes(MB)
+
+    with ingest.client() as client:
+        answer = client.post("/uploads", content=endless(), headers={"Content-Type": "multipart/form-data; boundary=b"})
+
+    assert answer.status_code == 413
+    assert answer.json()["limit_bytes"] == MB
+
+
 def test_many_files_are_refused_where_together_they_pass_the_limit(start_ingest: StartIngest) -> None:
     ingest = start_ingest(UPLOAD_TOTAL_LIMIT="30MB")
     wire = Wire(ingest, "Transfer-Encoding: chunked")
@@ -315,13 +330,13 @@ def test_old_uploads_are_swept_while_the_service_runs(start_ingest: StartIngest,
     wait_until_empty(ingest, 5)
 
 
-def test_sigterm_ends_the_service_and_its_processes(ingest: Service, start_ingest: StartIngest, tmp_path: Path) -> None:
-    own = start_ingest()
-    own.stage(make_tone(1.0, tmp_path / "a.wav"))
-    assert own.process is not None
-    children = psutil.Process(own.process.pid).children()
+def test_sigterm_ends_the_service_and_its_processes(start_ingest: StartIngest, tmp_path: Path) -> None:
+    ingest = start_ingest()
+    ingest.stage(make_tone(1.0, tmp_path / "a.wav"))
+    assert ingest.process is not None
+    children = psutil.Process(ingest.process.pid).children()
 
-    status = own.kill(signal.SIGTERM)
+    status = ingest.kill(signal.SIGTERM)
 
     assert status in (0, -signal.SIGTERM)
     _, alive = psutil.wait_procs(children, timeout=2)
