@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import shutil
-import statistics
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -32,70 +27,20 @@ from libs.voice.dataset import (
     stream_seed,
 )
 from libs.voice.device import be_deterministic, pick_device, set_threads
+from libs.voice.pace import trial_of_speed, trial_of_threads
 from libs.voice.progress import Phase, Progress, Report, Reporter, Speed
 from libs.voice.recipe import BadStep, Recipe, build_recipe, shown_loss
 from libs.voice.run_record import MetricsLog, RunFolder, TrainLog, check_same_run
 from libs.voice.training_config import TrainingConfig
+from libs.voice.training_run import ShouldStop, StopReason, TrainingInputs, TrainingResult
+
+__all__ = ["ShouldStop", "StopReason", "TrainingInputs", "TrainingResult", "train"]
 
 VALIDATIONS_PER_RUN = 20
 MOST_HELD_OUT_CROPS = 16
-THREAD_TRIAL_SECONDS = 3.0
+FEWEST_STEPS = 10
 CHECKPOINT_SHARE = 20
 """A checkpoint may take a twentieth of the time at most: slow disks and large networks get longer intervals."""
-
-
-class StopReason(Enum):
-    """Why a run is asked to end: somebody cancelled it, or its worker must go and another will go on."""
-
-    CANCEL = "cancel"
-    PREEMPT = "preempt"
-
-
-ShouldStop = Callable[[], StopReason | None]
-
-
-@dataclass(frozen=True)
-class TrainingInputs:
-    """Where a run reads and writes.
-
-    experiment  the prepared folder, with `filelist.txt` (or `filelist`)
-    run         this attempt's own folder: run.json, checkpoints/, metrics.jsonl, train.log, voice.pth
-    earlier     folders of earlier attempts of the same job; the one that came furthest is taken over
-    """
-
-    experiment: Path
-    run: Path
-    filelist: Path | None = None
-    earlier: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A finished run. `ended`: complete, early_stop or time_limit; `voice` is the file, of `voice_step`."""
-
-    voice: Path
-    sha256: str
-    voice_step: int
-    steps: int
-    total_steps: int
-    epochs: int
-    ended: str
-    losses: dict[str, float]
-    best_step: int | None
-    best_loss: float | None
-    skipped_steps: int
-    seconds: float
-    resumed_from: int | None
-    preset: str
-    sample_rate: int
-    content_width: int
-    device: str
-    split: dict[str, Any]
-    warnings: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self) | {"voice": str(self.voice)}
 
 
 def train(
@@ -215,26 +160,17 @@ class _Run:
         }
 
     def _choose_threads(self) -> None:
-        """Small networks are faster on one core than on several: a few steps with each tell, and the plan keeps it."""
         if self.config.threads is not None or self.device.type != "cpu" or self.threads == 1:
             return
         self.recipe.prepare(1000, self.epoch_length)
-        times: dict[int, float] = {}
-        for count in (self.threads, 1):
-            set_threads(count)
-            rounds: list[float] = []
-            while len(rounds) < 4 and sum(rounds) < THREAD_TRIAL_SECONDS:
-                self._tell("measure")
-                self._obey()
-                rounds.append(self._trial_step(len(rounds)))
-            times[count] = min(rounds)
-            if times[count] > THREAD_TRIAL_SECONDS:
-                break  # a network of this size is better off with all cores
+        times = trial_of_threads(self._trial_step, self.threads)
         self.threads = set_threads(min(times, key=lambda count: times[count]))
         self.log(f"{self.threads} threads: " + ", ".join(f"{n}: {t:.3f} s per step" for n, t in times.items()))
 
     def _trial_step(self, number: int) -> float:
         """Seconds of one step whose result is thrown away."""
+        self._tell("measure")
+        self._obey()
         before = time.monotonic()
         try:
             self.recipe.step(self.batches(number).to(self.device))
@@ -251,24 +187,14 @@ class _Run:
         return (self.config.epochs or 1) * self.epoch_length
 
     def _steps_within(self, seconds: float) -> int:
-        """How many steps this machine does in `seconds`: a few are made, with weights that are thrown away."""
         begun = time.monotonic()
-        patience = min(max(0.03 * seconds, 1.0), 15.0)
         self.recipe.prepare(1000, self.epoch_length)
-        times: list[float] = []
-        while len(times) < 5 or (time.monotonic() - begun < patience and len(times) < 200):
-            self._tell("measure")
-            self._obey()
-            times.append(self._trial_step(len(times)))
-            if len(times) >= 2 and time.monotonic() - begun > 0.25 * seconds:
-                break
+        per_step = trial_of_speed(self._trial_step, seconds)
         before = time.monotonic()
         self._validation_losses()
         validations = VALIDATIONS_PER_RUN * (time.monotonic() - before)
-        # the first steps warm caches up and say nothing about the rest
-        per_step = statistics.median(times[2:] or times)
         left = seconds - (time.monotonic() - begun) - validations
-        steps = max(int(0.95 * left / per_step), 10)
+        steps = max(int(0.95 * left / per_step), FEWEST_STEPS)
         self.log(f"{per_step:.3f} s per step: {steps} steps in {seconds:.0f} s")
         return steps
 

@@ -1,0 +1,64 @@
+"""What goes into a training run, what comes out, and how it is asked to stop?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+
+class StopReason(Enum):
+    """Why a run is asked to end: somebody cancelled it, or its worker must go and another will go on."""
+
+    CANCEL = "cancel"
+    PREEMPT = "preempt"
+
+
+ShouldStop = Callable[[], StopReason | None]
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """Where a run reads and writes.
+
+    experiment  the prepared folder, with `filelist.txt` (or `filelist`)
+    run         this attempt's own folder: run.json, checkpoints/, metrics.jsonl, train.log, voice.pth
+    earlier     folders of earlier attempts of the same job; the one that came furthest is taken over
+    """
+
+    experiment: Path
+    run: Path
+    filelist: Path | None = None
+    earlier: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished run. `ended`: complete, early_stop or time_limit; `voice` is the file, of `voice_step`."""
+
+    voice: Path
+    sha256: str
+    voice_step: int
+    steps: int
+    total_steps: int
+    epochs: int
+    ended: str
+    losses: dict[str, float]
+    best_step: int | None
+    best_loss: float | None
+    skipped_steps: int
+    seconds: float
+    resumed_from: int | None
+    preset: str
+    sample_rate: int
+    content_width: int
+    device: str
+    split: dict[str, Any]
+    warnings: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self) | {"voice": str(self.voice)}
