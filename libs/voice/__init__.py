@@ -1,0 +1,1 @@
+"""The voice engine: slicing, pitch, content, retrieval, networks, training, conversion."""
