@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 Wave = NDArray[np.float32]
 RATE = 16_000
 STEPS = 150
-WOMAN, MAN, SOURCE = "en-us+f4", "en-us+m7", "en-us+m2"
+WOMAN, MAN, SOURCE = "en-us+f4", "en-us+m7", "en-us+m3"
 
 
 @dataclass(frozen=True)
@@ -182,12 +182,7 @@ def test_silence_is_converted_to_silence(voices: dict[str, Voice]) -> None:
 
 
 def _with_shuffled_rows(features: list[Wave]) -> RetrievalIndex:
-    """An index of vectors that mean nothing: the values of each frame in another order."""
-    rng = np.random.default_rng(0)
-    used = SmallContentEncoder().used_width
-    mixed = []
-    for rows in features:
-        rows = rows.copy()
-        rows[:, :used] = rng.permuted(rows[:, :used], axis=1)
-        mixed.append(rows)
-    return index_of(build_index(mixed))
+    """An index that finds the nearest frame and answers with another one."""
+    index = index_of(build_index(features))
+    index.vectors = np.random.default_rng(0).permutation(index.vectors)
+    return index
