@@ -6,7 +6,7 @@ import math
 import sys
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,25 +16,7 @@ from libs.voice.atomic import save_tensors, write_atomically
 from libs.voice.rvc.files import file_dict, network_from_export
 from libs.voice.rvc.voice import RvcSynthesizer
 from libs.voice.safe_load import load_tensors
-
-
-class Synthesizer(Protocol):
-    """A voice in memory: content and pitch in, sound out."""
-
-    sample_rate: int
-    """Hz of what it renders; frames are 10 ms."""
-    content_width: int
-    """768, or 256 for v1."""
-
-    @property
-    def needs_f0(self) -> bool:
-        """False for voices that were trained without pitch; then `f0_hz` and `coarse` are not looked at."""
-
-    def render(
-        self, content: Tensor, f0_hz: Tensor, coarse: Tensor, speaker_id: int, generator: torch.Generator
-    ) -> Tensor:
-        """content float32 [T, content_width] at 100 frames/s, f0_hz float32 [T] (0 unvoiced), coarse int64 [T] 1..255
-        → float32 [T * sample_rate // 100] in -1…1. `generator` (CPU) is the only source of chance."""
+from libs.voice.synthesizer import Synthesizer
 
 
 def write_voice(path: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> str:

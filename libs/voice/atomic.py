@@ -6,13 +6,13 @@ import contextlib
 import errno
 import hashlib
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 
+from libs.audio.encode import atomic_file
 from libs.common.errors import StorageFull
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -35,18 +35,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> str:
 
     Raises StorageFull when there is no space; neither then nor after any other error is a partial file left.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
-    with storage_full_told(path.name):
-        try:
-            with temporary.open("xb") as stream:
-                watched = _Watched(stream)
-                write(cast("IO[bytes]", watched))
-                watched.finish()
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with atomic_file(path) as stream:
+        watched = _Watched(stream)
+        write(cast("IO[bytes]", watched))
+        watched.finish()
     return watched.digest.hexdigest()
 
 
@@ -106,4 +98,3 @@ class _Watched:
         self.flush()
         if self._error is not None:
             raise self._error
-        os.fsync(self._stream.fileno())

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from libs.audio.resample import resample
 from libs.common.errors import Cancelled, InvalidInput, RecordingTooShort
-from libs.voice.artefact import Synthesizer
 from libs.voice.content import ContentEncoder
 from libs.voice.pitch import SEMITONE_LIMIT, PitchExtractor, coarse, fill_unvoiced, shift
 from libs.voice.retrieval import RetrievalIndex
 from libs.voice.slicing import HIGH_PASS_HZ, HIGH_PASS_ORDER, frame_rms
+from libs.voice.synthesizer import Synthesizer
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

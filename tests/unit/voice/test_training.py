@@ -413,7 +413,7 @@ def test_a_full_disk_is_told_and_a_retry_with_space_goes_on(
         return await child.wait()
 
     full = asyncio.run(with_little_space())
-    left = [path.name for path in tmp_path.rglob("*") if path.name.startswith(".tmp-")]
+    left = [path.name for path in tmp_path.rglob("*") if path.name.startswith(".tmp-") or path.name.endswith(".part")]
     result = run(experiment, tmp_path)
 
     assert (full.ending, type(full.error)) == ("failed", StorageFull)
