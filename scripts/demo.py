@@ -120,7 +120,7 @@ def journey(stack: Stack, spoken: speech.Speech, minutes: float, stages: Stages)
 def tell(rows: dict[str, dict[str, Any]], columns: dict[str, str], stages: Stages, total: float) -> None:
     """The summary that people read."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for label in columns.values():
         table.add_column(label, justify="right")
     for name, row in rows.items():
