@@ -66,7 +66,7 @@ class Platform:
             time.sleep(0.1)
         pytest.fail(f"{say or what} did not come within {seconds:g} s; last: {last!r}")
 
-    def finished(self, job_id: str, seconds: float = 100.0) -> Job:
+    def finished(self, job_id: str, seconds: float = 200.0) -> Job:
         """The job when it is over."""
 
         def over() -> Job | None:
@@ -76,7 +76,7 @@ class Platform:
         found: Job = self.wait_until(over, seconds, f"the end of {job_id}")
         return found
 
-    def in_phase(self, job_id: str, phase: str, *, after_step: int = 0, seconds: float = 60.0) -> None:
+    def in_phase(self, job_id: str, phase: str, *, after_step: int = 0, seconds: float = 150.0) -> None:
         """Waits until the job is in a phase and its worker is at work."""
 
         def there() -> bool:

@@ -1,0 +1,92 @@
+"""The eight curl commands of the customer's validation list work as written, plus a token."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.factories_audio import make_speech
+from tests.flows.conftest import Platform
+
+# As the customer's document has them; `{job_id}` is the id that the command before answered.
+COMMANDS = {
+    "preprocessor health": "curl http://localhost:8003/health",
+    "trainer health": "curl http://localhost:8002/health",
+    "upload": """curl -X POST http://localhost:8003/api/v1/preprocess/upload \\
+  -F "exp_name=test_model" \\
+  -F "files=@sample.wav" """,
+    "start preprocessing": """curl -X POST http://localhost:8003/api/v1/preprocess/start \\
+  -H "Content-Type: application/json" \\
+  -d '{"exp_name": "test_model"}' """,
+    "preprocessing status": "curl http://localhost:8003/api/v1/preprocess/status/{job_id}",
+    "validate": "curl http://localhost:8003/api/v1/preprocess/validate/test_model",
+    "start training": """curl -X POST http://localhost:8002/api/v1/trainer/start \\
+  -H "Content-Type: application/json" \\
+  -d '{"exp_name": "test_model", "epochs": 10}' """,
+    "training status": "curl http://localhost:8002/api/v1/trainer/status/{job_id}",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_speech(40.0, "en-us", tmp_path / "sample.wav")
+    return tmp_path
+
+
+def run(platform: Platform, folder: Path, name: str, job_id: str = "", *, token: bool = True) -> tuple[int, Any]:
+    """Runs one command in `folder` with this stack's ports; returns the status and the body."""
+    text = COMMANDS[name].replace("{job_id}", job_id).replace("\\\n", " ")
+    for port, service in (("8003", "preprocessor"), ("8002", "trainer")):
+        text = text.replace(f"http://localhost:{port}", platform.stack.url(service))
+    arguments = [*shlex.split(text), "-sS", "-w", "\n%{http_code}"]
+    if token:
+        arguments += ["-H", f"Authorization: Bearer {platform.client.connection.token}"]
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+    body, status = done.stdout.rsplit("\n", 1)
+    return int(status), json.loads(body)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_eight_commands_lead_from_a_recording_to_a_voice(platform: Platform, folder: Path) -> None:
+    for name in ("preprocessor health", "trainer health"):
+        status, body = run(platform, folder, name, token=False)
+        assert (status, body["status"]) == (200, "ready")
+
+    status, body = run(platform, folder, "upload")
+    assert status == 201, body
+    status, body = run(platform, folder, "start preprocessing")
+    assert status == 202, body
+    prepared = platform.finished(body["job_id"])
+    assert prepared.status == "completed", prepared.error
+    status, body = run(platform, folder, "preprocessing status", prepared.id)
+    assert (status, body["status"]) == (200, "completed")
+    status, body = run(platform, folder, "validate")
+    assert (status, body["valid"]) == (200, True)
+
+    status, body = run(platform, folder, "start training")
+    assert status == 202, body
+    assert body["preset"] == "lite", "without a preset the answer says what this machine can train"
+    assert body["options"]["epochs"] == 10
+    trained = platform.finished(body["job_id"])
+    assert trained.status == "completed", trained.error
+    status, body = run(platform, folder, "training status", trained.id)
+    assert (status, body["status"]) == (200, "completed")
+
+    models = platform.stack.root / "models" / "test_model"
+    assert (models / "test_model.pth").is_file()
+    assert (models / "test_model.index").is_file()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_commands_without_a_token_are_refused(platform: Platform, folder: Path) -> None:
+    for name in ("upload", "start preprocessing", "validate", "start training"):
+        status, body = run(platform, folder, name, token=False)
+
+        assert status == 401, name
+        assert body["code"] == "unauthenticated"
