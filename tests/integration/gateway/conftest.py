@@ -89,15 +89,21 @@ async def _admin(url: str, *statements: str) -> None:
     await engine.dispose()
 
 
+async def create_database(server: str, template: str = "template1") -> str:
+    """The URL of a new database on `server`, which goes when the server does."""
+    name = f"t{new_ulid().lower()}"
+    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    return f"{server}/{name}"
+
+
 @asynccontextmanager
 async def empty_postgres(server: str, template: str = "template1") -> AsyncIterator[str]:
     """A database of its own on `server`."""
-    name = f"t{new_ulid().lower()}"
-    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    url = await create_database(server, template)
     try:
-        yield f"{server}/{name}"
+        yield url
     finally:
-        await _admin(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+        await _admin(server, f'DROP DATABASE "{url.rsplit("/", 1)[1]}" WITH (FORCE)')
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
