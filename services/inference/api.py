@@ -35,6 +35,8 @@ def make_router(settings: InferenceSettings, paths: Paths, voices: Voices, queue
     async def post_conversion(wanted: ConversionRequest, request: Request) -> Response:
         source = staged_recording(paths, wanted.upload_id)
         async with queue.place():
+            if await request.is_disconnected():  # it may have waited long
+                return Response(status_code=499)
             stop = threading.Event()
             work = asyncio.create_task(asyncio.to_thread(_run, source, wanted, stop))
             try:

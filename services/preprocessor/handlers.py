@@ -24,7 +24,7 @@ class Handlers:
     async def on_prepare_dataset(self, work: Work[PrepareDataset]) -> Done:
         """Prepares all recordings side by side, or finds that the same was done before."""
         command = work.command
-        plan = await plan_of(command, self._paths)
+        plan = await work.unless_stopped(plan_of(command, self._paths))
         earlier = await asyncio.to_thread(prepared.find, self._paths, command.experiment, plan.fingerprint)
         if earlier is not None:
             log.info("preprocessor.reused", manifest=earlier.folder)

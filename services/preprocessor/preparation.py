@@ -24,6 +24,8 @@ from services.preprocessor import pool
 log = get_logger("preparation")
 
 LEAST_VOICED = 0.03
+FORMAT = 1
+"""Grows when the same recordings are prepared differently, so that older results are not used again."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ async def plan_of(command: PrepareDataset, paths: Paths) -> Plan:
             raise VoiceSampleNotFound(f"the recording {item.sample_id} is not in the dataset's folder any more")
     facts = await in_child(pool.describe, command.preset, command.f0_method, paths.hubert, paths.rmvpe)
     what = {
+        "format": FORMAT,
         "inputs": [item.sha256 for item in ordered],
         "sample_rate": facts["sample_rate"],
         "width": facts["width"],
