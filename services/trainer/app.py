@@ -11,13 +11,12 @@ from libs.common.bus import Bus
 from libs.common.events import BuildIndex, EvaluateVoice, PublishVoice, TrainVoice
 from libs.common.health import BrokerCheck, Check, StorageCheck, WritableFolderCheck
 from libs.common.paths import Paths
-from libs.common.processes import in_child
 from libs.common.service import create_service
 from libs.common.storage import Storage, open_storage
 from libs.common.worker import Worker
-from services.trainer import hardware
 from services.trainer.direct import router as direct_router
 from services.trainer.handlers import Handlers
+from services.trainer.hardware import Device
 from services.trainer.settings import TrainerSettings
 
 
@@ -28,10 +27,12 @@ def create_app(
     settings = settings or TrainerSettings()
     paths = Paths(settings)
     store = storage or open_storage(settings)
+    device = Device(settings.training_device)
     checks: list[Check] = [
         WritableFolderCheck(paths.data_root, "data"),
         WritableFolderCheck(paths.models_root, "models"),
         StorageCheck(store),
+        device,
     ]
 
     @asynccontextmanager
@@ -39,14 +40,15 @@ def create_app(
         connected = bus or await Bus.connect(settings, "trainer")
         checks.append(BrokerCheck(connected))
         await connected.ensure()
-        device = await in_child(hardware.describe, settings.training_device)
+        is_able = await device.look()
         handlers = Handlers(settings, paths, store)
-        worker = Worker(connected, settings, paths, slots=settings.training_concurrency, info=device)
+        worker = Worker(connected, settings, paths, slots=settings.training_concurrency, info=device.facts)
         worker.on(TrainVoice, handlers.on_train_voice, handlers.show_training)
         worker.on(BuildIndex, handlers.on_build_index)
         worker.on(EvaluateVoice, handlers.on_evaluate_voice)
         worker.on(PublishVoice, handlers.on_publish_voice, handlers.serve_version)
-        await worker.start()
+        if is_able:  # otherwise another node may do the work
+            await worker.start()
         yield
         await worker.drain()
         if bus is None:

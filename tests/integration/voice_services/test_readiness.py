@@ -7,7 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.voice_services.platform import Platform, loaded_libraries, resident_megabytes
+from libs.common.jobs import Lane
+from tests.integration.voice_services.parts import prepared_tones
+from tests.integration.voice_services.platform import Platform, loaded_libraries, resident_megabytes, train
 
 
 @pytest.mark.parametrize(("service", "variable"), [("trainer", "MODELS_ROOT"), ("preprocessor", "DATA_ROOT")])
@@ -27,6 +29,23 @@ async def test_a_folder_that_cannot_be_written_is_said_at_start_and_in_readyz(
     wrong = [check for check in answer.json()["checks"] if not check["ok"]]
     assert str(tmp_path / "file" / "below") in wrong[0]["detail"]
     assert alive.status_code == 200
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
+async def test_a_trainer_without_the_gpu_that_it_should_use_takes_no_work(here: Platform) -> None:
+    trainer = here.start("trainer", TRAINING_DEVICE="cuda")
+    await here.bus.send_command(train("job_1", prepared_tones(here.paths), total_steps=5), Lane.normal)
+    await trainer.wait_for_words("startup complete")
+
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{trainer.url}/readyz")
+    await here.started("trainer")
+    trained = await here.events.wait_for("trained", seconds=100)
+
+    wrong = [check for check in answer.json()["checks"] if not check["ok"]]
+    assert (answer.status_code, [check["name"] for check in wrong]) == (503, ["device"])
+    assert "cuda" in wrong[0]["detail"]
+    assert str(trainer.pid) not in trained.worker
 
 
 async def test_idle_workers_are_light(here: Platform) -> None:
