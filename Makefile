@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # Tests share two cores with five services: more threads make everything slower.
 export OMP_NUM_THREADS ?= 2
+# Threads that wait give their core away (docs/decisions/0045).
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help install demo check test test-slow bench quality up down golden docs
 

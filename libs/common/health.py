@@ -126,6 +126,7 @@ def health_router(service: str, checks: Sequence[Check]) -> APIRouter:
         body = {"status": "ready" if is_ready else "not ready", "service": service, "checks": results}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
-    router.add_api_route("/readyz", readiness, operation_id="readyz", summary="All parts that it needs are there")
-    router.add_api_route("/health", readiness, operation_id="health", summary="Readiness under its other name")
+    refusal: dict[int | str, dict[str, Any]] = {503: {"description": "A part is missing; `checks` names it"}}
+    for path, summary in (("/readyz", "All parts that it needs are there"), ("/health", "The same by its other name")):
+        router.add_api_route(path, readiness, operation_id=path[1:], summary=summary, responses=refusal)
     return router
