@@ -56,6 +56,10 @@ class _Child:
         self.executor = ProcessPoolExecutor(1, mp_context=SPAWN, initializer=leave_with_parent, initargs=(os.getpid(),))
         self.expiry: asyncio.TimerHandle | None = None
 
+    @property
+    def is_alive(self) -> bool:
+        return all(process.is_alive() for process in list((self.executor._processes or {}).values()))
+
     def kill(self) -> None:
         """Ends the process, and with it the call that it is in."""
         # Only the executor knows its processes; from Python 3.14 on it has kill_workers for this.
@@ -72,9 +76,7 @@ async def in_child(call: Callable[..., T], *arguments: object) -> T:
 
     Raises what the call raises, and TryAgain when the process was ended from outside. Cancelling ends the process.
     """
-    child = _idle.pop() if _idle else _Child()
-    if child.expiry is not None:
-        child.expiry.cancel()
+    child = _take()
     loop = asyncio.get_running_loop()
     try:
         result = await loop.run_in_executor(child.executor, call, *arguments)
@@ -94,6 +96,18 @@ async def in_child(call: Callable[..., T], *arguments: object) -> T:
         raise
     _keep(child, loop)
     return result
+
+
+def _take() -> _Child:
+    """A kept process, or a new one; one that was ended while it waited (memory ran out) costs no call."""
+    while _idle:
+        child = _idle.pop()
+        if child.expiry is not None:
+            child.expiry.cancel()
+        if child.is_alive:
+            return child
+        child.kill()
+    return _Child()
 
 
 def _keep(child: _Child, loop: asyncio.AbstractEventLoop) -> None:

@@ -116,3 +116,14 @@ async def test_failures_are_counted_across_owners(bus: Bus) -> None:
     entry = await bus.bucket("leases").get("job_1.train")
     assert entry is not None
     assert LeaseRecord.model_validate_json(entry.value).stalls == 0
+
+
+async def test_nothing_changes_a_committed_record(bus: Bus) -> None:
+    lease = await take(bus, "a")
+    revision = await lease.commit(REF)
+
+    await lease.renew("later")
+    await lease.release()
+
+    claim = await leases(bus, "b").acquire("job_1", "train", 1)
+    assert claim == Committed(REF, revision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import signal
 import time
 from collections.abc import Iterable
@@ -172,6 +173,20 @@ async def test_a_training_killed_for_want_of_memory_is_tried_again(here: Platfor
     assert resumed_at(attempt(here, 2))[0] > 0
     assert steps_of(attempt(here, 2)) == list(range(1, 31))
     assert service.process.poll() is None
+
+
+async def test_a_full_disk_delays_the_training_until_there_is_room(here: Platform, prepared: ManifestRef) -> None:
+    service = await here.started("trainer", RETRY_DELAYS="2,2,2")
+    psutil.Process(service.pid).rlimit(resource.RLIMIT_FSIZE, (60_000, -1))
+    await here.bus.send_command(train("job_1", prepared, total_steps=10), Lane.normal)
+
+    delayed = await here.events.wait_for("step_delayed", seconds=60)
+    for process in [psutil.Process(service.pid), *family(service.pid)]:
+        process.rlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    await here.events.wait_for("trained", seconds=90)
+
+    assert delayed.problem["code"] == "storage_full"
+    assert steps_of(attempt(here, 2)) == list(range(1, 11))
 
 
 async def test_a_cancelled_training_stops_at_once(here: Platform, prepared: ManifestRef) -> None:

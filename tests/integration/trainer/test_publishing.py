@@ -83,6 +83,23 @@ async def test_a_version_waits_for_the_object_store_and_comes_late_without_rolli
     await until(lambda: len(here.events.of("published")) == 2)
 
 
+async def test_a_version_that_was_damaged_after_its_commit_fails_instead_of_waiting_for_ever(
+    here: Platform, prepared: ManifestRef
+) -> None:
+    obstacle = in_the_way_of(here, "job_1")
+    here.start("trainer")
+    await here.bus.send_command(publish("job_1", prepared, *untrained_steps(here.paths, "job_1")), Lane.normal)
+    await here.events.wait_for("step_delayed", seconds=60)
+
+    here.paths.voice("anna").version("job_1").weights.write_bytes(b"damaged")
+    obstacle.unlink()
+    failed = await here.events.wait_for("step_failed", seconds=20)
+
+    assert failed.problem["code"] == "work_failed"
+    assert "not whole" in failed.problem["detail"]
+    assert not here.paths.voice("anna").card.exists()
+
+
 def in_the_way_of(here: Platform, job: str) -> Path:
     """A file where the object store would make the folder of a job."""
     store = Path(here.settings.storage_url.removeprefix("file://"))

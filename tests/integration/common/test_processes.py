@@ -1,0 +1,80 @@
+"""Processes for heavy calls: kept, replaced, ended with their caller."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from libs.common.errors import DatasetEmpty, TryAgain
+from libs.common.processes import end_children, in_child
+
+
+def who(number: int) -> tuple[int, int]:
+    return os.getpid(), number
+
+
+def refuse() -> None:
+    raise DatasetEmpty("nothing here", field="inputs")
+
+
+def sleep_long() -> None:
+    time.sleep(60)
+
+
+def end_oneself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def _tidy() -> Iterator[None]:
+    yield
+    end_children()
+
+
+async def test_calls_share_a_process_that_is_not_ours() -> None:
+    first, second = await in_child(who, 1), await in_child(who, 2)
+
+    assert first[0] == second[0] != os.getpid()
+    assert (first[1], second[1]) == (1, 2)
+
+
+async def test_an_error_travels_with_all_that_it_says() -> None:
+    with pytest.raises(DatasetEmpty) as caught:
+        await in_child(refuse)
+
+    assert (caught.value.detail, caught.value.field) == ("nothing here", "inputs")
+
+
+async def test_a_process_that_was_killed_while_idle_is_replaced() -> None:
+    pid, _ = await in_child(who, 1)
+    psutil.Process(pid).kill()
+    await asyncio.sleep(0.3)
+
+    other, _ = await in_child(who, 2)
+
+    assert other != pid
+
+
+async def test_a_call_whose_process_is_killed_is_to_be_tried_again() -> None:
+    with pytest.raises(TryAgain):
+        await in_child(end_oneself)
+
+
+async def test_a_cancelled_call_ends_its_process() -> None:
+    call = asyncio.create_task(in_child(sleep_long))
+    await asyncio.sleep(0.5)
+    children = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert children
+    assert alive == []
