@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from libs.common.errors import NotFound, Unavailable
 from libs.common.manifests import sha256_of
 from libs.common.paths import Paths
@@ -20,6 +22,7 @@ from libs.voice.retrieval import read_index
 from services.inference.cards import read_card
 
 RELOADS = 3
+SILENCE = 1600
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Voices:
     def describe(self) -> str:
         """Content encoder and pitch method that conversions use here. Raises ModelFileRefused, InvalidInput."""
         encoder = self._encoder("v2")
+        self.pitch.f0(np.zeros(SILENCE, dtype=np.float32))  # loads the method's model once, so a broken file is found
         return f"content by {encoder.name} ({encoder.checksum[:12]}), pitch by {self.pitch.resolve('auto')}"
 
 

@@ -162,7 +162,7 @@ class Preparation:
                     results.append(result)
                     if not result["reused"]:
                         self._work.mark(f"recording {result['index']}")
-                    seconds = sum(r["seconds_kept"] for r in results)
+                    seconds = _seconds_of(results)
                     self._work.report(
                         len(results) / (total + 1),
                         done=len(results),
@@ -182,7 +182,7 @@ class Preparation:
                 f"pitch was found in {100 * summary['voiced_ratio']:.1f} % of the prepared sound; speech has more than "
                 f"{100 * LEAST_VOICED:.0f} %: these recordings seem to hold no voice"
             )
-        seconds = round(sum(r["seconds_kept"] for r in results), 3)
+        seconds = round(_seconds_of(results), 3)
         files = [f for f in sorted(folder.rglob("*")) if f.is_file() and not _is_hidden(f, folder)]
         fields = {
             "dataset": self._work.command.dataset,
@@ -202,6 +202,11 @@ class Preparation:
         }
         log.info("preparation.done", pieces=summary["pieces"], seconds=seconds)
         return Result(fields, files, data)
+
+
+def _seconds_of(results: list[dict[str, Any]]) -> float:
+    """Speech that is used. RVC's pieces overlap by 0.3 s, so their sum may be more than was recorded."""
+    return float(sum(min(r["seconds_kept"], r["seconds_in"]) for r in results))
 
 
 def _is_hidden(file: Path, folder: Path) -> bool:

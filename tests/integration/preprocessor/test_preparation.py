@@ -53,6 +53,7 @@ async def test_recordings_become_the_folders_of_rvc_once_for_the_same_input(here
     folders = ExperimentFolders(here.paths.in_data(manifest.folder))
     assert validate_experiment(folders, sample_rate=16_000) == []
     assert event.content_encoder["name"].startswith("voicewright")
+    assert 9 < event.seconds <= 18
     # the service itself stays light: networks are loaded in processes that end
     assert "libtorch" not in loaded_libraries(service.pid)
     assert idle < 150
