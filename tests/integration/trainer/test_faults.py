@@ -207,15 +207,15 @@ async def test_a_time_limit_keeps_the_state_for_another_try(here: Platform, prep
     await here.started("trainer")
 
     failed = await here.send(
-        train("job_1", prepared, total_steps=40, max_training_seconds=8.0), "step_failed", seconds=60
+        train("job_1", prepared, total_steps=200, max_training_seconds=6.0), "step_failed", seconds=60
     )
     here.events.seen.clear()
-    await here.send(train("job_1", prepared, attempt=2, total_steps=40), "trained", seconds=120)
+    await here.send(train("job_1", prepared, attempt=2, total_steps=200), "trained", seconds=250)
 
     assert failed.problem["code"] == "training_timeout"
     assert failed.problem["suggested_actions"]
     assert len(resumed_at(attempt(here, 2))) == 1
-    assert steps_of(attempt(here, 2)) == list(range(1, 41))
+    assert steps_of(attempt(here, 2)) == list(range(1, 201))
 
 
 async def test_damaged_data_fails_the_job_with_its_reason(here: Platform) -> None:
