@@ -16,6 +16,9 @@ import pytest
 
 from libs.common.settings import CommonSettings
 
+# Before anything imports torch: on a busy machine spinning compute threads make tests ten times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 TOKEN = "test-service-token-0123456789"
 
 
