@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,9 +95,13 @@ def synthetic(folder: Path) -> tuple[list[Path], Path]:
     return recordings, source
 
 
-def choose(root: Path, voice: Path | None = None) -> Speech:
-    """The speech for a demo in `root`. Raises ValueError when the named folder holds too little."""
-    corpus = Path(os.environ["VOICE_CORPUS"]) if os.environ.get("VOICE_CORPUS") else None
+def choose(root: Path, voice: Path | None = None, environment: Mapping[str, str] = os.environ) -> Speech:
+    """The speech for a demo in `root`: from the folder `voice`, otherwise from `VOICE_CORPUS` in `environment`.
+
+    The recording to convert comes from the corpus whenever there is one. Raises ValueError when a folder holds too
+    little.
+    """
+    corpus = Path(environment["VOICE_CORPUS"]) if environment.get("VOICE_CORPUS") else None
     if corpus is not None and not (corpus / "ljspeech").is_dir():
         raise ValueError(f"VOICE_CORPUS is {corpus}, and there is no folder ljspeech in it")
     if voice is not None:

@@ -33,7 +33,7 @@ def test_a_folder_of_yours_is_used_and_one_clip_is_kept_apart(tmp_path):
     for number in range(4):
         write_wav(tmp_path / f"{number}.wav", np.zeros(1600 * (number + 1), np.float32), 16000)
 
-    chosen = speech.choose(tmp_path / "root", tmp_path)
+    chosen = speech.choose(tmp_path / "root", tmp_path, environment={})
 
     assert len(chosen.recordings) == 3
     assert chosen.control not in chosen.recordings
@@ -41,9 +41,25 @@ def test_a_folder_of_yours_is_used_and_one_clip_is_kept_apart(tmp_path):
     assert str(tmp_path) in chosen.described
 
 
+def test_a_corpus_gives_the_voice_when_no_folder_is_named_and_the_source_in_any_case(tmp_path):
+    corpus, mine = tmp_path / "corpus", tmp_path / "mine"
+    for folder in (corpus / "ljspeech", corpus / "librispeech" / "84", mine):
+        folder.mkdir(parents=True)
+        for number in range(3):
+            write_wav(folder / f"{number}.wav", np.zeros(1600 * (number + 1), np.float32), 16000)
+    environment = {"VOICE_CORPUS": str(corpus)}
+
+    of_corpus = speech.choose(tmp_path / "root", environment=environment)
+    of_mine = speech.choose(tmp_path / "root", mine, environment=environment)
+
+    assert {path.parent for path in of_corpus.recordings} == {corpus / "ljspeech"}
+    assert {path.parent for path in of_mine.recordings} == {mine}
+    assert of_corpus.source == of_mine.source == corpus / "librispeech" / "84" / "1.wav"
+
+
 def test_a_folder_with_too_little_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="holds 0 sound files; 2 are needed"):
-        speech.choose(tmp_path / "root", tmp_path)
+        speech.choose(tmp_path / "root", tmp_path, environment={})
 
 
 def test_the_fingerprint_follows_the_content(tmp_path):
