@@ -43,6 +43,15 @@ def with_needs(names: list[str]) -> list[str]:
     return [service for service in SERVICES if service in wanted]
 
 
+def tell_ended(stack: Stack, told: set[str]) -> None:
+    """Says which parts ended by themselves and are not in `told` yet."""
+    for name, how in stack.ended().items():
+        if name not in told:
+            told.add(name)
+            say(f"{name} ended with {how}; the others go on. Log: {stack.log(name)}")
+            say(f"start it again with: scripts/service-up.sh {name}")
+
+
 def up(root: Path, services: list[str], ports: str) -> int:
     """Runs the stack until Ctrl-C, SIGTERM or the end of this process; says when a part ends by itself."""
     listen_for_signals()
@@ -81,6 +90,7 @@ def up(root: Path, services: list[str], ports: str) -> int:
         secrets_file=secrets_file,
         say=say,
     )
+    told: set[str] = set()
     try:
         stack.start()
         if "gateway" in stack.members:
@@ -88,18 +98,14 @@ def up(root: Path, services: list[str], ports: str) -> int:
             say(f"API {url}/api/v1 · docs {url}/docs")
             say(f"first login {stack.secrets['ADMIN_EMAIL']}, its password is ADMIN_PASSWORD in {stack.secrets_file}")
         say(f"logs in {stack.root / 'log'} · stop with Ctrl-C")
-        told: set[str] = set()
         while True:
             time.sleep(0.5)
-            for name, how in stack.ended().items():
-                if name not in told:
-                    told.add(name)
-                    say(f"{name} ended with {how}; the others go on. Log: {stack.log(name)}")
-                    say(f"start it again with: scripts/service-up.sh {name}")
+            tell_ended(stack, told)
             if stack.members and len(told) == len(stack.members):
                 say("nothing runs any more")
                 return 1
     except Asked as asked:
+        tell_ended(stack, told)
         say(f"{asked}: stopping")
         return 0
     except StackError as error:
