@@ -333,10 +333,7 @@ class Worker:
         try:
             envelope, command, registered = self._open(delivery)
         except ValueError as error:
-            problem = WorkFailed(f"the command cannot be read: {error}").problem()
-            log.error("worker.unreadable", subject=delivery.subject, error=str(error))
-            await self._keep_trying(lambda: self.bus.dead_letter(delivery, problem))
-            await self._keep_trying(delivery.term)
+            await self._unreadable(delivery, error)
             return
         enter_trace(envelope.traceparent)
         with bind_job(command.job_id, step=command.step.value):
@@ -360,7 +357,7 @@ class Worker:
             await delivery.nak(timedelta(seconds=max(claim.seconds, 0.05)))
             return
         if isinstance(claim, Committed):
-            await self._conclude(delivery, command, registered, claim.manifest, claim.revision)
+            await self._conclude_again(delivery, command, registered, claim)
             return
         if isinstance(claim, Finished):
             await self._tell(StepFailed, command, 0, failures=claim.failures, problem=claim.problem)
@@ -481,6 +478,21 @@ class Worker:
         await delivery.ack()
         log.info("worker.done", token=reference.token)
 
+    async def _conclude_again(
+        self, delivery: Delivery, command: Command, registered: _Registered, claim: Committed
+    ) -> None:
+        """What follows a commit of an earlier delivery. When it cannot be done, the job is told and waits no longer."""
+        try:
+            await self._conclude(delivery, command, registered, claim.manifest, claim.revision)
+        except Unavailable:
+            raise
+        except Exception as error:
+            is_known = isinstance(error, PlatformError)
+            log.error("worker.not_concluded", error=f"{type(error).__name__}: {error}", exc_info=not is_known)
+            failure = error if isinstance(error, PlatformError) else WorkFailed(f"{type(error).__name__}: {error}")
+            await self._tell(StepFailed, command, claim.manifest.token, failures=1, problem=failure.problem())
+            await delivery.ack()
+
     async def _finish_failed(
         self, delivery: Delivery, command: Command, token: int, error: PlatformError | OSError
     ) -> None:
@@ -542,6 +554,16 @@ class Worker:
         await self._tell(StepFailed, command, lease.token, failures=lease.record.failures, problem=error.problem())
         await delivery.term()
         log.error("worker.poison", stalls=lease.record.stalls)
+
+    async def _unreadable(self, delivery: Delivery, error: ValueError) -> None:
+        """A command of another version, or none at all: kept for people. The job that it names, if any, is told."""
+        problem = WorkFailed(f"the command cannot be read: {error}"[:1000]).problem()
+        log.error("worker.unreadable", subject=delivery.subject, error=str(error))
+        await self._keep_trying(lambda: self.bus.dead_letter(delivery, problem))
+        with contextlib.suppress(ValueError):
+            named = Command.model_validate(delivery.envelope.data)
+            await self._tell(StepFailed, named, 0, failures=0, problem=problem)
+        await self._keep_trying(delivery.term)
 
     async def _cancelled(self, delivery: Delivery, command: Command, lease: Lease) -> None:
         with contextlib.suppress(LeaseLost):

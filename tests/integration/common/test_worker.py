@@ -16,7 +16,7 @@ import pytest
 
 from libs.common import manifests
 from libs.common.bus import Bus
-from libs.common.events import Event, PrepareDataset, StepFinished
+from libs.common.events import Event, PrepareDataset, StepFinished, wrap
 from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
@@ -252,6 +252,38 @@ async def test_a_command_that_nobody_can_read_is_a_dead_letter(bus: Bus, process
 
     assert (await bus._js.stream_info("DEADLETTERS")).state.messages == 1
     await asyncio.sleep(0.2)
+    assert (await bus._js.stream_info("COMMANDS")).state.messages == 0
+
+
+async def test_the_job_of_a_command_that_nobody_can_read_is_told(
+    bus: Bus, processes: Processes, events: Events
+) -> None:
+    processes.start()
+    of_a_later_version = command().model_dump(mode="json") | {"inputs": "by reference"}
+    envelope = wrap(command(), id="job_1.preprocess.1", subject="cmd.preprocessor.prepare.normal", service="gateway")
+    raw = envelope.model_copy(update={"data": of_a_later_version}).model_dump_json().encode()
+
+    await bus._js.publish("cmd.preprocessor.prepare.normal", raw)
+
+    failed = await events.wait_for("step_failed", seconds=10)
+    assert (failed.job_id, failed.step, failed.attempt, failed.token) == ("job_1", Step.preprocess, 1, 0)
+    assert "cannot be read" in failed.problem["detail"]
+    assert (await bus._js.stream_info("DEADLETTERS")).state.messages == 1
+
+
+async def test_a_committed_result_that_was_lost_is_told_and_not_waited_for(
+    bus: Bus, processes: Processes, events: Events, paths: Paths
+) -> None:
+    processes.start(STEP_SECONDS=0)
+    await bus.send_command(command(), Lane.normal)
+    done = await events.wait_for("prepared")
+    paths.in_data(done.manifest.path).unlink()
+
+    await bus.send_command(command(attempt=2), Lane.normal)
+
+    failed = await events.wait_for("step_failed", seconds=10)
+    assert (failed.attempt, failed.problem["code"]) == (2, "dataset_not_prepared")
+    await asyncio.sleep(0.3)
     assert (await bus._js.stream_info("COMMANDS")).state.messages == 0
 
 
