@@ -10,12 +10,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import JSON, DateTime, Dialect, MetaData, event, text
+from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, Select, StaticPool, event, text
+from sqlalchemy import create_engine as create_plain_engine
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
 from libs.common.errors import Busy
@@ -23,6 +25,8 @@ from services.gateway.settings import GatewaySettings
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM_BITS = 80
+
+T = TypeVar("T")
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 
@@ -119,6 +123,22 @@ class Database:
         self._writers = async_sessionmaker(writer, expire_on_commit=False)
         # SQLite has one writer. Waiting in a fair queue here is faster than its busy handler, which sleeps and retries.
         self._turn: asyncio.Lock | None = asyncio.Lock() if self.is_sqlite else None
+        self._near = _create_near_engine(settings)
+
+    async def look_up(self, statement: Select[T], **values: object) -> T | None:
+        """The one object that a statement finds by key, detached and as last committed; None when there is none.
+
+        In SQLite's file this is a few pages of memory: it is read at once, on the loop's own thread, because every call
+        of the asynchronous driver is a trip to a thread that waits for the interpreter. Only for a row by its key.
+        """
+        if self._near is not None:
+            try:
+                with Session(self._near, expire_on_commit=False) as near:
+                    return near.scalar(statement, values)
+            except DBAPIError:
+                pass  # locked for a moment, as after a crash: the driver's threads can wait, the loop cannot
+        async with self.read() as session:
+            return (await session.execute(statement, values)).scalar_one_or_none()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -145,6 +165,8 @@ class Database:
                 self._turn.release()
 
     async def close(self) -> None:
+        if self._near is not None:
+            self._near.dispose()
         await self.engine.dispose()
 
 
@@ -169,6 +191,23 @@ def create_engine(settings: GatewaySettings) -> AsyncEngine:
         pool_pre_ping=True,
         connect_args={"server_settings": {"timezone": "UTC", "application_name": "voicewright-gateway"}},
     )
+
+
+def _create_near_engine(settings: GatewaySettings) -> Engine | None:
+    """One connection for `look_up`: it never writes, never waits, and holds no transaction open."""
+    if settings.sqlite_file is None:
+        return None
+    engine = create_plain_engine(
+        f"sqlite:///{settings.sqlite_file}",
+        poolclass=StaticPool,
+        connect_args={"timeout": 0, "check_same_thread": False, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA query_only=ON")
+
+    return engine
 
 
 def _speak_sqlite(engine: AsyncEngine) -> None:

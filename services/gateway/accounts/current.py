@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
-from sqlalchemy import ColumnElement, select, true
+from sqlalchemy import ColumnElement, bindparam, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from libs.common.errors import Forbidden, Unauthenticated
@@ -17,6 +17,8 @@ from services.gateway.parts import Parts, parts_of
 
 # Declares the scheme in the OpenAPI document; `authenticate` reads the header, and refuses with a problem document.
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="The access_token of POST /api/v1/auth/login")
+# Looked up at every request: whoever was deactivated or got another role has it at once.
+_ACTIVE = select(User).where(User.id == bindparam("user_id"), User.is_active)
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,10 @@ class Caller:
 async def caller_of(parts: Parts, token: str) -> Caller:
     """The active account that an access token names; raises Unauthenticated otherwise."""
     user_id = read_access_token(parts.settings, token)
-    statement = select(User.id, User.email, User.name, User.role).where(User.id == user_id, User.is_active)
-    async with parts.database.read() as session:
-        row = (await session.execute(statement)).one_or_none()
-    if row is None:
+    user = await parts.database.look_up(_ACTIVE, user_id=user_id)
+    if user is None:
         raise Unauthenticated("the account of this token does not exist any more", reason="account_gone")
-    return Caller(id=row[0], email=row[1], name=row[2], role=Role(row[3]))
+    return Caller(id=user.id, email=user.email, name=user.name, role=Role(user.role))
 
 
 async def authenticate(request: Request) -> Caller:

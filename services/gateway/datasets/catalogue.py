@@ -132,8 +132,15 @@ async def change(
     return dataset
 
 
+async def hold(session: AsyncSession, dataset_id: str) -> bool:
+    """Whether the dataset is there; until the transaction ends, no job begins on it and it is not deleted."""
+    status = await session.scalar(select(Dataset.status).where(Dataset.id == dataset_id).with_for_update())
+    return status is not None and status not in GONE
+
+
 async def check_unused(session: AsyncSession, dataset_id: str, what: str) -> None:
     """Raises Conflict while a job works on the dataset: its inputs must not disappear under it."""
+    await hold(session, dataset_id)
     job = await session.scalar(select(Job.id).where(Job.dataset_id == dataset_id, Job.status.in_(ACTIVE)).limit(1))
     if job is not None:
         raise Conflict(f"job {job} works on this dataset", actions=(f"Wait for the job or cancel it, then {what}.",))

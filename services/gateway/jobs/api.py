@@ -143,8 +143,7 @@ def _add_job_routes(routes: APIRouter, kind: JobKind) -> None:
     async def get_job(
         job_id: str, caller: CurrentUser, parts: SharedParts, response: Response, if_none_match: IfNoneMatch = None
     ) -> JobOut | Response:
-        async with parts.database.read() as session:
-            job = await reading.find(session, caller, kind, job_id)
+        job = await reading.look_up(parts.database, caller, kind, job_id)
         tag = etag(job.id, job.version)
         if is_unchanged(if_none_match, tag):
             return Response(status_code=304, headers={"ETag": tag})

@@ -39,6 +39,7 @@ from libs.common.jobs import overall_progress as progress_at
 from libs.common.logs import get_logger
 from services.gateway.audit import audit
 from services.gateway.database import utcnow
+from services.gateway.datasets import catalogue
 from services.gateway.jobs import commands, outbox
 from services.gateway.jobs.history import note
 from services.gateway.jobs.tables import Job, JobStep
@@ -163,13 +164,18 @@ async def cancel(session: AsyncSession, job: Job, actor: str) -> None:
 async def retry(session: AsyncSession, job: Job, actor: str) -> None:
     """Queues a failed or cancelled job again, from the step that is not done; what is done is kept.
 
-    `job` must be locked. Raises IllegalTransition for any other job, Conflict when its dataset is being worked on.
+    `job` must be locked. Raises IllegalTransition for any other job, Conflict when its dataset is being worked on, or
+    its dataset or voice was deleted: nothing that is completed may be missing.
     """
     if job.state not in (JobState.failed, JobState.cancelled):
         raise IllegalTransition(
             f"a job that is {job.state} cannot be retried; only failed and cancelled jobs can", state=job.status
         )
     now = utcnow()
+    if not await catalogue.hold(session, job.dataset_id):
+        raise Conflict(f"the dataset {job.dataset!r} of this job was deleted", actions=("Start a new job.",))
+    if job.voice is not None:
+        await registry.expect_again(session, slug=job.voice)
     done = {row.step for row in await _steps(session, job) if row.manifest is not None}
     step = next_step(job.job_kind, None)
     while step is not None and step.value in done:

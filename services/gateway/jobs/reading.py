@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from libs.common.errors import Forbidden, NotFound
 from libs.common.jobs import ACTIVE, JobKind, JobState, QueueState, Step
 from services.gateway.accounts.current import Caller
+from services.gateway.database import Database
 from services.gateway.datasets.tables import Dataset
 from services.gateway.jobs.schemas import Stats
 from services.gateway.jobs.tables import Job, JobStep
 from services.gateway.text import is_key
 
 Status = Literal["active", "pending", "queued", "running", "completed", "failed", "cancelled"]
+# The list of recordings can be long, and is not shown.
+_SHOWN = select(Job).where(Job.id == bindparam("job_id"), Job.kind == bindparam("kind")).options(defer(Job.inputs))
 
 
 async def find(session: AsyncSession, caller: Caller, kind: JobKind, job_id: str, *, lock: bool = False) -> Job:
@@ -25,6 +29,16 @@ async def find(session: AsyncSession, caller: Caller, kind: JobKind, job_id: str
     if is_key(job_id):
         query = select(Job).where(Job.id == job_id, Job.kind == kind.value, caller.sees(Job.owner_id))
         job = await session.scalar(query.with_for_update() if lock else query)
+    return _found(job, kind, job_id)
+
+
+async def look_up(database: Database, caller: Caller, kind: JobKind, job_id: str) -> Job:
+    """One job to show, without its recordings; raises NotFound for a stranger's."""
+    job = await database.look_up(_SHOWN, job_id=job_id, kind=kind.value) if is_key(job_id) else None
+    return _found(job if job is not None and caller.may_see(job.owner_id) else None, kind, job_id)
+
+
+def _found(job: Job | None, kind: JobKind, job_id: str) -> Job:
     if job is None:
         raise NotFound(f"there is no {kind} job {job_id[:80]!r}", actions=(f"List yours: GET /api/v1/{kind}/jobs.",))
     return job

@@ -99,7 +99,7 @@ async def start_training(
         return repeated
     asked = request.preset or request.options.preset
     preset = presets.preset(asked or presets.default_preset(devices))
-    dataset = await find_dataset(session, caller, request.dataset_id, request.by_name)
+    dataset = await _held_dataset(session, caller, request)
     inputs, seconds = await recordings_of(session, dataset)
     check_speech(dataset, inputs, seconds, preset.min_seconds)
     options = TrainingOptions.model_validate(request.options.model_dump(exclude={"preset"}) | {"preset": preset.name})
@@ -133,7 +133,7 @@ async def start_preprocessing(
     if (repeated := await _repeated(session, caller, job_id)) is not None:
         return repeated
     preset = presets.preset(request.preset or presets.default_preset(devices))
-    dataset = await find_dataset(session, caller, request.dataset_id, request.by_name)
+    dataset = await _held_dataset(session, caller, request)
     inputs, seconds = await recordings_of(session, dataset)
     check_speech(dataset, inputs, seconds, preset.min_seconds)
     order = lifecycle.Order(
@@ -150,6 +150,14 @@ async def start_preprocessing(
         estimated_cost=0.0,
     )
     return await lifecycle.open_job(session, order)
+
+
+async def _held_dataset(session: AsyncSession, caller: Caller, request: TrainingRequest | PreprocessRequest) -> Dataset:
+    """The dataset of a new job, which keeps it from being deleted."""
+    dataset = await find_dataset(session, caller, request.dataset_id, request.by_name)
+    if not await catalogue.hold(session, dataset.id):
+        raise NotFound(f"there is no dataset {dataset.slug!r}")
+    return dataset
 
 
 async def _repeated(session: AsyncSession, caller: Caller, job_id: str) -> Job | None:

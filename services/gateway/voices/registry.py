@@ -69,12 +69,16 @@ async def listing(
 async def reserve(
     session: AsyncSession, *, owner_id: str, name: str, dataset_id: str | None = None, preset: str = ""
 ) -> Voice:
-    """The voice that a new job will train: the owner's own voice of that name anew, otherwise one with a fresh slug."""
+    """The voice that a new job will train: the owner's own voice of that name anew, otherwise one with a fresh slug.
+
+    It is not deleted before the transaction ends; then the job is there, and keeps it.
+    """
     await one_at_a_time(session, "voice", owner_id, name)
-    own = select(Voice).where(Voice.owner_id == owner_id, Voice.status.not_in(GONE))
+    own = select(Voice).where(Voice.owner_id == owner_id, Voice.status.not_in(GONE)).with_for_update()
     voice = await session.scalar(own.where(Voice.name == name).order_by(Voice.id.desc()).limit(1))
     voice = voice or await session.scalar(own.where(Voice.slug == slugify(name)))
     if voice is not None:
+        _wait_again(voice)
         return voice
     voice, _renamed = await slugs.insert(
         session,
@@ -130,6 +134,22 @@ async def publish(
     await session.flush()
     audit.record(session, audit.SYSTEM, "voice.published", voice.id, job_id=job_id, weights_sha256=weights_sha256)
     return voice
+
+
+async def expect_again(session: AsyncSession, *, slug: str) -> None:
+    """A job that makes this voice is taken up again. Raises Conflict when the voice was deleted meanwhile."""
+    voice = await session.scalar(select(Voice).where(Voice.slug == slug).with_for_update())
+    if voice is None or voice.status in GONE:
+        raise Conflict(f"the voice {slug!r} of this job was deleted", actions=("Start a new job.",))
+    _wait_again(voice)
+
+
+def _wait_again(voice: Voice) -> None:
+    """A voice that failed to get its first version waits for it again."""
+    if voice.status == VoiceStatus.failed.value:
+        voice.status = VoiceStatus.processing.value
+        voice.version += 1
+        voice.updated_at = utcnow()
 
 
 async def give_up(session: AsyncSession, *, slug: str) -> None:
