@@ -6,14 +6,20 @@ import asyncio
 from typing import Any
 
 import nats
+import pytest
 from sqlalchemy import select
 
 from libs.common.bus import Bus
 from libs.common.errors import TrainingCrashed
 from libs.common.events import BuildIndex, EvaluateVoice, PublishVoice, TrainVoice, wrap
 from libs.common.jobs import Step
+from services.gateway.accounts.current import Caller
+from services.gateway.accounts.tables import Role
 from services.gateway.audit.tables import AuditEntry
+from services.gateway.database import new_id
+from services.gateway.jobs import starting
 from services.gateway.jobs.inbox import Inbox
+from services.gateway.jobs.schemas import TrainingRequest
 from services.gateway.voices.tables import Voice, VoiceStatus
 from tests.conftest import NatsServer
 from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers, finished
@@ -147,6 +153,57 @@ async def test_only_failed_and_cancelled_jobs_can_be_retried(house: House, worke
     assert answer.status_code == 409
     assert answer.json()["code"] == "illegal_transition"
     assert answer.json()["state"] == "queued"
+
+
+@pytest.mark.parametrize("what", ["voice", "dataset"])
+async def test_a_job_whose_voice_or_dataset_was_deleted_is_not_retried(
+    house: House, workers: Workers, what: str
+) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    await (await workers.take()).fail()
+    await house.wait_status(anna, job["id"], "failed")
+    await anna.http.delete(f"/api/v1/{'models' if what == 'voice' else 'datasets'}/{job[what]}")
+
+    answer = await anna.post(f"/training/jobs/{job['id']}/retry")
+
+    assert answer.status_code == 409, answer.text
+    assert what in answer.json()["detail"]
+    assert (await anna.get(f"/training/jobs/{job['id']}")).json()["status"] == "failed"
+
+
+async def test_a_voice_that_failed_is_processing_again_while_its_job_is_retried(house: House, workers: Workers) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    await (await workers.take()).fail()
+    await house.wait_status(anna, job["id"], "failed")
+    before = (await anna.get(f"/models/{job['model_id']}")).json()["status"]
+
+    await anna.post(f"/training/jobs/{job['id']}/retry")
+
+    assert before == "failed"
+    assert (await anna.get(f"/models/{job['model_id']}")).json()["status"] == "processing"
+
+
+@pytest.mark.parametrize("what", ["voice", "dataset"])
+async def test_what_a_job_begins_with_is_not_deleted_at_the_same_moment(
+    house: House, workers: Workers, what: str
+) -> None:
+    anna = await house.person()
+    dataset = await house.dataset(anna)
+    first = await house.train(anna, dataset)
+    await anna.post(f"/training/jobs/{first['id']}/cancel")
+    caller = Caller(id=anna.id, email="anna@example.org", name="", role=Role.creator)
+    request = TrainingRequest(dataset_id=dataset)
+
+    async with house.database.write() as session:
+        await starting.start_training(session, caller, request, job_id=new_id("job"), devices=[], price=1.0)
+        key = first["model_id"] if what == "voice" else dataset
+        deleting = asyncio.create_task(anna.http.delete(f"/api/v1/{'models' if what == 'voice' else 'datasets'}/{key}"))
+        await asyncio.sleep(0.4)
+    answer = await deleting
+
+    assert answer.status_code == 409, answer.text
 
 
 async def test_words_about_an_older_attempt_or_another_step_change_nothing(
