@@ -2,7 +2,8 @@
 
 The same key with the same request gives the stored answer; with another request, 422; while the first is still at
 work, 409. Of a streamed upload only the address is compared, because its body is never held. Only answers of success
-are kept: a refused request created nothing, and may be corrected and sent again under its key.
+are kept: a refused request created nothing, and may be corrected and sent again under its key. One that was cut off may
+have created something: repeated, it finds it under the same id.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fastapi import Request, Response
-from sqlalchemy import ForeignKey, Index, LargeBinary, String, delete, update
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy import ColumnElement, ForeignKey, Index, LargeBinary, String, delete, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
+from starlette.exceptions import HTTPException
 
-from libs.common.errors import Conflict, InvalidInput
+from libs.common.errors import Conflict, InvalidInput, PlatformError
 from services.gateway.accounts.current import Caller
 from services.gateway.database import Base, Database, new_id, new_ulid, utcnow
 from services.gateway.settings import GatewaySettings
@@ -104,24 +107,22 @@ async def once(
     if isinstance(claim, Response):
         return claim
     request.state.claim = claim
-    kept = False
     try:
         response = await handler(request)
-        if 200 <= response.status_code < 300 and type(response.body) is bytes:
+        if 200 <= response.status_code < 300:
             await _keep(database, caller.id, claim, response)
-            kept = True
-        return response
-    finally:
-        if not kept:
-            async with database.write() as session:
-                await session.execute(
-                    delete(KeptAnswer).where(
-                        KeptAnswer.user_id == caller.id,
-                        KeptAnswer.key == key,
-                        KeptAnswer.holder == claim.holder,
-                        KeptAnswer.status.is_(None),
-                    )
-                )
+        else:
+            await _forget(database, caller.id, claim)
+    except (PlatformError, RequestValidationError, HTTPException) as error:
+        if isinstance(error, PlatformError) and error.status >= 500:
+            await _let_go(database, caller.id, claim)
+        else:
+            await _forget(database, caller.id, claim)
+        raise
+    except BaseException:
+        await _let_go(database, caller.id, claim)
+        raise
+    return response
 
 
 async def _claim(
@@ -161,6 +162,27 @@ async def _claim(
             return Claim(key=key, holder=claim.holder, seed=row.seed)
     except IntegrityError:
         raise StillAtWork("the first request with this key has not been answered yet", retry_after=1) from None
+
+
+def _mine(user_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return (
+        KeptAnswer.user_id == user_id,
+        KeptAnswer.key == claim.key,
+        KeptAnswer.holder == claim.holder,
+        KeptAnswer.status.is_(None),
+    )
+
+
+async def _forget(database: Database, user_id: str, claim: Claim) -> None:
+    """The request was refused and made nothing: its key is free."""
+    async with database.write() as session:
+        await session.execute(delete(KeptAnswer).where(*_mine(user_id, claim)))
+
+
+async def _let_go(database: Database, user_id: str, claim: Claim) -> None:
+    """The request was cut off, perhaps after it made something: when it is repeated, under the same id."""
+    async with database.write() as session:
+        await session.execute(update(KeptAnswer).where(*_mine(user_id, claim)).values(locked_until=utcnow()))
 
 
 async def _keep(database: Database, user_id: str, claim: Claim, response: Response) -> None:

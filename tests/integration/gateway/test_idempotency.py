@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
+from fastapi import Request, Response
 from sqlalchemy import select, update
 
+from services.gateway.accounts.current import Caller
+from services.gateway.accounts.tables import Role, User
 from services.gateway.database import utcnow
+from services.gateway.datasets import catalogue
 from services.gateway.datasets.tables import Dataset
-from services.gateway.idempotency import KeptAnswer, sweep
+from services.gateway.idempotency import KeptAnswer, once, reserved_id, sweep
 from tests.integration.gateway.conftest import House
 from tests.integration.gateway.ingest_double import sound
 
@@ -107,6 +112,36 @@ async def test_a_request_that_was_killed_before_it_answered_finds_what_it_made(h
     assert again.status_code == 201
     assert again.json()["id"] == first.json()["id"]
     assert len((await anna.get("/datasets")).json()["items"]) == 1
+
+
+async def test_a_request_that_was_cut_off_after_it_made_something_finds_it(house: House) -> None:
+    anna = await house.person()
+    async with house.database.read() as session:
+        row = (await session.scalars(select(User).where(User.id == anna.id))).one()
+    caller = Caller(id=row.id, email=row.email, name=row.name, role=Role.creator)
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []})
+
+    async def make(_: Request) -> Response:
+        async with house.database.write() as session:
+            await catalogue.create(session, caller, dataset_id=reserved_id(request, "dst"), name="test")
+        raise ConnectionResetError("the database went away after it had written")
+
+    async def make_again(_: Request) -> Response:
+        async with house.database.write() as session:
+            made, _ = await catalogue.create(session, caller, dataset_id=reserved_id(request, "dst"), name="test")
+        return Response(made.id)
+
+    async def send(handler: Callable[[Request], Awaitable[Response]]) -> Response:
+        lock = timedelta(minutes=5)
+        return await once(request, caller, "key", "print", handler, house.database, house.settings, lock)
+
+    with pytest.raises(ConnectionResetError):
+        await send(make)
+    again = await send(make_again)
+
+    assert again.status_code == 200
+    async with house.database.read() as session:
+        assert list(await session.scalars(select(Dataset.id))) == [bytes(again.body).decode()]
 
 
 async def test_old_answers_are_forgotten(house: House) -> None:
