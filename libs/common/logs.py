@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import logging
 import logging.handlers
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import structlog
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 _traceparent: contextvars.ContextVar[str] = contextvars.ContextVar("traceparent", default="")
 
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 LOG_FILE_BYTES = 10_000_000
 LOG_FILE_COUNT = 5
 
@@ -40,8 +42,11 @@ def current_traceparent() -> str | None:
 
 
 def enter_trace(traceparent: str | None) -> str:
-    """Takes over a caller's trace, or begins one; returns it."""
-    value = traceparent or f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    """Takes over a caller's trace, or begins one when there is none that W3C Trace Context knows; returns it."""
+    is_known = traceparent is not None and _TRACEPARENT.fullmatch(traceparent) is not None
+    value = (
+        traceparent if traceparent is not None and is_known else f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    )
     _traceparent.set(value)
     return value
 

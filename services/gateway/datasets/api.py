@@ -161,7 +161,7 @@ async def get_sample_audio(
         "GET",
         f"/datasets/{dataset.slug}/files/{sample.sha256}/audio",
         params={"form": form},
-        headers={"Range": range_} if range_ else {},
+        headers={"Range": range_} if range_ and range_.isascii() else {},
     )
 
 

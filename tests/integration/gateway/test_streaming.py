@@ -51,6 +51,17 @@ async def _post(house: House, anna: Person | None, path: str, body: Body | Itera
     return await asyncio.to_thread(send)
 
 
+async def test_headers_that_are_no_ascii_do_not_reach_inner_services(sqlite_house: House) -> None:
+    anna = await sqlite_house.person()
+    await anna.upload("test", "a")
+    sample = (await anna.get("/samples")).json()["items"][0]["id"]
+
+    traced = await anna.get(f"/samples/{sample}/audio", headers={b"traceparent": "00-é".encode()})
+    ranged = await anna.get(f"/samples/{sample}/audio", headers={b"range": "bytes=0-é".encode()})
+
+    assert (traced.status_code, ranged.status_code) == (200, 200)
+
+
 async def _raw(house: House, anna: Person, headers: str, body: bytes) -> tuple[asyncio.StreamReader, Any]:
     """A request by hand: its head and the beginning of its body are sent."""
     host, port = house.url.removeprefix("http://").split(":")

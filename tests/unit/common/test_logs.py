@@ -91,3 +91,12 @@ def test_a_trace_is_taken_over_or_begun() -> None:
     begun = logs.enter_trace(None)
     assert begun != given
     assert len(begun.split("-")) == 4
+
+
+@pytest.mark.parametrize("given", ["", "00-é", "x" * 60_000, f"00-{'0' * 32}-{'0' * 16}-01\r\nX: y", f"00-{'A' * 32}-"])
+def test_a_trace_that_is_none_is_replaced(given: str) -> None:
+    taken = logs.enter_trace(given)
+
+    assert taken != given
+    assert len(taken) == 55
+    assert taken.isascii()
