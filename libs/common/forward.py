@@ -28,7 +28,7 @@ _CLIENT_GONE = 499
 
 def segment(value: str) -> str:
     """A value from an address as one segment of another: nothing in it can change the path."""
-    return quote(value, safe="")
+    return quote(value, safe="") if value.strip(".") else value.replace(".", "%2E")
 
 
 async def json_body(request: Request) -> dict[str, Any]:
@@ -40,7 +40,8 @@ async def json_body(request: Request) -> dict[str, Any]:
             raise TooLarge(f"the request body is larger than {JSON_LIMIT} bytes", limit_bytes=JSON_LIMIT)
     try:
         content = json.loads(body) if body.strip() else {}
-    except ValueError as error:
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # what is passed on must be JSON again
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the body is not JSON: {error}", actions=("Send a JSON object.",)) from error
     if not isinstance(content, dict):
         raise InvalidInput("the body must be a JSON object", actions=("Send a JSON object.",))
@@ -65,7 +66,7 @@ async def forward_stream(request: Request, path: str, *, extra: Mapping[str, str
 
 def _headers(request: Request, *, is_stream: bool) -> dict[str, str]:
     names = (*_PASSED_ON, "content-type", "content-length") if is_stream else _PASSED_ON
-    headers = {name: request.headers[name] for name in names if name in request.headers}
+    headers = {name: value for name in names if (value := request.headers.get(name)) is not None and value.isascii()}
     if request_id.get():
         headers["x-request-id"] = request_id.get()
     if trace := current_traceparent():

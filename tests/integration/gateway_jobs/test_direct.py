@@ -115,6 +115,16 @@ async def test_problems_of_the_gateway_come_through(house: House, ports: dict[st
     no_object = await curl(anna, "-X", "POST", start, "-d", "[]")
     range_ = await curl(anna, "-X", "POST", start, "-d", '{"exp_name": "anna", "epochs": 5000}')
 
+    dots = await curl(anna, f"{ports['trainer']}/api/v1/trainer/status/%2E%2E")
+    odd = [
+        (await curl(anna, "-X", "POST", start, "-d", body))[0]
+        for body in ('{"epochs": NaN}', '{"epochs": 1e999}', '{"exp_name": "\\ud800"}', "[" * 100_000)
+    ]
+    header = await curl(anna, f"{ports['trainer']}/api/v1/trainer/status/{job['id']}", "-H", "If-None-Match: é")
+
+    assert (dots[0], dots[1]["detail"]) == (404, "there is no training job '..'")
+    assert odd == [422, 422, 422, 422]
+    assert header[0] == 200
     assert (no_token[0], no_token[1]["code"]) == (401, "unauthenticated")
     assert (stranger[0], stranger[1]["code"]) == (404, "not_found")
     assert sneaky[0] == 404
