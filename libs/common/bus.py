@@ -433,10 +433,24 @@ class Bus:
                 return 0, None
         return msg.seq or 0, Envelope.model_validate_json(msg.data or b"{}")
 
-    async def feed_first_sequence(self) -> int:
-        with _unavailable("a look at a stream"):
-            info = await self._js.stream_info(PROGRESS)
-        return info.state.first_seq
+    async def feed_holds(self, job_id: str, sequence: int) -> bool:
+        """Whether all that followed `sequence` in a job's feed is still there: it is when that message itself is.
+
+        Before the first message (0) that is said only while the stream and the feed have dropped nothing.
+        """
+        subject = f"prg.job.{job_id}"
+        with _unavailable("a look at a feed"):
+            if sequence == 0:
+                state = (await self._js.stream_info(PROGRESS, subjects_filter=subject)).state
+                return (
+                    state.first_seq <= 1
+                    and (state.subjects or {}).get(subject, 0) < self._settings.progress_max_per_job
+                )
+            try:
+                msg = await self._js.get_msg(PROGRESS, seq=sequence)
+            except NotFoundError:
+                return False
+        return msg.subject == subject
 
     async def feed(self, job_id: str, after: int) -> AsyncIterator[tuple[int, Envelope]]:
         """Messages of one job's feed beyond stream sequence `after`, in order, without gap or doubling, endless.

@@ -52,9 +52,9 @@ async def begin(database: Database, bus: Bus, job_id: str, last_id: int | None, 
             raise NotFound(f"there is no job {job_id!r}")
         is_told = await outbox.unsent(session, job_id) == 0
     is_over = job.is_over and is_told and (await bus.feed_head(job_id))[0] == head
-    if last_id is not None and last_id <= head and last_id + 1 >= await bus.feed_first_sequence():
-        if last_id == head and (is_over or _is_terminal(newest)):
-            return None
+    if last_id == head and (is_over or _is_terminal(newest)):
+        return None
+    if last_id is not None and last_id <= head and await bus.feed_holds(job_id, last_id):
         return Start(job_id, job.job_kind, last_id, head, None, is_over=False)
     snapshot = {"job": JobOut.of(job, max_retries).model_dump(mode="json"), "sequence": head}
     return Start(job_id, job.job_kind, head, head, snapshot, is_over)
