@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, Select, StaticPool, event, text
+from sqlalchemy import JSON, URL, DateTime, Dialect, Engine, MetaData, Select, StaticPool, event, text
 from sqlalchemy import create_engine as create_plain_engine
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
@@ -198,7 +198,7 @@ def _create_near_engine(settings: GatewaySettings) -> Engine | None:
     if settings.sqlite_file is None:
         return None
     engine = create_plain_engine(
-        f"sqlite:///{settings.sqlite_file}",
+        URL.create("sqlite", database=str(settings.sqlite_file)),
         poolclass=StaticPool,
         connect_args={"timeout": 0, "check_same_thread": False, "isolation_level": None},
     )
