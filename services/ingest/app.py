@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from libs.common.bus import Bus
-from libs.common.errors import PlatformError, Unavailable
+from libs.common.connecting import ConnectingWorker
 from libs.common.events import ValidateDataset
-from libs.common.health import BrokerCheck, StorageCheck, WritableFolderCheck
+from libs.common.health import StorageCheck, WritableFolderCheck
 from libs.common.logs import get_logger
 from libs.common.paths import Paths
 from libs.common.refusal import EarlyRefusals
@@ -28,48 +28,6 @@ from services.ingest.settings import IngestSettings
 from services.ingest.uploads import Uploads
 
 log = get_logger("ingest")
-
-_BROKER_PAUSE = 1.0
-
-
-class _Broker:
-    """Ingest's side of the bus, connected in the background: files are received while the broker is away."""
-
-    name = "broker"
-
-    def __init__(self, settings: IngestSettings, paths: Paths, handlers: Handlers, bus: Bus | None) -> None:
-        self._settings = settings
-        self._paths = paths
-        self._handlers = handlers
-        self._given = bus
-        self._bus: Bus | None = None
-        self._worker: Worker | None = None
-
-    async def __call__(self) -> str:
-        """The readiness check."""
-        if self._bus is None or self._worker is None:
-            raise Unavailable("the message broker has not been reached yet")
-        return await BrokerCheck(self._bus)()
-
-    async def run(self) -> None:
-        self._bus = self._given or await Bus.connect(self._settings, "ingest")
-        while True:
-            try:
-                await self._bus.ensure()
-                break
-            except PlatformError as error:
-                log.warning("broker.not_ready", detail=error.detail)
-                await asyncio.sleep(_BROKER_PAUSE)
-        slots = self._settings.validate_slots
-        self._worker = Worker(self._bus, self._settings, self._paths, slots=slots, info={"device": "cpu"})
-        self._worker.on(ValidateDataset, self._handlers.on_validate_dataset)
-        await self._worker.start()
-
-    async def close(self) -> None:
-        if self._worker is not None:
-            await self._worker.drain()
-        if self._bus is not None and self._given is None:
-            await self._bus.close()
 
 
 async def _sweep(settings: IngestSettings, paths: Paths) -> None:
@@ -104,18 +62,23 @@ def create_app(
     examiners = Examiners(settings)
     storage = storage or open_storage(settings)
     copies = Copies(settings, paths, storage)
-    broker = _Broker(settings, paths, Handlers(paths, examiners, copies), bus)
+    handlers = Handlers(paths, examiners, copies)
+
+    async def make(connected: Bus) -> Worker:
+        worker = Worker(connected, settings, paths, slots=settings.validate_slots, info={"device": "cpu"})
+        worker.on(ValidateDataset, handlers.on_validate_dataset)
+        return worker
+
+    broker = ConnectingWorker(settings, "ingest", make, bus)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         copies.start()
         sweeping = asyncio.create_task(_sweep(settings, paths), name="sweep")
-        connecting = asyncio.create_task(broker.run(), name="broker")
         try:
-            async with _running(sweeping), _running(connecting):
+            async with _running(sweeping), broker.running():
                 yield
         finally:
-            await broker.close()
             await examiners.close()
             await copies.close()
 

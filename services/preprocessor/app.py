@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from libs.common.bus import Bus
+from libs.common.connecting import ConnectingWorker
 from libs.common.events import PrepareDataset
-from libs.common.health import BrokerCheck, Check, WritableFolderCheck
+from libs.common.health import Check, WritableFolderCheck
 from libs.common.paths import Paths
 from libs.common.service import create_service
 from libs.common.worker import Worker
@@ -23,22 +24,22 @@ def create_app(settings: PreprocessorSettings | None = None, bus: Bus | None = N
     settings = settings or PreprocessorSettings()
     paths = Paths(settings)
     checks: list[Check] = [WritableFolderCheck(paths.data_root, "data")]
+    handlers = Handlers(settings, paths)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        connected = bus or await Bus.connect(settings, "preprocessor")
-        checks.append(BrokerCheck(connected))
-        await connected.ensure()
-        handlers = Handlers(settings, paths)
+    async def make(connected: Bus) -> Worker:
         worker = Worker(connected, settings, paths, slots=settings.preprocess_slots, info={"device": "cpu"})
         worker.on(PrepareDataset, handlers.on_prepare_dataset, handlers.show_prepared)
-        await worker.start()
-        yield
-        await worker.drain()
-        if bus is None:
-            await connected.close()
+        return worker
 
-    app = create_service(
+    broker = ConnectingWorker(settings, "preprocessor", make, bus)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        checks.append(broker)
+        async with broker.running():
+            yield
+
+    return create_service(
         "preprocessor",
         settings,
         routers=[direct_router],
@@ -48,5 +49,3 @@ def create_app(settings: PreprocessorSettings | None = None, bus: Bus | None = N
         title="Voicewright preprocessor",
         description="Prepares datasets for training. The routes under /api/v1/preprocess are forwarded to the gateway.",
     )
-    app.state.settings = settings
-    return app

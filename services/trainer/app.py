@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from libs.common.bus import Bus
+from libs.common.connecting import ConnectingWorker
 from libs.common.events import BuildIndex, EvaluateVoice, PublishVoice, TrainVoice
-from libs.common.health import BrokerCheck, Check, StorageCheck, WritableFolderCheck
+from libs.common.health import Check, StorageCheck, WritableFolderCheck
 from libs.common.paths import Paths
 from libs.common.service import create_service
 from libs.common.storage import Storage, open_storage
@@ -34,25 +35,25 @@ def create_app(
         StorageCheck(store),
         device,
     ]
+    handlers = Handlers(settings, paths, store)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        connected = bus or await Bus.connect(settings, "trainer")
-        checks.append(BrokerCheck(connected))
-        await connected.ensure()
-        is_able = await device.look()
-        handlers = Handlers(settings, paths, store)
+    async def make(connected: Bus) -> Worker | None:
+        if not await device.look():
+            return None  # another node may do the work
         worker = Worker(connected, settings, paths, slots=settings.training_concurrency, info=device.facts)
         worker.on(TrainVoice, handlers.on_train_voice, handlers.show_training)
         worker.on(BuildIndex, handlers.on_build_index)
         worker.on(EvaluateVoice, handlers.on_evaluate_voice)
         worker.on(PublishVoice, handlers.on_publish_voice, handlers.serve_version)
-        if is_able:  # otherwise another node may do the work
-            await worker.start()
-        yield
-        await worker.drain()
-        if bus is None:
-            await connected.close()
+        return worker
+
+    broker = ConnectingWorker(settings, "trainer", make, bus)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        checks.append(broker)
+        async with broker.running():
+            yield
 
     return create_service(
         "trainer",

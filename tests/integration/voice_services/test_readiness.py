@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from pathlib import Path
 
 import httpx
 import pytest
 
 from libs.common.jobs import Lane
+from tests.conftest import free_port
 from tests.integration.voice_services.parts import prepared_tones
 from tests.integration.voice_services.platform import Platform, loaded_libraries, resident_megabytes, train
 
@@ -31,10 +34,27 @@ async def test_a_folder_that_cannot_be_written_is_said_at_start_and_in_readyz(
     assert alive.status_code == 200
 
 
+@pytest.mark.parametrize("service", ["preprocessor", "trainer"])
+async def test_a_worker_answers_while_it_waits_for_its_broker(here: Platform, service: str) -> None:
+    started = here.start(service, NATS_URL=f"nats://127.0.0.1:{free_port()}")
+    await started.wait_for_words("startup complete", seconds=15)
+
+    async with httpx.AsyncClient() as client:
+        alive = await client.get(f"{started.url}/livez")
+        ready = await client.get(f"{started.url}/readyz")
+    started.signal(signal.SIGTERM)
+
+    assert alive.status_code == 200
+    wrong = [check for check in ready.json()["checks"] if not check["ok"]]
+    assert (ready.status_code, [check["name"] for check in wrong]) == (503, ["broker"])
+    assert await asyncio.to_thread(started.process.wait, 10) in (0, -signal.SIGTERM)
+
+
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
 async def test_a_trainer_without_the_gpu_that_it_should_use_takes_no_work(here: Platform) -> None:
     trainer = here.start("trainer", TRAINING_DEVICE="cuda")
     await here.bus.send_command(train("job_1", prepared_tones(here.paths), total_steps=5), Lane.normal)
+    await trainer.wait_for_words("service.not_ready")
     await trainer.wait_for_words("startup complete")
 
     async with httpx.AsyncClient() as client:

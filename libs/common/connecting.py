@@ -1,0 +1,79 @@
+"""How does a service of workers find its broker? In the background: it answers, and says why it is not ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from libs.common.bus import Bus
+from libs.common.errors import PlatformError, TryAgain, Unavailable
+from libs.common.health import BrokerCheck
+from libs.common.logs import get_logger
+from libs.common.settings import CommonSettings
+from libs.common.worker import Worker
+
+log = get_logger("connecting")
+
+_PAUSE = 1.0
+
+
+class ConnectingWorker:
+    """A worker that begins once the broker is there; also the readiness check of both.
+
+    `make` gives the worker for a bus, or None when this node must not take work (its own check says why). A bus that is
+    handed in is used as it is, and stays open.
+    """
+
+    name = "broker"
+
+    def __init__(
+        self,
+        settings: CommonSettings,
+        service: str,
+        make: Callable[[Bus], Awaitable[Worker | None]],
+        bus: Bus | None = None,
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._make = make
+        self._given = bus
+        self._bus: Bus | None = None
+        self._worker: Worker | None = None
+        self._has_begun = False
+
+    async def __call__(self) -> str:
+        if self._bus is None or not self._has_begun:
+            raise Unavailable("the message broker has not been reached yet")
+        return await BrokerCheck(self._bus)()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Connects and works while the block runs; what is in hand is drained at its end."""
+        task = asyncio.create_task(self._begin(), name="connecting")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            if self._worker is not None:
+                await self._worker.drain()
+            if self._bus is not None and self._given is None:
+                await self._bus.close()
+
+    async def _begin(self) -> None:
+        self._bus = self._given or await Bus.connect(self._settings, self._service)
+        while True:
+            try:
+                await self._bus.ensure()
+                worker = await self._make(self._bus)
+                break
+            except (PlatformError, TryAgain) as error:
+                log.warning("broker.not_ready", detail=str(error))
+                await asyncio.sleep(_PAUSE)
+        if worker is not None:
+            await worker.start()
+        self._worker = worker
+        self._has_begun = True
