@@ -48,21 +48,24 @@ async def login(database: Database, settings: GatewaySettings, email: str, passw
     async with database.read() as session:
         await _check_throttle(session, settings, key)
         user = await session.scalar(select(User).where(User.email == email.strip().lower(), User.is_active))
-    if not await is_password(user.password_hash if user else None, password):
-        async with database.write() as session:
+    is_right = await is_password(user.password_hash if user else None, password)
+    async with database.write() as session:
+        # Again: of many guesses at once all were let in before the first had failed. Right and wrong are told the same.
+        await _check_throttle(session, settings, key)
+        if user is not None and is_right:
+            await session.execute(delete(LoginFailure).where(LoginFailure.account == key))
+            refresh = _add_token(session, settings, user.id, new_id("ses"))
+            audit.record(session, user.id, "session.opened", user.id, kind="user")
+        else:
             session.add(LoginFailure(account=key))
             if user is not None:
                 audit.record(session, user.id, "session.refused", user.id, kind="user")
+    if user is None or not is_right:
         raise Unauthenticated(
             "the e-mail address or the password is wrong",
             reason="wrong_password",
             actions=("Check both and try again.",),
         )
-    assert user is not None
-    async with database.write() as session:
-        await session.execute(delete(LoginFailure).where(LoginFailure.account == key))
-        refresh = _add_token(session, settings, user.id, new_id("ses"))
-        audit.record(session, user.id, "session.opened", user.id, kind="user")
     return _tokens(settings, user.id, user.role, refresh)
 
 

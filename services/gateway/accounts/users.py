@@ -13,7 +13,7 @@ from services.gateway.accounts.passwords import check_password, hash_password
 from services.gateway.accounts.sessions import end_all
 from services.gateway.accounts.tables import Role, User
 from services.gateway.audit import audit
-from services.gateway.database import Database, utcnow
+from services.gateway.database import Database, one_at_a_time, utcnow
 
 
 class EmailTaken(Conflict):
@@ -123,6 +123,7 @@ async def remove(database: Database, user_id: str, *, actor: str) -> None:
 
 
 async def _check_an_admin_remains(session: AsyncSession) -> None:
+    await one_at_a_time(session, "administrators")  # two who leave at once would each count on the other
     admins = await session.scalar(select(func.count()).where(User.role == Role.admin.value, User.is_active))
     if not admins:
         raise LastAdmin("this is the only active administrator")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from services.gateway.accounts.bootstrap import ensure_first_admin
@@ -149,6 +150,32 @@ async def test_guessing_is_slowed_down_per_account(house: House) -> None:
     assert blocked.status_code == 429
     assert 1 <= int(blocked.headers["retry-after"]) <= 300
     assert other.status_code == 401
+
+
+async def test_guesses_that_come_all_at_once_are_slowed_down_as_well(house: House) -> None:
+    house.settings.login_attempts = 3
+    passwords = [f"guess {number}" for number in range(15)] + [ADMIN[1]]
+
+    answers = await asyncio.gather(*(_login(house, password=password) for password in passwords))
+
+    counted = Counter(answer.status_code for answer in answers)
+    assert counted[401] <= 3 + 2  # two are examined at the same time
+    assert counted[429] >= 11
+    assert answers[-1].status_code == 429
+
+
+async def test_two_administrators_cannot_leave_at_once(house: House) -> None:
+    admin = await _admin(house)
+    made = await admin.post("/admin/users", json={"email": "b@example.org", "password": "a long one!", "role": "admin"})
+    first = (await admin.get("/auth/me")).json()["id"]
+
+    answers = await asyncio.gather(
+        *(admin.patch(f"/admin/users/{who}", json={"role": "viewer"}) for who in (first, made.json()["id"])),
+    )
+
+    assert sorted(answer.status_code for answer in answers) in ([200, 409], [200, 403])
+    async with house.database.read() as session:
+        assert await session.scalar(select(func.count()).where(User.role == "admin", User.is_active)) == 1
 
 
 async def test_an_admin_adds_changes_and_ends_accounts(house: House) -> None:
