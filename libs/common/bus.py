@@ -49,6 +49,12 @@ DAY = 86_400.0
 _AWAY = (NatsError, JetStreamError, OSError, asyncio.TimeoutError)
 
 
+def without_secrets(url: str) -> str:
+    """An address for logs: without the name and password, or token, that it may carry."""
+    before, separator, after = url.rpartition("@")
+    return f"{before.split('://')[0]}://{after}" if separator else url
+
+
 @contextlib.contextmanager
 def _unavailable(what: str) -> Any:
     """The broker's own errors become Unavailable, naming what could not be done."""
@@ -167,10 +173,18 @@ class Bus:
         async def reconnected() -> None:
             log.info("bus.reconnected")
 
-        async def failed(error: Exception) -> None:
-            log.debug("bus.error", error=f"{type(error).__name__}: {error}")
-
         waited = 0
+        is_first = True
+
+        async def failed(error: Exception) -> None:
+            nonlocal waited
+            if not is_first:
+                log.debug("bus.error", error=f"{type(error).__name__}: {error}")
+                return
+            if waited % 20 == 0:
+                log.warning("bus.waiting", url=without_secrets(settings.nats_url), error=str(error))
+            waited += 1
+
         while True:
             try:
                 client = await nats.connect(
@@ -187,11 +201,10 @@ class Bus:
                     disconnected_cb=disconnected,
                     reconnected_cb=reconnected,
                 )
+                is_first = False
                 return cls(client, settings, service)
             except _AWAY as error:
-                if waited % 20 == 0:
-                    log.warning("bus.waiting", url=settings.nats_url, error=str(error))
-                waited += 1
+                await failed(error)
                 await asyncio.sleep(0.5)
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from libs.common.bus import Bus
+from libs.common.bus import Bus, without_secrets
 from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
 from services.gateway.parts import Parts
@@ -50,4 +50,4 @@ async def _connect(parts: Parts, own: list[Bus]) -> None:
             await asyncio.sleep(_PAUSE)
     parts.connected = bus
     parts.reached.set()
-    log.info("broker.connected", url=parts.settings.nats_url)
+    log.info("broker.connected", url=without_secrets(parts.settings.nats_url))

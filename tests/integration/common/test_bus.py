@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -23,6 +24,20 @@ def prepare(job: str = "job_1", attempt: int = 1, inputs: int = 0) -> PrepareDat
     return PrepareDataset(
         job_id=job, step=Step.preprocess, attempt=attempt, experiment="anna", dataset="anna", inputs=files
     )
+
+
+@pytest.mark.parametrize("secret", ["anna:pass@word", "to-ken"])
+async def test_an_address_is_logged_without_its_secrets(
+    settings: CommonSettings, capsys: pytest.CaptureFixture[str], secret: str
+) -> None:
+    closed = settings.model_copy(update={"nats_url": f"nats://{secret}@127.0.0.1:1"})
+
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(Bus.connect(closed, "gateway"), 1.5)
+
+    said = "".join(capsys.readouterr())
+    assert "127.0.0.1:1" in said
+    assert not any(part in said for part in secret.split(":"))
 
 
 async def test_streams_and_buckets_are_made_twice_without_harm(bus: Bus) -> None:
