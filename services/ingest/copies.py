@@ -77,6 +77,8 @@ class Copies:
                     await asyncio.to_thread(self._copy, item)
             except (PlatformError, OSError) as error:
                 log.warning("copy.delayed", waiting=len(self._waiting), error=str(error))
+                if self._waiting.pop(item, item) is None:
+                    self._waiting[item] = None  # to the end: one that the store never takes holds no other up
                 await asyncio.sleep(self._pause)
             else:
                 self._waiting.pop(item, None)

@@ -55,6 +55,10 @@ class _Process:
             )
         )
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
     async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One answer for one request; raises _Died."""
         assert self._process.stdin is not None
@@ -110,7 +114,7 @@ class Examiners:
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         self._tidying = self._tidying or asyncio.create_task(self._tidy(), name="examiners.tidy")
-        process = self._idle.pop() if self._idle else await _Process.start(int(self._settings.examiner_memory))
+        process = await self._take() or await _Process.start(int(self._settings.examiner_memory))
         limit = self._settings.examine_timeout.total_seconds()
         try:
             async with asyncio.timeout(limit):
@@ -126,6 +130,15 @@ class Examiners:
             raise
         self._idle.append(process)
         return answer
+
+    async def _take(self) -> _Process | None:
+        """An idle process that still lives; those that were ended while they waited cost no file."""
+        while self._idle:
+            process = self._idle.pop()
+            if process.is_alive:
+                return process
+            await process.end()
+        return None
 
     def _opened(self, answer: dict[str, Any]) -> dict[str, Any]:
         if "report" in answer:

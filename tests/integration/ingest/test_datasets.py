@@ -234,6 +234,22 @@ def test_originals_are_copied_to_the_object_store_and_removed_with_it(
     assert storage.list(bucket) == []
 
 
+def test_a_copy_that_the_store_never_takes_holds_no_other_up(
+    start_ingest: StartIngest, settings: CommonSettings, tmp_path: Path
+) -> None:
+    ingest, storage, bucket = start_ingest(), open_storage(settings), settings.voice_samples_bucket
+    refused, taken = (ingest.stage(make_tone(1.0, tmp_path / f"{hz}.wav", hz=hz)) for hz in (200, 300))
+    in_the_way = tmp_path / "in-the-way"
+    in_the_way.write_text("the dataset's folder cannot be made where a file is")
+    storage.put_file(bucket, "ben", in_the_way)
+
+    with ingest.client() as client:
+        claim(client, "ben", refused["upload_id"])
+        claim(client, "anna", taken["upload_id"])
+
+        wait_for(lambda: sample_key("anna", taken["sha256"], taken["extension"]) in storage.list(bucket))
+
+
 def test_an_upload_does_not_need_the_object_store(start_ingest: StartIngest, tmp_path: Path) -> None:
     # The store's root cannot be a folder while a file has its name.
     root = tmp_path / "objects"

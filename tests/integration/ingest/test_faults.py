@@ -252,6 +252,24 @@ def test_a_killed_examiner_is_replaced_and_costs_nothing(ingest: Service, tmp_pa
     assert file["duration_seconds"] == pytest.approx(20.0, abs=0.1)
 
 
+def test_examiners_that_died_while_idle_cost_no_file(start_ingest: StartIngest, tmp_path: Path) -> None:
+    ingest = start_ingest(EXAMINERS=3)
+    assert ingest.process is not None
+    service = psutil.Process(ingest.process.pid)
+    speech = [make_speech(10.0 + n, "en-us", tmp_path / f"{n}.mp3").read_bytes() for n in range(3)]
+    ingest.upload(*((f"{n}.mp3", content) for n, content in enumerate(speech)))
+    idle = [child for child in service.children() if "services.ingest.examiner" in child.cmdline()]
+    for child in idle:
+        child.kill()
+    psutil.wait_procs(idle, timeout=5)
+    time.sleep(0.3)
+
+    file = ingest.stage(make_tone(1.0, tmp_path / "a.wav"))
+
+    assert len(idle) >= 2
+    assert file["duration_seconds"] == pytest.approx(1.0, abs=0.01)
+
+
 def test_a_file_whose_examiners_die_gets_a_problem_and_the_service_goes_on(ingest: Service, tmp_path: Path) -> None:
     recording = make_speech(20.0, "en-us", tmp_path / "a.mp3")
 
