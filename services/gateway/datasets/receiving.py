@@ -22,7 +22,7 @@ from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.database import new_id, one_at_a_time, utcnow
 from services.gateway.datasets import catalogue, metadata
-from services.gateway.datasets.tables import Dataset, Sample, SampleStatus
+from services.gateway.datasets.tables import GONE, Dataset, Sample, SampleStatus
 from services.gateway.inner import InnerProblem
 from services.gateway.parts import Parts
 from services.gateway.staging import Form, Staged, release
@@ -104,6 +104,7 @@ async def receive(parts: Parts, caller: Caller, form: Form, query: dict[str, str
     received.rejected += form.rejected
     await _claim_all(parts, received, claims)
     if claims:
+        await _check_not_deleted(parts, received.dataset)
         await metadata.write(parts, received.dataset.id, received.dataset.slug)
     return received
 
@@ -239,6 +240,15 @@ async def _claim_all(parts: Parts, received: Received, claims: dict[str, str]) -
     for sample in lost:
         received.samples.remove(sample)
         received.rejected.append((sample.original_name, VoiceSampleNotFound("the file was lost on its way").problem()))
+
+
+async def _check_not_deleted(parts: Parts, dataset: Dataset) -> None:
+    """Raises NotFound when the dataset was deleted while its files were on their way; none of them stays."""
+    async with parts.database.read() as session:
+        status = await session.scalar(select(Dataset.status).where(Dataset.id == dataset.id))
+    if status in GONE:
+        await parts.ingest.call("DELETE", f"/datasets/{dataset.slug}")
+        raise NotFound(f"the dataset {dataset.slug!r} was deleted while the files came")
 
 
 async def _move(parts: Parts, slug: str, upload_ids: Sequence[str]) -> None:

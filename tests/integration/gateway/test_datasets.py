@@ -312,6 +312,23 @@ async def test_deleting_takes_files_and_rows_and_keeps_the_slug_taken(house: Hou
     assert "dataset.deleted" in actions
 
 
+async def test_a_dataset_that_is_deleted_while_files_come_keeps_none_of_them(house: House) -> None:
+    anna = await house.person()
+    await anna.post("/datasets", json={"name": "test"})
+    house.ingest.claim_gate = asyncio.Event()
+    files = {"files": ("a.wav", sound("a"))}
+    coming = asyncio.create_task(anna.post("/samples", data={"dataset_id": "test"}, files=files))
+    await house.ingest.is_claiming.wait()
+
+    gone = await anna.delete("/datasets/test")
+    house.ingest.claim_gate.set()
+    answer = await coming
+
+    assert gone.status_code == 204
+    assert answer.status_code == 404
+    assert house.ingest.files == {}
+
+
 async def test_a_deletion_is_finished_when_ingest_is_back(sqlite_house: House) -> None:
     house = sqlite_house
     anna = await house.person()
