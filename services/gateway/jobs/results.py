@@ -87,7 +87,9 @@ def metrics(
 def _parsed(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
-            row = json.loads(line)
+            row = json.loads(
+                line, parse_constant=lambda _: None
+            )  # JSON has no NaN: a loss that is none is told as null
         except ValueError:
             continue  # the first or last line may be cut: the run is still writing
         if isinstance(row, dict):
