@@ -43,6 +43,8 @@ async def find_by_any_name(session: AsyncSession, caller: Caller, key: str) -> V
     try:
         return await find(session, caller, key)
     except NotFound:
+        if "\0" in key:  # PostgreSQL has no text with it
+            raise
         voice = await session.scalar(
             select(Voice)
             .where(Voice.owner_id == caller.id, Voice.name == key.strip(), Voice.status.not_in(GONE))

@@ -238,6 +238,7 @@ async def test_a_strangers_voice_does_not_exist(house: House) -> None:
     ]
 
     assert [answer.status_code for answer in answers] == [404] * len(answers)
+    assert (await convert(anna, "\0")).status_code == 404
     assert (await convert(admin, "anna-warm")).status_code == 200
 
 
