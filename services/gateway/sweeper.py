@@ -46,6 +46,8 @@ async def sweep(parts: Parts) -> None:
             await one(parts)
         except (PlatformError, SQLAlchemyError) as error:
             log.warning("sweep.failed", sweep=one.__name__, error=str(error))
+        except Exception as error:  # nobody foresaw it; the other sweeps go on, and so does the next turn
+            log.error("sweep.failed", sweep=one.__name__, error=f"{type(error).__name__}: {error}", exc_info=error)
 
 
 async def _repeat(parts: Parts) -> None:
