@@ -195,9 +195,10 @@ class StepCancelled(StepEvent):
 
 
 class StepFinished(StepEvent):
-    """A step is done and `manifest` names what it made."""
+    """A step is done and `manifest` names what it made; `place` grows from commit to commit of the installation."""
 
     manifest: ManifestRef
+    place: int = 0
 
 
 class DatasetValidated(StepFinished):

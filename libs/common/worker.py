@@ -213,7 +213,7 @@ def _volumes_named() -> Iterator[None]:
 
 
 Handler = Callable[[Work[Any]], Awaitable[Done]]
-FinishHook = Callable[[Any, manifests.Manifest, int], Awaitable[None]]
+FinishHook = Callable[[Any, manifests.Manifest, int], Awaitable[None]]  # the number grows from commit to commit
 
 
 @dataclass(frozen=True)
@@ -456,9 +456,10 @@ class Worker:
     ) -> None:
         """After the commit: the finish hook, the event, the acknowledgement; all may happen again."""
         manifest = await asyncio.to_thread(manifests.load, self.paths, reference)
+        place = await self.bus.place_of(revision)
         if registered.finish is not None:
             try:
-                await registered.finish(command, manifest, revision)
+                await registered.finish(command, manifest, place)
             except (PlatformError, OSError) as error:
                 await self._finish_failed(delivery, command, reference.token, error)
                 return
@@ -473,6 +474,7 @@ class Worker:
             token=reference.token,
             worker=self.id,
             manifest=reference,
+            place=place,
         )
         await self._publish(event, f"{command.job_id}.{command.step}.{command.attempt}.{event.fact}")
         await delivery.ack()

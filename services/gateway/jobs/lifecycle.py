@@ -296,7 +296,7 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
     """Records what the step made; then the next command, or the end."""
     if job.state is JobState.queued:  # its StepStarted is still on the way
         _begin(session, job, row, now)
-    frame = set(StepEvent.model_fields) | {"manifest"}
+    frame = set(StepFinished.model_fields)
     row.manifest_path, row.manifest_sha256, row.manifest_token = (
         event.manifest.path,
         event.manifest.sha256,
@@ -344,6 +344,7 @@ async def _publish(session: AsyncSession, job: Job, event: VoicePublished) -> No
         sample_rate=event.sample_rate,
         preset=event.preset,
         dataset_id=job.dataset_id,
+        place=event.place,
     )
     job.model_id = voice.id
 

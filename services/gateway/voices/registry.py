@@ -108,10 +108,12 @@ async def publish(
     sample_rate: int = 0,
     preset: str = "",
     dataset_id: str | None = None,
+    place: int = 0,
 ) -> Voice:
     """The voice, ready, serving the version that `job_id` made. Said twice it changes nothing (F-036).
 
-    A voice that was deleted while its job ran stays deleted. Paths are kept relative to MODELS_ROOT (F-072).
+    A voice that was deleted while its job ran stays deleted. Of two versions the one that was committed later is served
+    (`place`, as in `voice.json`), whichever is told first. Paths are kept relative to MODELS_ROOT (F-072).
     """
     voice = await session.scalar(select(Voice).where(Voice.slug == slug).with_for_update())
     if voice is None:
@@ -119,12 +121,15 @@ async def publish(
         session.add(voice)
     elif voice.owner_id != owner_id:
         raise Conflict(f"voice {slug!r} is not of the job's owner")
-    elif voice.status in GONE or (voice.job_id == job_id and voice.status == VoiceStatus.ready.value):
-        return voice
+    else:
+        is_said_again = voice.job_id == job_id and voice.status == VoiceStatus.ready.value
+        is_overtaken = 0 < place < int(voice.card.get("revision", 0))
+        if voice.status in GONE or is_said_again or is_overtaken:
+            return voice
     voice.status = VoiceStatus.ready.value
     voice.job_id = job_id
     voice.path = f"{slug}/versions/{job_id}"
-    voice.card = card
+    voice.card = card | ({"revision": place, "version": job_id} if place else {})
     voice.weights_sha256 = weights_sha256
     voice.index_sha256 = index_sha256
     voice.sample_rate = sample_rate

@@ -87,6 +87,7 @@ async def on_prepare(work: Work[PrepareDataset]) -> Done:
 
 async def finish(command: Any, manifest: Any, revision: int) -> None:
     trace(f"finish {manifest.token}")
+    trace(f"place {revision}")
 
 
 async def main() -> None:

@@ -366,6 +366,27 @@ async def test_a_duplicate_command_finds_the_result_and_repeats_only_the_word(
     assert len(set(events.ids)) == 3
 
 
+async def test_a_commit_after_the_broker_lost_its_store_is_a_later_one(
+    bus: Bus, processes: Processes, events: Events
+) -> None:
+    worker = processes.start(STEP_SECONDS=0, STEPS=40)
+    await bus.send_command(command("job_1"), Lane.normal)
+    await events.wait_for("prepared")
+    worker.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(worker.wait, 10)
+
+    await bus._js.delete_stream("KV_leases")
+    await asyncio.sleep(1.1)
+    bus._stores.clear()
+    await bus.ensure()
+    processes.start(STEP_SECONDS=0, STEPS=1)
+    await bus.send_command(command("job_2"), Lane.normal)
+    await events.wait_for("prepared", count=2)
+
+    before, after = (int(line.split()[-1]) for line in processes.lines("place"))
+    assert after > before
+
+
 async def test_workers_are_listed_while_they_live(bus: Bus, processes: Processes) -> None:
     worker = processes.start()
     await processes.wait_for("ready")

@@ -36,7 +36,7 @@ async def _voice(house: House, owner: Person, name: str = "Anna, warm", job_id: 
         return await _publish(session, owner, reserved.slug, job_id)
 
 
-async def _publish(session: Any, owner: Person, slug: str, job_id: str = JOB) -> Voice:
+async def _publish(session: Any, owner: Person, slug: str, job_id: str = JOB, place: int = 0) -> Voice:
     return await registry.publish(
         session,
         owner_id=owner.id,
@@ -48,6 +48,7 @@ async def _publish(session: Any, owner: Person, slug: str, job_id: str = JOB) ->
         index_sha256="cd" * 32,
         sample_rate=22050,
         preset="lite",
+        place=place,
     )
 
 
@@ -82,6 +83,21 @@ async def test_publishing_twice_changes_nothing_and_a_new_version_replaces(house
     assert newer.id == voice.id
     assert newer.version == voice.version + 1
     assert newer.path == "anna-warm/versions/job_2"
+
+
+async def test_the_version_that_was_committed_last_is_served_whichever_is_told_first(house: House) -> None:
+    anna = await house.person()
+    voice = await _voice(house, anna)
+
+    async with house.database.write() as session:
+        await _publish(session, anna, voice.slug, "job_3", place=300)
+    async with house.database.write() as session:
+        late = await _publish(session, anna, voice.slug, "job_2", place=200)
+    async with house.database.write() as session:
+        newest = await _publish(session, anna, voice.slug, "job_4", place=400)
+
+    assert late.job_id == "job_3"
+    assert (newest.job_id, newest.card["revision"], newest.card["version"]) == ("job_4", 400, "job_4")
 
 
 async def test_a_voice_of_the_same_name_is_trained_anew_and_a_strangers_is_not(house: House) -> None:
