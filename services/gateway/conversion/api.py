@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import Request
@@ -11,9 +12,11 @@ from services.gateway.accounts.current import Creator
 from services.gateway.conversion.convert import ConversionOptions, convert
 from services.gateway.parts import SharedParts
 from services.gateway.routing import problems, router, streams
-from services.gateway.staging import receive
+from services.gateway.staging import ClientGone, receive
 
 conversion_router = router("/convert", "conversion")
+
+_LOOK_SECONDS = 0.5
 
 _SCHEMA: dict[str, Any] = ConversionOptions.model_json_schema()
 _FORM = {
@@ -62,4 +65,14 @@ _SOUND: dict[int | str, dict[str, Any]] = {
 async def convert_recording(request: Request, caller: Creator, parts: SharedParts) -> Response:
     """Give a recording another voice; the answer is the sound. Nothing is kept of the recording."""
     form = await receive(parts, request, parts.settings.convert_limit)
-    return await convert(parts, caller, form)
+    converting = asyncio.ensure_future(convert(parts, caller, form))
+    try:
+        while not converting.done():
+            await asyncio.wait({converting}, timeout=_LOOK_SECONDS)
+            if await request.is_disconnected() and not converting.done():
+                raise ClientGone("the client closed the connection while it waited for the sound")
+        return converting.result()
+    finally:
+        if not converting.done():  # inference notices, and gives the place to somebody who waits
+            converting.cancel()
+            await asyncio.wait({converting})

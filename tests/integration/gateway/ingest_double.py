@@ -172,6 +172,8 @@ class InferenceDouble:
     ingest: IngestDouble
     problem: PlatformError | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
+    is_slow: bool = False
+    left: int = 0
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -187,6 +189,11 @@ class InferenceDouble:
             self.asked.append(order)
             if self.problem is not None:
                 raise self.problem
+            while self.is_slow:
+                await asyncio.sleep(0.02)
+                if await request.is_disconnected():
+                    self.left += 1
+                    return Response(status_code=499)
             assert order["upload_id"] in self.ingest.staged
             headers = {"X-Voice-Version": "job_1", "X-Voice-Sha256": "ab", "X-Real-Time-Factor": "0.1", "X-Inner": "no"}
             body = b"RIFF" + json.dumps(order).encode()

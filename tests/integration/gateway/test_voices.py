@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import zipfile
@@ -235,6 +236,22 @@ async def test_a_conversion_that_cannot_be_is_refused_and_leaves_nothing(
     assert answer.json()["field"] == field
     assert sqlite_house.ingest.staged == {}
     assert sqlite_house.inference.asked == []
+
+
+async def test_a_client_that_leaves_gives_its_place_at_inference_back(sqlite_house: House) -> None:
+    house = sqlite_house
+    anna = await house.person()
+    await _voice(house, anna)
+    house.inference.is_slow = True
+    sending = asyncio.create_task(
+        anna.post("/convert", data={"voice": "anna-warm"}, files={"audio": ("me.wav", sound("me"))})
+    )
+    await until(lambda: len(house.inference.asked) == 1)
+
+    sending.cancel()
+
+    await until(lambda: house.inference.left == 1)
+    await until(lambda: house.ingest.staged == {})
 
 
 async def test_a_strangers_voice_does_not_exist(house: House) -> None:
