@@ -285,9 +285,6 @@ class Paths:
         """Silent training material that all experiments share (`logs/mute` of RVC)."""
         return self.data_root / "mute"
 
-    def logs(self, service: str) -> Path:
-        return self.data_root / ".logs" / check_key(service)
-
     def in_data(self, relative: str) -> Path:
         """A path that a manifest or message gives relative to `DATA_ROOT`; raises InvalidName when it leaves it."""
         pure = PurePosixPath(relative)

@@ -9,7 +9,6 @@ from sqlalchemy import Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import Conflict, NotFound
-from libs.common.events import InputFile
 from libs.common.jobs import ACTIVE
 from services.gateway import slugs
 from services.gateway.accounts.current import Caller
@@ -150,11 +149,3 @@ async def ready_samples(session: AsyncSession, dataset_id: str) -> Sequence[Samp
     """The recordings of a dataset in the order of their arrival."""
     statement = select(Sample).where(Sample.dataset_id == dataset_id, Sample.status == SampleStatus.ready.value)
     return (await session.scalars(statement.order_by(Sample.id))).all()
-
-
-async def inputs(session: AsyncSession, dataset_id: str) -> tuple[InputFile, ...]:
-    """The same as a job pins them."""
-    return tuple(
-        InputFile(sample_id=sample.id, sha256=sample.sha256, extension=sample.extension)
-        for sample in await ready_samples(session, dataset_id)
-    )
