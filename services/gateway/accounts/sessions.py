@@ -15,7 +15,7 @@ from services.gateway.accounts.passwords import is_password
 from services.gateway.accounts.tables import LoginFailure, RefreshToken, User
 from services.gateway.accounts.tokens import issue_access_token, new_refresh_token, token_hash
 from services.gateway.audit import audit
-from services.gateway.database import Database, new_id, utcnow
+from services.gateway.database import Database, new_id, one_at_a_time, utcnow
 from services.gateway.settings import GatewaySettings
 
 log = get_logger("gateway.accounts")
@@ -51,6 +51,7 @@ async def login(database: Database, settings: GatewaySettings, email: str, passw
     is_right = await is_password(user.password_hash if user else None, password)
     async with database.write() as session:
         # Again: of many guesses at once all were let in before the first had failed. Right and wrong are told the same.
+        await one_at_a_time(session, "login", key)
         await _check_throttle(session, settings, key)
         if user is not None and is_right:
             await session.execute(delete(LoginFailure).where(LoginFailure.account == key))
