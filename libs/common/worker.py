@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, TypeVar
 
 from libs.common import manifests
 from libs.common.bus import Bus, CommandQueue, Delivery
@@ -33,7 +31,6 @@ from libs.common.errors import (
     PlatformError,
     PoisonCommand,
     Preempted,
-    StorageFull,
     TryAgain,
     Unavailable,
     WorkFailed,
@@ -49,7 +46,6 @@ from libs.common.events import (
     StepEvent,
     StepFailed,
     StepFinished,
-    StepProgress,
     StepStarted,
     type_name,
 )
@@ -57,160 +53,15 @@ from libs.common.jobs import Lane
 from libs.common.leases import Committed, Finished, Held, Lease, Leases
 from libs.common.logs import bind_job, enter_trace, get_logger
 from libs.common.metrics import WORK_SECONDS, WORK_TOTAL
-from libs.common.paths import Paths, StepFolder
+from libs.common.paths import Paths
 from libs.common.processes import end_children
 from libs.common.settings import CommonSettings
+from libs.common.work import Done, Work, volumes_named
 
 log = get_logger("worker")
 
 C = TypeVar("C", bound=Command)
-T = TypeVar("T")
-Stop = Literal["cancel", "preempt", "lost"]
 POISON_AFTER = 2  # equal deliveries without progress
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_VOLUME = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES, errno.EPERM}
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a handler made: `files` for the manifest and the fields of the event that tells of it.
-
-    `folder` is where they lie: the attempt's own unless an earlier result is used again. `entries` are files whose
-    checksums are known already.
-    """
-
-    event: type[StepFinished]
-    fields: dict[str, Any]
-    files: list[Path] = field(default_factory=list)
-    entries: dict[str, manifests.FileEntry] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
-    folder: Path | None = None
-
-
-class Work(Generic[C]):
-    """One command in hand. `report`, `mark` and `should_stop` may be called from any thread."""
-
-    def __init__(self, command: C, lease: Lease, steps: StepFolder, bus: Bus, worker_id: str) -> None:
-        self.command = command
-        self.lease = lease
-        self.steps = steps
-        self.worker_id = worker_id
-        self._bus = bus
-        self._loop = asyncio.get_running_loop()
-        self._stop: Stop | None = None
-        self._stopped = asyncio.Event()
-        self._mark: str | None = None
-        self._marked = asyncio.Event()
-        self._progress: StepProgress | None = None
-        self._send_progress = asyncio.Event()
-        # On Python 3.11 a cancel that meets a finished wait_for is swallowed: loops look at this as well.
-        self._is_over = False
-
-    @property
-    def token(self) -> int:
-        return self.lease.token
-
-    @property
-    def folder(self) -> Path:
-        """The attempt's own folder below DATA_ROOT; made on first use."""
-        folder = self.steps.attempt(self.token)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    @property
-    def earlier_folders(self) -> list[Path]:
-        """Folders of former owners, newest first; their finished files may be taken over, never changed."""
-        return self.steps.earlier_attempts(self.token)
-
-    def should_stop(self) -> Stop | None:
-        """Why the work should end now: `cancel`, `preempt` (save, then go) or `lost` (another owner)."""
-        return self._stop
-
-    def check(self) -> None:
-        """Raises Cancelled, Preempted or LeaseLost when the work should end."""
-        raise_stop(self._stop)
-
-    async def unless_stopped(self, doing: Awaitable[T]) -> T:
-        """The result of `doing`, which is cancelled when the work should end; for work that has nothing to save.
-
-        Raises Cancelled, Preempted or LeaseLost then.
-        """
-        task = asyncio.ensure_future(doing)
-        stop = asyncio.ensure_future(self._stopped.wait())
-        try:
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise_stop(self._stop)
-            return await task
-        finally:
-            stop.cancel()
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-
-    async def stopped(self) -> Stop:
-        """Waits until the work should end."""
-        await self._stopped.wait()
-        assert self._stop is not None
-        return self._stop
-
-    def report(self, fraction: float, **fields: Any) -> None:
-        """Tells people how far the step is: `fraction` 0-1 and any field of StepProgress."""
-        progress = StepProgress(
-            job_id=self.command.job_id,
-            step=self.command.step,
-            fraction=fraction,
-            worker=self.worker_id,
-            token=self.token,
-            **fields,
-        )
-
-        def put() -> None:
-            self._progress = progress
-            self._send_progress.set()
-
-        self._loop.call_soon_threadsafe(put)
-
-    def mark(self, mark: str) -> None:
-        """Says that the work has got somewhere: a worker that dies later was not killed by this command at once."""
-
-        def put() -> None:
-            self._mark = mark
-            self._marked.set()
-
-        self._loop.call_soon_threadsafe(put)
-
-    def _end(self, why: Stop) -> None:
-        if self._stop is None or why == "lost":
-            self._stop = why
-            self._stopped.set()
-
-
-def raise_stop(why: Stop | None) -> None:
-    """The exception that stands for a reason to stop; nothing for None."""
-    if why == "cancel":
-        raise Cancelled
-    if why == "preempt":
-        raise Preempted
-    if why == "lost":
-        raise LeaseLost
-
-
-@contextlib.contextmanager
-def _volumes_named() -> Iterator[None]:
-    """A full disk, and a volume that is away or read-only, are named and tried again: another day, or another node."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.strerror} ({error.filename or 'data volume'})"
-        if error.errno in NO_SPACE:
-            raise StorageFull(f"writing stopped: {where}") from error
-        if error.errno in NO_VOLUME:
-            raise TryAgain(Unavailable(f"a volume cannot be used: {where}")) from error
-        raise
-
 
 Handler = Callable[[Work[Any]], Awaitable[Done]]
 FinishHook = Callable[[Any, manifests.Manifest, int], Awaitable[None]]  # the number grows from commit to commit
@@ -264,7 +115,7 @@ class Worker:
         self._draining.set()
         for work in self._running.values():
             if work is not None:
-                work._end("preempt")
+                work.end("preempt")
         if self._running:
             log.info("worker.draining", jobs=self.jobs_in_hand)
             _, late = await asyncio.wait(list(self._running), timeout=self._settings.drain_timeout.total_seconds())
@@ -304,6 +155,11 @@ class Worker:
                 delivery = await self._next()
             except Unavailable:
                 await asyncio.sleep(0.5)
+                continue
+            except Exception as error:
+                # Whatever it is, a worker that stops asking and still says that it is ready would be worse.
+                log.error("worker.asking_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+                await asyncio.sleep(1.0)
                 continue
             if delivery is None:
                 continue
@@ -370,10 +226,10 @@ class Worker:
             await self._cancelled(delivery, command, claim)
             return
         steps = self.paths.experiment(command.experiment).step(command.job_id, command.step)
-        work: Work[Any] = Work(command, claim, steps, self.bus, self.id)
+        work: Work[Any] = Work(command, claim, steps, self.id)
         self._running[asyncio.current_task()] = work  # type: ignore[index]  # it runs inside its own task
         if self._draining.is_set():
-            work._end("preempt")
+            work.end("preempt")
         started = time.monotonic()
         keepers = [
             asyncio.create_task(self._keep_alive(work, delivery), name="worker.alive"),
@@ -420,7 +276,7 @@ class Worker:
             failure = WorkFailed(f"{type(error).__name__}: {error}")
             await self._failed(delivery, command, claim, failure, retryable=False)
         finally:
-            work._is_over = True
+            work.is_over = True
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
@@ -430,7 +286,7 @@ class Worker:
     async def _run(self, registered: _Registered, work: Work[Any]) -> Done:
         """The handler; a part of the platform that is away becomes a retry."""
         try:
-            with _volumes_named():
+            with volumes_named():
                 return await registered.handler(work)
         except Unavailable as error:
             raise TryAgain(error) from error
@@ -448,7 +304,7 @@ class Worker:
             data=done.data,
             event={"type": type_name(done.event), "fields": done.fields},
         )
-        with _volumes_named():
+        with volumes_named():
             return await asyncio.to_thread(manifests.store, self.paths, work.steps.manifest(work.token), manifest)
 
     async def _conclude(
@@ -607,32 +463,32 @@ class Worker:
     async def _keep_alive(self, work: Work[Any], delivery: Delivery) -> None:
         """Renews the lease and the message; a lease that another worker took, or that ran out, ends the work."""
         heartbeat = self._settings.heartbeat.total_seconds()
-        while not work._is_over:
+        while not work.is_over:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(work._marked.wait(), heartbeat)
-            work._marked.clear()
+                await asyncio.wait_for(work.marked.wait(), heartbeat)
+            work.marked.clear()
             try:
-                await work.lease.renew(work._mark)
+                await work.lease.renew(work.latest_mark)
                 await delivery.in_progress()
             except LeaseLost:
-                work._end("lost")
+                work.end("lost")
                 return
             except Unavailable:
                 await asyncio.sleep(min(heartbeat, 0.5))
 
     async def _watch_control(self, work: Work[Any]) -> None:
         """Looks for a cancel every second: a key-value watch takes up to 16 s to come back after a broker's restart."""
-        while not work._is_over:
+        while not work.is_over:
             await asyncio.sleep(self._settings.cancel_poll.total_seconds())
             with contextlib.suppress(Unavailable, Conflict):
                 if await self._is_cancelled(work.command.job_id):
-                    work._end("cancel")
+                    work.end("cancel")
                     return
 
     async def _send_progress(self, work: Work[Any]) -> None:
-        while not work._is_over:
-            await work._send_progress.wait()
-            work._send_progress.clear()
-            if work._progress is not None:
-                await self.bus.publish_progress(work._progress)
+        while not work.is_over:
+            await work.progress_waits.wait()
+            work.progress_waits.clear()
+            if work.latest_progress is not None:
+                await self.bus.publish_progress(work.latest_progress)
             await asyncio.sleep(min(0.2, self._settings.heartbeat.total_seconds()))

@@ -45,6 +45,19 @@ ROUTERS: list[APIRouter] = [
 ]
 BACKGROUND: list[Callable[[Parts], AbstractAsyncContextManager[None]]] = [broker.running, sweeper.running, jobs.running]
 
+# What a page may read of an answer beside its body.
+EXPOSED_HEADERS = [
+    "ETag",
+    "Idempotent-Replayed",
+    "Location",
+    "Retry-After",
+    "X-Duration-Seconds",
+    "X-Real-Time-Factor",
+    "X-Request-Id",
+    "X-Voice-Sha256",
+    "X-Voice-Version",
+]
+
 
 def create_app(
     settings: GatewaySettings | None = None, bus: Bus | None = None, database: Database | None = None
@@ -95,7 +108,7 @@ def create_app(
             allow_origins=list(settings.cors_origins),
             allow_methods=["*"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"],
-            expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
+            expose_headers=EXPOSED_HEADERS,
         )
     app.state.parts = parts
     return app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from libs.common.events import DatasetValidated, ValidateDataset
 from libs.common.paths import Paths
-from libs.common.worker import Done, Work
+from libs.common.work import Done, Work
 from services.ingest.copies import Copies
 from services.ingest.examiners import Examiners
 from services.ingest.validation import validate, write_result

@@ -8,7 +8,7 @@ from libs.common import manifests
 from libs.common.events import DatasetPrepared, PrepareDataset
 from libs.common.logs import get_logger
 from libs.common.paths import Paths
-from libs.common.worker import Done, Work
+from libs.common.work import Done, Work
 from services.preprocessor import prepared
 from services.preprocessor.preparation import Preparation, plan_of
 from services.preprocessor.settings import PreprocessorSettings

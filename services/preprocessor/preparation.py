@@ -18,7 +18,7 @@ from libs.common.events import PrepareDataset
 from libs.common.logs import get_logger
 from libs.common.paths import Paths
 from libs.common.processes import SPAWN, in_child
-from libs.common.worker import Work, raise_stop
+from libs.common.work import Work, raise_stop
 from services.preprocessor import pool
 
 log = get_logger("preparation")

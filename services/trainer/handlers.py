@@ -25,7 +25,7 @@ from libs.common.manifests import Manifest
 from libs.common.paths import Paths
 from libs.common.processes import in_child
 from libs.common.storage import Storage
-from libs.common.worker import Done, Work
+from libs.common.work import Done, Work
 from services.trainer import evaluation, indexing, training, visible, voice_files
 from services.trainer.settings import TrainerSettings
 

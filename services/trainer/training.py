@@ -9,7 +9,7 @@ from typing import Any
 from libs.common.errors import Cancelled, LeaseLost, Preempted, WorkFailed
 from libs.common.events import TrainingOptions, TrainVoice
 from libs.common.logs import get_logger
-from libs.common.worker import Work
+from libs.common.work import Work
 from libs.voice.child import Outcome, TrainingChild
 from services.trainer.settings import TrainerSettings
 

@@ -18,7 +18,8 @@ from libs.common.errors import StorageFull, WorkFailed
 from libs.common.events import DatasetPrepared, PrepareDataset
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
-from libs.common.worker import Done, Work, Worker
+from libs.common.work import Done, Work
+from libs.common.worker import Worker
 
 STEPS = int(os.environ.get("STEPS", "20"))
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0.1"))
