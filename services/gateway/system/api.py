@@ -33,7 +33,7 @@ class ServiceState(BaseModel):
 
 class Services(BaseModel):
     services: list[ServiceState]
-    workers: list[dict[str, Any]] = Field(description="Workers that are alive: service, device, jobs in hand")
+    workers: list[dict[str, Any]] = Field(description="Workers that are alive: service, device, how many jobs, for administrators which")
     queues: dict[str, dict[str, int]] = Field(
         description="Commands per queue", examples=[{"trainer-normal": {"pending": 0, "unacknowledged": 1}}]
     )
@@ -60,6 +60,6 @@ async def get_version_at_the_root() -> Version:
 
 
 @system_router.get("/services", operation_id="list_services")
-async def list_services(_: CurrentUser, parts: SharedParts) -> Services:
-    """Which services and workers are there, and what waits in the queues."""
-    return Services.model_validate(await status.overview(parts))
+async def list_services(caller: CurrentUser, parts: SharedParts) -> Services:
+    """Which services and workers are there, and what waits in the queues; whose jobs they do, administrators see."""
+    return Services.model_validate(await status.overview(parts, names_jobs=caller.is_admin))

@@ -46,8 +46,8 @@ async def queues(parts: Parts) -> dict[str, dict[str, int]]:
         return {}
 
 
-async def overview(parts: Parts) -> dict[str, Any]:
-    """Everything at once, each part asked at the same time."""
+async def overview(parts: Parts, *, names_jobs: bool) -> dict[str, Any]:
+    """Everything at once, each part asked at the same time. Without `names_jobs` the ids of jobs are only counted."""
     ingest, inference, alive, depths = await asyncio.gather(
         of_http_service(parts.ingest), of_http_service(parts.inference), workers(parts), queues(parts)
     )
@@ -61,4 +61,7 @@ async def overview(parts: Parts) -> dict[str, Any]:
     for name in ("preprocessor", "trainer"):
         count = sum(1 for worker in alive if worker.get("service") == name)
         services.append({"name": name, "ok": count > 0, "detail": f"{count} alive", "checks": []})
-    return {"services": services, "workers": alive, "queues": depths}
+    shown = [{**worker, "jobs_in_hand": len(worker.get("jobs", []))} for worker in alive]
+    if not names_jobs:
+        shown = [{name: value for name, value in worker.items() if name != "jobs"} for worker in shown]
+    return {"services": services, "workers": shown, "queues": depths}
