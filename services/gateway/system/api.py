@@ -33,7 +33,9 @@ class ServiceState(BaseModel):
 
 class Services(BaseModel):
     services: list[ServiceState]
-    workers: list[dict[str, Any]] = Field(description="Workers that are alive: service, device, how many jobs, for administrators which")
+    workers: list[dict[str, Any]] = Field(
+        description="Workers that are alive: service, device, how many jobs, for administrators which"
+    )
     queues: dict[str, dict[str, int]] = Field(
         description="Commands per queue", examples=[{"trainer-normal": {"pending": 0, "unacknowledged": 1}}]
     )
