@@ -52,6 +52,7 @@ async def test_changed_limits_are_applied_to_an_existing_stream(bus: Bus, settin
 
     await other.ensure()
 
+    assert (await bus._js.stream_info("COMMANDS")).config.max_bytes == 10_000_000
     await other.close()
 
 
