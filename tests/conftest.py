@@ -20,14 +20,6 @@ from libs.common.settings import CommonSettings
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TOKEN = "test-service-token-0123456789"
-REAL_PROCESSES = ("tests/integration/", "tests/flows/", "tests/contracts/")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test with real processes that fails is run once more, and the summary names it (decision 0008)."""
-    for item in items:
-        if item.nodeid.startswith(REAL_PROCESSES):
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def free_port() -> int:
