@@ -14,6 +14,7 @@ from torch import Tensor
 from libs.common.errors import Cancelled, InvalidInput, RecordingTooShort
 from libs.voice import chain, retrieval
 from libs.voice.pitch import Pitch
+from tests.comparing import SAME
 from tests.unit.voice.fixture_files import fixture_arrays, fixture_folder, fixture_json
 
 
@@ -210,8 +211,8 @@ def test_the_same_seed_gives_the_same_sound_and_another_gives_another() -> None:
 
     first, again, other = (ours.convert(speech(), 16000, seed=seed)[0] for seed in (4, 4, 5))
 
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
+    np.testing.assert_allclose(first, again, rtol=0, atol=SAME / 2**15)
+    assert np.abs(first - other).max() > 10 * SAME / 2**15
 
 
 def test_a_long_source_is_cut_in_quiet_places_and_joined_without_loss() -> None:
