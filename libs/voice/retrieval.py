@@ -5,19 +5,18 @@ Files are RVC's: `IVF{n},Flat` under L2, with RVC's rule for n, its names and it
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from libs.audio.encode import atomic_file
-from libs.common.errors import DatasetEmpty, InvalidInput, ModelFileRefused, NotFound
+from libs.common.errors import DatasetEmpty, InvalidInput
+from libs.voice.index_file import MAX_INDEX_BYTES, check_index_file, index_refused
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -27,7 +26,6 @@ NPROBE = 1
 ADD_BLOCK = 8192
 REDUCE_ABOVE = 200_000
 REDUCE_TO = 10_000
-MAX_INDEX_BYTES = 8 * 1024**3
 # Distance 0 means "exactly this vector": small enough to win, large enough that its inverse square is a number.
 SMALLEST_DISTANCE = 1e-12
 
@@ -166,131 +164,16 @@ class RetrievalIndex:
 def read_index(path: Path, *, width: int | None = None, max_bytes: int = MAX_INDEX_BYTES) -> RetrievalIndex:
     """Reads an `.index` of RVC, Applio or ours. Its structure is checked against its size before faiss sees it.
 
-    `width`: refuse vectors of another width. Raises NotFound, ModelFileRefused (not this format, sizes that lie, more
-    than `max_bytes`, no vectors in it, as in `trained_…` files).
+    `width`: refuse vectors of another width. Raises NotFound, ModelFileRefused: see `index_file.check_index_file`.
     """
-    if not path.is_file():
-        raise NotFound(f"There is no index file `{path.name}`.")
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise _refusal(path, f"it has {size} bytes and {max_bytes} are accepted")
-    try:
-        with path.open("rb") as file:
-            shape = _IndexFile(file, size).check()
-    except (_Lies, struct.error) as lie:
-        raise _refusal(path, str(lie)) from lie
-    if shape[0] == 0:
-        raise _refusal(path, "it holds no vectors (a `trained_…` file); use the `added_…` file beside it")
-    if width is not None and shape[1] != width:
-        raise _refusal(path, f"its vectors have {shape[1]} values and this voice needs {width}")
+    check_index_file(path, width=width, max_bytes=max_bytes)
     try:
         index = faiss.read_index(str(path))
         return RetrievalIndex(index)
     except RuntimeError as error:
-        raise _refusal(path, f"faiss cannot read it ({str(error).splitlines()[0][:120]})") from error
+        raise index_refused(path, f"faiss cannot read it ({str(error).splitlines()[0][:120]})") from error
 
 
 def index_of(built: BuiltIndex) -> RetrievalIndex:
     """A built index ready to be searched, without a file."""
     return RetrievalIndex(built.added)
-
-
-def _refusal(path: Path, reason: str) -> ModelFileRefused:
-    return ModelFileRefused(f"The index `{path.name}` is refused: {reason}.", field="index")
-
-
-class _Lies(Exception):
-    """A size in the file does not agree with the file."""
-
-
-class _IndexFile:
-    """Walks over an IVF-Flat index file without loading its vectors, and compares every size with what is left.
-
-    Layout (little-endian): `IwFl`, header, nlist, nprobe, quantizer (`IxF2` or `IxFI`: header, vectors), direct map,
-    `ilar`, nlist, code size, `full` or `sprs` with list sizes, then per list the vectors and their int64 ids.
-    """
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file = file
-        self.size = size
-
-    def check(self) -> tuple[int, int]:
-        """`(rows, width)`; raises _Lies."""
-        if self._tag() != b"IwFl":
-            raise _Lies("it is no IVF-Flat index")
-        rows, width = self._header()
-        lists = self._number()
-        self._number()
-        if not 1 <= lists <= 1_000_000:
-            raise _Lies(f"it names {lists} lists")
-        if self._tag() not in (b"IxF2", b"IxFI", b"IxFl"):
-            raise _Lies("its centres are not a flat index")
-        centres, centre_width = self._header()
-        if (centres, centre_width) != (lists, width) or self._number() != lists * width:
-            raise _Lies("its centres do not fit its lists")
-        self._skip(lists * width * 4)
-        kind = self._read(1)[0]
-        if kind not in (0, 1):
-            raise _Lies("its direct map is of a kind that RVC does not write")
-        self._skip(self._number() * 8)
-        self._check_lists(rows, width, lists)
-        return rows, width
-
-    def _check_lists(self, rows: int, width: int, lists: int) -> None:
-        tag = self._tag()
-        if tag == b"il00" and rows == 0:
-            return
-        if tag != b"ilar":
-            raise _Lies("its lists are kept in a form that RVC does not write")
-        if self._number() != lists or self._number() != width * 4:
-            raise _Lies("its lists do not fit its header")
-        form, count = self._tag(), self._number()
-        if count * 8 > self.size:
-            raise _Lies(f"it names {count} list sizes")
-        numbers = np.frombuffer(self._read(count * 8), dtype="<u8")
-        if form == b"full" and count == lists:
-            sizes = numbers
-        elif form == b"sprs" and count % 2 == 0:
-            sizes = numbers[1::2]
-            if (numbers[0::2] >= lists).any():
-                raise _Lies("a list has a number beyond the last")
-        else:
-            raise _Lies("its table of list sizes is damaged")
-        if (sizes > rows).any() or int(sizes.sum()) != rows:
-            raise _Lies("its list sizes do not add up to its vectors")
-        held = np.zeros(rows, dtype=bool)
-        for size in sizes.tolist():
-            self._skip(size * width * 4)
-            ids = np.frombuffer(self._read(size * 8), dtype="<i8")
-            if len(ids) and (ids.min() < 0 or ids.max() >= rows):
-                raise _Lies("a vector has a number beyond the last")
-            held[ids] = True
-        if not held.all():
-            raise _Lies("its vectors are not numbered from 0 without gap")
-
-    def _header(self) -> tuple[int, int]:
-        width, rows, _, _, _, metric = struct.unpack("<iqqqBi", self._read(33))
-        if metric != 1:
-            raise _Lies("its metric is not L2")
-        if not 1 <= width <= 8192 or rows < 0 or rows * width * 4 > self.size:
-            raise _Lies(f"it claims {rows} vectors of {width} values, which its {self.size} bytes cannot hold")
-        return rows, width
-
-    def _tag(self) -> bytes:
-        return self._read(4)
-
-    def _number(self) -> int:
-        value: int = struct.unpack("<Q", self._read(8))[0]
-        return value
-
-    def _read(self, count: int) -> bytes:
-        self._fits(count)
-        return self.file.read(count)
-
-    def _skip(self, count: int) -> None:
-        self._fits(count)
-        self.file.seek(count, os.SEEK_CUR)
-
-    def _fits(self, count: int) -> None:
-        if count > self.size - self.file.tell():
-            raise _Lies("it ends before its content does")
