@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,3 +25,26 @@ class Synthesizer(Protocol):
     ) -> Tensor:
         """content float32 [T, content_width] at 100 frames/s, f0_hz float32 [T] (0 unvoiced), coarse int64 [T] 1..255
         → float32 [T * sample_rate // 100] in -1…1. `generator` (CPU) is the only source of chance."""
+
+
+@runtime_checkable
+class PartialSynthesizer(Synthesizer, Protocol):
+    """A voice that can decode a part of a buffer with all of it as context, as live conversion needs."""
+
+    def render_part(
+        self,
+        content: Tensor,
+        f0_hz: Tensor,
+        coarse: Tensor,
+        speaker_id: int,
+        generator: torch.Generator,
+        *,
+        skip_head: int,
+        return_length: int,
+        stretched_length: int,
+    ) -> Tensor:
+        """Frames `skip_head … skip_head + return_length` of the buffer, drawn out to `stretched_length` frames.
+
+        Other arguments as `render`; `coarse` is 0 before the stream began. Stretched, the wave keeps its pitch in Hz.
+        → float32 [stretched_length * sample_rate // 100].
+        """

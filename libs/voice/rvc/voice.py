@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from libs.common.errors import InvalidInput
-from libs.voice.rvc.layers import fold_weight_norm, noise_from
+from libs.voice.rvc.layers import Noise, fold_weight_norm, noise_from
 from libs.voice.rvc.synthesizer import SynthesizerNetwork
 
 
 class RvcSynthesizer:
-    """A voice in RVC's format, ready to render; implements `libs.voice.artefact.Synthesizer`."""
+    """A voice in RVC's format, ready to render; implements `libs.voice.synthesizer.PartialSynthesizer`.
 
-    def __init__(self, network: SynthesizerNetwork, device: torch.device) -> None:
+    `noise` makes the source of chance from the caller's generator; comparisons with reference numbers give zeros.
+    """
+
+    def __init__(
+        self,
+        network: SynthesizerNetwork,
+        device: torch.device,
+        noise: Callable[[torch.Generator | None], Noise] = noise_from,
+    ) -> None:
+        self._noise = noise
         self.network = network.eval().requires_grad_(False).to(device)
         self.device = device
         fold_weight_norm(self.network)
@@ -30,11 +41,45 @@ class RvcSynthesizer:
 
         Raises InvalidInput for a speaker that the voice does not have.
         """
+        return self._infer(content, f0_hz, coarse, speaker_id, generator, 0, None, None)
+
+    @torch.inference_mode()
+    def render_part(
+        self,
+        content: Tensor,
+        f0_hz: Tensor,
+        coarse: Tensor,
+        speaker_id: int,
+        generator: torch.Generator,
+        *,
+        skip_head: int,
+        return_length: int,
+        stretched_length: int,
+    ) -> Tensor:
+        """`return_length` frames after the first `skip_head`, drawn out to `stretched_length` frames of 10 ms.
+
+        Attention sees every frame, the flow starts 24 before, the decoder renders the part alone: float32
+        [stretched_length * hop] (CPU). Drawing out lowers the source's pitch, so F0 is raised by as much.
+        """
+        f0_hz = f0_hz * (stretched_length / return_length)
+        return self._infer(content, f0_hz, coarse, speaker_id, generator, skip_head, return_length, stretched_length)
+
+    def _infer(
+        self,
+        content: Tensor,
+        f0_hz: Tensor,
+        coarse: Tensor,
+        speaker_id: int,
+        generator: torch.Generator,
+        skip_head: int,
+        return_length: int | None,
+        stretched_length: int | None,
+    ) -> Tensor:
         if not 0 <= speaker_id < self.speakers:
             raise InvalidInput(
                 f"speaker_id is {speaker_id}; this voice has 0 to {self.speakers - 1}", field="speaker_id"
             )
-        noise = noise_from(generator)
+        noise = self._noise(generator)
         wave, _, _ = self.network.infer(
             content.unsqueeze(0).to(self.device),
             torch.tensor([content.shape[0]], device=self.device),
@@ -43,5 +88,8 @@ class RvcSynthesizer:
             torch.tensor([speaker_id], device=self.device),
             latent_noise=noise,
             source_noise=noise,
+            skip_head=skip_head,
+            return_length=return_length,
+            stretched_length=stretched_length,
         )
         return wave[0, 0].float().cpu()
