@@ -33,7 +33,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _WAV_LIMIT = 0xFFFFFFFF - 1024
 _BLOCK = 65_536
-_SUBTYPES = {"flac": "PCM_16", "mp3": "MPEG_LAYER_III", "ogg": "VORBIS"}
+SUBTYPES = {"flac": "PCM_16", "mp3": "MPEG_LAYER_III", "ogg": "VORBIS"}
 _SUFFIX = ".part"
 
 
@@ -72,17 +72,23 @@ def encode(
     if format == "wav":
         _write_whole_wav(buffer, wave, sample_rate, subtype)
         return buffer.getvalue()
-    if format == "mp3" and sample_rate not in _MP3_RATES:
-        rate = next((known for known in _MP3_RATES if known > sample_rate), _MP3_RATES[-1])
+    if (rate := rate_for(format, sample_rate)) != sample_rate:
         wave, sample_rate = np.clip(resample(wave, sample_rate, rate), -1.0, 1.0), rate
     rows = np.atleast_2d(wave).T
     with soundfile.SoundFile(
-        buffer, "w", sample_rate, rows.shape[1], format=format.upper(), subtype=_SUBTYPES[format]
+        buffer, "w", sample_rate, rows.shape[1], format=format.upper(), subtype=SUBTYPES[format]
     ) as file:
         # libsndfile's Vorbis encoder takes stack space in proportion to one write, and crashes on minutes at once
         for start in range(0, len(rows), _BLOCK):
             file.write(rows[start : start + _BLOCK])
     return buffer.getvalue()
+
+
+def rate_for(format: OutputFormat, sample_rate: int) -> int:
+    """The rate at which `format` can hold sound of `sample_rate` Hz: the same, or for MP3 the next higher it knows."""
+    if format != "mp3" or sample_rate in _MP3_RATES:
+        return sample_rate
+    return next((known for known in _MP3_RATES if known > sample_rate), _MP3_RATES[-1])
 
 
 def write_encoded(

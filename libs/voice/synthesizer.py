@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -48,3 +50,31 @@ class PartialSynthesizer(Synthesizer, Protocol):
         Other arguments as `render`; `coarse` is 0 before the stream began. Stretched, the wave keeps its pitch in Hz.
         → float32 [stretched_length * sample_rate // 100].
         """
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One piece of speech to render, of which the frames `[first, last)` are wanted; the rest is context.
+
+    The first six fields are `Synthesizer.render`'s; `loudness` float32 `[T]` in dB of full scale is for voices with
+    `wants_loudness`.
+    """
+
+    content: Tensor
+    f0_hz: Tensor
+    coarse: Tensor
+    speaker_id: int
+    generator: torch.Generator
+    first: int
+    last: int
+    loudness: Tensor | None = None
+
+
+@runtime_checkable
+class ClipSynthesizer(Protocol):
+    """A voice that renders several clips in one pass and leaves out what is only context."""
+
+    def render_clips(self, clips: Sequence[Clip]) -> list[Tensor]:
+        """Each clip's wanted frames, float32 `[(last - first) * hop]`: what `render` of it alone would give there, to
+        the rounding of float32. Chance is drawn clip by clip in the order of `render`."""
+        ...

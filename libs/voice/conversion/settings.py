@@ -1,0 +1,144 @@
+"""What can a user turn in a conversion, and how are long recordings cut?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from libs.common.errors import InvalidInput
+from libs.voice.pitch import SEMITONE_LIMIT
+
+SAMPLE_RATE = 16000
+HOP = 160
+"""Samples of one frame (10 ms) at 16 kHz."""
+
+OUTPUT_RATES = (8000, 192000)
+MOST_PITCH_POINTS = 1_000_000
+Joining = Literal["reference", "smooth"]
+"""How chunks are joined. `reference`: end to end as RVC does, which loses up to 20 ms per chunk. `smooth`: phases
+aligned and cross-faded, and the result lasts as long as its source."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How long recordings are cut, in seconds: context around a chunk, search range, chunk length, longest uncut.
+
+    `pitch`: with smooth joining, pitch of longer recordings is found in windows of this length.
+    """
+
+    pad: float = 1.0
+    query: float = 6.0
+    center: float = 38.0
+    longest: float = 41.0
+    pitch: float = 120.0
+
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "pitch_shift": (-SEMITONE_LIMIT, SEMITONE_LIMIT),
+    "index_rate": (0.0, 1.0),
+    "protect": (0.0, 0.5),
+    "rms_mix_rate": (0.0, 1.0),
+    "speaker_id": (0, 2333),
+    "seed": (0, 2**63 - 1),
+    "filter_radius": (0, 7),
+    "autotune_strength": (0.0, 1.0),
+    "proposed_pitch_hz": (50.0, 1200.0),
+    "formant_quefrency": (0.1, 16.0),
+    "formant_timbre": (0.1, 16.0),
+}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a user can turn. Ranges are checked here; InvalidInput names the field and its limits.
+
+    RVC's parameters:
+
+    - `pitch_shift` semitones, -24…24
+    - `index_rate` 0…1, share of the target's nearest frames
+    - `protect` 0…0.5, how much of them unvoiced frames get (0.5 is off)
+    - `rms_mix_rate` 0…1, the volume envelope: 0 follows the source's loudness, 1 the voice's own
+    - `f0_method` see libs.voice.pitch; `filter_radius` 0…7, from 3 on harvest's contour gets a median over 3 frames
+    - `f0_points` (seconds, Hz) in order of time: a contour of one's own that replaces the pitch between its ends
+    - `speaker_id` 0…2333 · `seed` fixes all chance
+    - `fill_unvoiced` interpolates pitch through unvoiced frames, as the newest RVC does
+
+    Applio's:
+
+    - `split_silence` leaves silence (60 dB below the loudest) out, and puts gaps of the same length back
+    - `autotune` pulls pitch to the nearest of 54 notes by `autotune_strength` 0…1; it replaces the shift. Unvoiced
+      frames stay unvoiced unless `autotune_unvoiced`
+    - `proposed_pitch` adds the whole semitones, -12…12, that bring the median to `proposed_pitch_hz` 50…1200
+    - `formant_timbre` 0.1…16 stretches the spectral envelope of the source (1 is off), which is what lies below
+      `formant_quefrency` 0.1…16 ms in the cepstrum
+    """
+
+    pitch_shift: float = 0.0
+    index_rate: float = 0.5
+    protect: float = 0.33
+    rms_mix_rate: float = 0.25
+    f0_method: str = "auto"
+    speaker_id: int = 0
+    seed: int = 0
+    fill_unvoiced: bool = False
+    filter_radius: int = 3
+    f0_points: tuple[tuple[float, float], ...] = ()
+    split_silence: bool = False
+    autotune: bool = False
+    autotune_strength: float = 1.0
+    autotune_unvoiced: bool = False
+    proposed_pitch: bool = False
+    proposed_pitch_hz: float = 155.0
+    formant_quefrency: float = 1.0
+    formant_timbre: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field, (low, high) in LIMITS.items():
+            value = getattr(self, field)
+            # Written so that NaN is refused as well.
+            if not low <= value <= high:
+                raise InvalidInput(f"{field} is {value:g}; it must lie in {low:g}…{high:g}.", field=field)
+        _check_points(self.f0_points)
+
+
+def _check_points(points: tuple[tuple[float, float], ...]) -> None:
+    if len(points) > MOST_PITCH_POINTS:
+        raise InvalidInput(f"f0_points holds {len(points)} points; at most {MOST_PITCH_POINTS}.", field="f0_points")
+    last = -math.inf
+    for number, point in enumerate(points, 1):
+        if len(point) != 2:
+            raise InvalidInput(f"f0_points: point {number} must be a time and a pitch.", field="f0_points")
+        seconds, hz = point
+        if not 0 <= seconds <= 1e6 or seconds <= last:
+            raise InvalidInput(
+                f"f0_points: times must grow from 0 s; point {number} is {seconds:g}.", field="f0_points"
+            )
+        if not 0 <= hz <= 4000:
+            raise InvalidInput(f"f0_points: point {number} is {hz:g} Hz; it must lie in 0…4000.", field="f0_points")
+        last = seconds
+
+
+def read_f0_points(text: str) -> tuple[tuple[float, float], ...]:
+    """RVC's F0 file: one `seconds,Hz` a line, empty lines skipped. Raises InvalidInput that names the line."""
+    points = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            seconds, hz = (float(part) for part in line.split(","))
+        except ValueError as error:
+            raise InvalidInput(
+                f"f0_points: line {number} is not `seconds,Hz`: {line.strip()[:40]!r}.", field="f0_points"
+            ) from error
+        points.append((seconds, hz))
+    found = tuple(points)
+    _check_points(found)
+    return found
+
+
+def check_output_rate(output_rate: int | None) -> None:
+    """Raises InvalidInput outside 8000…192000 Hz."""
+    low, high = OUTPUT_RATES
+    if output_rate is not None and not low <= output_rate <= high:
+        raise InvalidInput(f"output_rate is {output_rate}; it must lie in {low}…{high} Hz.", field="output_rate")
