@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, TypeVar, cast
+from typing import IO, Any, Self, TypeVar, cast, get_args
 
 import httpx
 
@@ -191,13 +191,15 @@ class Client:
         return Job.model_validate(self._json("GET", f"/training/jobs/{job_id}"))
 
     def job(self, job_id: str) -> Job:
-        """One job of either kind as it is now."""
-        try:
-            return self.get_training_job_status(job_id)
-        except ApiProblem as problem:
-            if problem.status != 404:
-                raise
-            return Job.model_validate(self._json("GET", f"/preprocess/jobs/{job_id}"))
+        """One job of any kind as it is now."""
+        *first, last = get_args(Kind)
+        for kind in first:
+            try:
+                return Job.model_validate(self._json("GET", f"/{kind}/jobs/{job_id}"))
+            except ApiProblem as problem:
+                if problem.status != 404:
+                    raise
+        return Job.model_validate(self._json("GET", f"/{last}/jobs/{job_id}"))
 
     def jobs(self, *, kind: Kind = "training", status: str | None = None, limit: int | None = None) -> list[Job]:
         """Your jobs, newest first; `status="active"` for those that are not over."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Group
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from libs.client.api import Client
 from libs.client.errors import JobEnded
-from libs.client.models import Job
+from libs.client.models import Job, Kind
 from libs.client.terminal import JobBar, connected, describe, err, out, seconds, show_json, speaks, table, when
 
 jobs_app = typer.Typer(help="Training and preparation jobs.", no_args_is_help=True)
@@ -95,7 +95,7 @@ def preprocess(
 @speaks
 def list_jobs(
     active: Annotated[bool, typer.Option("--active", help="Only jobs that are not over")] = False,
-    kind: Annotated[Literal["training", "preprocess"], typer.Option()] = "training",
+    kind: Annotated[Kind, typer.Option()] = "training",
     limit: Annotated[int, typer.Option(min=1)] = 20,
     json: JsonOption = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
-Kind = Literal["training", "preprocess"]
+Kind = Literal["training", "preprocess", "model"]
 
 
 class Answer(BaseModel):

@@ -7,7 +7,7 @@ watch. `data` carries keys and numbers, never sound. The envelope is CloudEvents
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,6 +52,39 @@ class TrainingOptions(Data):
     max_training_seconds: float = Field(default=7200.0, gt=0)
     seed: int = Field(default=1234, ge=0, le=2**31 - 1)
     f0_method: str = "auto"
+
+
+class StagedFile(Data):
+    """An upload that waits in quarantine: nobody has opened it yet."""
+
+    upload_id: str
+    sha256: str
+    name: str
+    size_bytes: int
+
+
+class VersionRef(Data):
+    """One version of a voice: its slug, and the job that made it."""
+
+    voice: str
+    version: str
+
+
+class MakingOptions(Data):
+    """From what a voice is made, and how.
+
+    `import`: a voice file or an archive in `model`, with an `index` if there is one. `extract`: a training checkpoint
+    in `model`. `merge`: `share` of the voice `first` and the rest of `second`.
+    """
+
+    tool: Literal["import", "extract", "merge"]
+    model: StagedFile | None = None
+    index: StagedFile | None = None
+    config: StagedFile | None = None
+    first: VersionRef | None = None
+    second: VersionRef | None = None
+    share: float = Field(default=0.5, ge=0, le=1)
+    rights: str = Field(default="", description="What its owner says about the right to use the voice")
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -134,6 +167,15 @@ class PublishVoice(Command):
     trained: ManifestRef
     indexed: ManifestRef
     evaluated: ManifestRef
+
+
+class MakeVoice(Command):
+    service = "trainer"
+    verb = "make"
+
+    voice: str
+    display_name: str
+    options: MakingOptions
 
 
 # -- events -----------------------------------------------------------------------------------------------------------

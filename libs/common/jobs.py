@@ -33,16 +33,23 @@ class Step(StrEnum):
     index = "index"  # type: ignore[assignment]  # the phase has this name; nobody searches in it
     evaluate = "evaluate"
     publish = "publish"
+    make = "make"
 
 
 class JobKind(StrEnum):
+    """What is asked for; also the part of the address below which such jobs are found."""
+
     training = "training"
     preprocess = "preprocess"
+    model = "model"  # a voice from files that are there: imported, extracted from a checkpoint, merged
 
 
+# A kind of job is its list of steps. A new kind needs a line here, a command in `events.py` and one in the gateway's
+# `commands.py`; everything else treats all kinds alike.
 STEPS: dict[JobKind, tuple[Step, ...]] = {
-    JobKind.training: tuple(Step),
+    JobKind.training: (Step.validate, Step.preprocess, Step.train, Step.index, Step.evaluate, Step.publish),
     JobKind.preprocess: (Step.validate, Step.preprocess),
+    JobKind.model: (Step.make,),
 }
 
 # Share of a job's progress bar that each step takes, in percent.
@@ -53,6 +60,7 @@ WEIGHTS: dict[Step, float] = {
     Step.index: 4,
     Step.evaluate: 4,
     Step.publish: 2,
+    Step.make: 100,
 }
 
 TERMINAL = frozenset({JobState.completed, JobState.failed, JobState.cancelled})

@@ -13,6 +13,8 @@ from libs.common.settings import CommonSettings
 
 RESERVED = frozenset({"uploads", "models", "assets", "tmp", "mute", "logs", "versions"})
 SLUG_LENGTH = 64
+WITHOUT_DATASET = ".jobs"
+"""Where below DATA_ROOT the steps of jobs lie that have no dataset; no slug begins with a dot."""
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _KEY_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SUFFIX_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -256,7 +258,8 @@ class Paths:
         self.pretrained: Path = settings.pretrained_root
 
     def experiment(self, slug: str) -> Experiment:
-        return Experiment(self.data_root / check_slug(slug))
+        """The experiment of a dataset, or what stands for it when a job has none."""
+        return Experiment(self.data_root / (slug if slug == WITHOUT_DATASET else check_slug(slug)))
 
     def voice(self, slug: str) -> Voice:
         return Voice(self.models_root / check_slug(slug), slug)

@@ -37,6 +37,7 @@ ROUTERS: list[APIRouter] = [
     jobs_api.dataset_router,
     jobs_api.training_router,
     jobs_api.preprocess_router,
+    jobs_api.model_job_router,
     voices.voice_router,
     conversion.conversion_router,
     system.system_router,

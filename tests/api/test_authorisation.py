@@ -82,6 +82,7 @@ async def _belongings(house: House, owner: Person) -> dict[str, str]:
         "model_id": voice.id,
         "training:job_id": jobs[JobKind.training],
         "preprocess:job_id": jobs[JobKind.preprocess],
+        "model:job_id": jobs[JobKind.model],
         "user_id": owner.id,
     }
 

@@ -37,6 +37,7 @@ _KEY = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"
 
 training_router = router("/training", "training")
 preprocess_router = router("/preprocess", "preprocess")
+model_job_router = router("/model", "models")
 dataset_router = router("/datasets", "datasets")
 
 
@@ -101,7 +102,7 @@ async def training_stats(caller: CurrentUser, parts: SharedParts) -> Stats:
 
 
 def _add_job_routes(routes: APIRouter, kind: JobKind) -> None:
-    """What can be asked about a job of either kind."""
+    """What can be asked about a job of any kind."""
     name = kind.value
 
     @routes.get("/jobs", operation_id=f"list_{name}_jobs", summary="Your jobs, newest first", responses=problems(403))
@@ -241,6 +242,7 @@ def _event_id(header: str | None) -> int | None:
 
 _add_job_routes(training_router, JobKind.training)
 _add_job_routes(preprocess_router, JobKind.preprocess)
+_add_job_routes(model_job_router, JobKind.model)
 
 
 @training_router.get(

@@ -9,6 +9,8 @@ from libs.common.events import (
     BuildIndex,
     Command,
     EvaluateVoice,
+    MakeVoice,
+    MakingOptions,
     ManifestRef,
     PrepareDataset,
     PublishVoice,
@@ -23,8 +25,7 @@ from services.gateway.jobs.tables import Job
 
 def build(job: Job, step: Step, made: Mapping[Step, ManifestRef]) -> Command:
     """The command for `step`, with what earlier steps `made`; raises DatasetNotPrepared when something is missing."""
-    options = TrainingOptions.model_validate(job.options)
-    voice = job.voice or job.dataset
+    voice, dataset = job.voice or job.dataset or "", job.dataset or ""
 
     def of(earlier: Step) -> ManifestRef:
         if earlier not in made:
@@ -35,13 +36,13 @@ def build(job: Job, step: Step, made: Mapping[Step, ManifestRef]) -> Command:
     match step:
         case Step.validate:
             return ValidateDataset(
-                **frame, dataset=job.dataset, inputs=job.pinned, min_seconds=preset(job.preset).min_seconds
+                **frame, dataset=dataset, inputs=job.pinned, min_seconds=preset(job.preset).min_seconds
             )
         case Step.preprocess:
-            return PrepareDataset(
-                **frame, dataset=job.dataset, inputs=job.pinned, preset=job.preset, f0_method=options.f0_method
-            )
+            f0_method = TrainingOptions.model_validate(job.options).f0_method
+            return PrepareDataset(**frame, dataset=dataset, inputs=job.pinned, preset=job.preset, f0_method=f0_method)
         case Step.train:
+            options = TrainingOptions.model_validate(job.options)
             return TrainVoice(**frame, voice=voice, prepared=of(Step.preprocess), options=options)
         case Step.index:
             return BuildIndex(**frame, voice=voice, prepared=of(Step.preprocess))
@@ -58,10 +59,13 @@ def build(job: Job, step: Step, made: Mapping[Step, ManifestRef]) -> Command:
                 **frame,
                 voice=voice,
                 display_name=job.name,
-                dataset=job.dataset,
+                dataset=dataset,
                 inputs=job.pinned,
                 prepared=of(Step.preprocess),
                 trained=of(Step.train),
                 indexed=of(Step.index),
                 evaluated=of(Step.evaluate),
             )
+        case Step.make:
+            making = MakingOptions.model_validate(job.options)
+            return MakeVoice(**frame, voice=voice, display_name=job.name, options=making)

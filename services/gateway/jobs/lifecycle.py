@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import Conflict, IllegalTransition
 from libs.common.events import (
+    Data,
     InputFile,
     ManifestRef,
     StepCancelled,
@@ -30,13 +31,13 @@ from libs.common.events import (
     StepFailed,
     StepFinished,
     StepStarted,
-    TrainingOptions,
     VoicePublished,
     VoiceTrained,
 )
 from libs.common.jobs import JobKind, JobState, QueueState, Step, check_transition, lane_of, next_step
 from libs.common.jobs import overall_progress as progress_at
 from libs.common.logs import get_logger
+from libs.common.paths import WITHOUT_DATASET
 from services.gateway.audit import audit
 from services.gateway.database import utcnow
 from services.gateway.datasets import catalogue
@@ -53,16 +54,17 @@ AFTER_TRAINING = frozenset({Step.index, Step.evaluate, Step.publish})
 
 @dataclass(frozen=True)
 class Order:
-    """What somebody wants to have done. `dataset`, `experiment` and `voice` are slugs."""
+    """What somebody wants to have done. `dataset` and `voice` are slugs; some kinds of jobs have no dataset."""
 
     id: str
     owner_id: str
     kind: JobKind
     name: str
-    dataset_id: str
-    dataset: str
-    inputs: Sequence[InputFile]
-    options: TrainingOptions
+    options: Data
+    dataset_id: str | None = None
+    dataset: str | None = None
+    inputs: Sequence[InputFile] = ()
+    preset: str = ""
     voice: str | None = None
     priority: int = 50
     estimated_seconds: float | None = None
@@ -79,9 +81,9 @@ async def open_job(session: AsyncSession, order: Order) -> Job:
         name=order.name,
         dataset_id=order.dataset_id,
         dataset=order.dataset,
-        experiment=order.dataset,
+        experiment=order.dataset or WITHOUT_DATASET,
         voice=order.voice,
-        preset=order.options.preset,
+        preset=order.preset,
         options=order.options.model_dump(mode="json"),
         inputs=[item.model_dump(mode="json") for item in order.inputs],
         priority=order.priority,
@@ -172,7 +174,7 @@ async def retry(session: AsyncSession, job: Job, actor: str) -> None:
             f"a job that is {job.state} cannot be retried; only failed and cancelled jobs can", state=job.status
         )
     now = utcnow()
-    if not await catalogue.hold(session, job.dataset_id):
+    if job.dataset_id is not None and not await catalogue.hold(session, job.dataset_id):
         raise Conflict(f"the dataset {job.dataset!r} of this job was deleted", actions=("Start a new job.",))
     if job.voice is not None:
         await registry.expect_again(session, slug=job.voice)

@@ -47,8 +47,8 @@ class JobOut(BaseModel):
     priority: int
     preset: str
     options: dict[str, Any]
-    dataset_id: str
-    dataset: str
+    dataset_id: str | None = Field(description="None for a kind of job that needs no dataset")
+    dataset: str | None
     voice: str | None
     model_id: str | None
     owner_id: str
@@ -76,9 +76,14 @@ class JobOut(BaseModel):
                 can_retry=job.state in (JobState.failed, JobState.cancelled),
                 suggested_actions=list((trouble or {}).get("suggested_actions", [])),
             ),
-            warnings=warnings_about(TrainingOptions.model_validate(job.options)),
+            warnings=_warnings(job),
             **{name: getattr(job, name) for name in cls.model_fields if name not in ("recovery", "warnings")},
         )
+
+
+def _warnings(job: Job) -> list[str]:
+    is_training = job.job_kind is JobKind.training
+    return warnings_about(TrainingOptions.model_validate(job.options)) if is_training else []
 
 
 def warnings_about(options: TrainingOptions) -> list[str]:

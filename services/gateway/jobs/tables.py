@@ -18,7 +18,7 @@ _IS_ACTIVE = "status IN (" + ", ".join(f"'{state.value}'" for state in sorted(AC
 
 
 class Job(Base):
-    """One training or preprocessing job, as people see it."""
+    """One job of any kind, as people see it."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -39,8 +39,9 @@ class Job(Base):
     kind: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(300))
     # No foreign keys to dataset and model: the record of a job outlives both.
-    dataset_id: Mapped[str] = mapped_column(String(40), index=True)
-    dataset: Mapped[str] = mapped_column(String(64))
+    # Without a dataset any number of jobs of a kind may run: NULLs are never equal in a unique index.
+    dataset_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    dataset: Mapped[str | None] = mapped_column(String(64))
     experiment: Mapped[str] = mapped_column(String(64))
     voice: Mapped[str | None] = mapped_column(String(64), index=True)
     model_id: Mapped[str | None] = mapped_column(String(40))

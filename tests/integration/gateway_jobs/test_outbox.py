@@ -246,6 +246,7 @@ async def test_a_command_that_was_cancelled_while_it_was_being_sent_is_taken_bac
         dataset="anna",
         inputs=[],
         options=TrainingOptions(),
+        preset="lite",
     )
     async with database.write() as session:
         await lifecycle.open_job(session, order)
