@@ -5,58 +5,132 @@ from __future__ import annotations
 import math
 import sys
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from libs.common.errors import ModelFileRefused
 from libs.voice.atomic import save_tensors, write_atomically
-from libs.voice.rvc.files import file_dict, network_from_export
+from libs.voice.file_kinds import kind_of, wrong_kind
+from libs.voice.rvc.files import file_dict, network_from_export, rate_of
 from libs.voice.rvc.voice import RvcSynthesizer
 from libs.voice.safe_load import load_tensors
+from libs.voice.safetensors_file import SafetensorsVoice, read_safetensors, write_safetensors
 from libs.voice.synthesizer import Synthesizer
 
+SAFETENSORS = ".safetensors"
 
-def write_voice(path: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> str:
-    """Write what `Recipe.export` gave as one `.pth` file; returns its SHA-256 as hex.
 
-    `kind` rvc: RVC's own dict (7.1 of its format: weight, config, info, sr, f0, version), which RVC and Applio open.
-    `kind` lite: {"kind", "weight", "config"}. The same weights give the same bytes. Atomic; raises StorageFull.
+@dataclass(frozen=True)
+class VoiceFile:
+    """A voice as its file has it, nothing converted: `weights` by name, and in `config` every other plain key.
+
+    `config` of kind rvc: config (list of 18), sr, f0, version, and what RVC (info) or Applio (epoch, step, …) adds; of
+    kind lite: its dimensions. `content_encoder` as in a voice card; None for files that do not say (all `.pth`).
+    """
+
+    kind: Literal["rvc", "lite"]
+    weights: dict[str, Tensor]
+    config: dict[str, Any]
+    form: Literal["pth", "safetensors"] = "pth"
+    content_encoder: dict[str, Any] | None = None
+
+
+def write_voice(
+    path: Path, weights: dict[str, Tensor], config: dict[str, Any], *, content_encoder: dict[str, Any] | None = None
+) -> str:
+    """Write what `Recipe.export` gave as one file; returns its SHA-256 as hex.
+
+    A name that ends in `.safetensors` gives our own form (see safetensors_file.py), which alone keeps
+    `content_encoder`; every other name gives `.pth`. `kind` rvc: RVC's dict (weight, config, info, sr, f0, version),
+    which RVC and Applio open. `kind` lite: {"kind", "weight", "config"}. The same weights give the same bytes. Atomic;
+    raises StorageFull.
     """
     kind = config.get("kind")
-    kept = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
-    if kind == "rvc":
-        content: Any = file_dict(kept, config)
-    elif kind == "lite":
-        plain = {key: value for key, value in config.items() if key != "kind"}
-        content = {"kind": "lite", "weight": OrderedDict(kept), "config": plain}
-    else:
+    if kind not in ("rvc", "lite"):
         raise ValueError(f"kind is {kind!r}; a voice is rvc or lite")
+    kept = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    plain = {key: value for key, value in config.items() if key != "kind"}
+    if path.suffix == SAFETENSORS:
+        rate = rate_of(plain) if kind == "rvc" else int(plain["sample_rate"])
+        return write_safetensors(path, SafetensorsVoice(kind, kept, plain, content_encoder), sample_rate=rate)
+    content: Any
+    if kind == "rvc":
+        content = file_dict(kept, plain)
+    else:
+        content = {"kind": "lite", "weight": OrderedDict(kept), "config": plain}
     content = _canonical(content)
     return write_atomically(path, lambda stream: save_tensors(content, stream))
 
 
-def load_synthesizer(path: Path, device: torch.device | str = "cpu") -> Synthesizer:
-    """Open the voice at `path` (ours, RVC's or Applio's export, half or float). Raises NotFound, ModelFileRefused."""
+def read_voice(path: Path) -> VoiceFile:
+    """Read the voice at `path`: ours (`.pth`, `.safetensors`), RVC's or Applio's export, whatever its name ends in.
+
+    Nothing is compared with a network yet; `synthesizer_of` does. Raises NotFound, and ModelFileRefused for what is
+    unsafe and for other sorts of files (training checkpoints, discriminators, HuBERT, …), saying what to give instead.
+    """
+    if is_safetensors(path):
+        held = read_safetensors(path)
+        kind = cast("Literal['rvc', 'lite']", held.kind)
+        return VoiceFile(kind, held.weights, held.config, "safetensors", held.content_encoder)
     file = load_tensors(path)
-    if not isinstance(file, dict):
-        raise ModelFileRefused(f"{path.name} is no voice: it holds a {type(file).__name__}")
+    kind_found = kind_of(file)
+    if kind_found not in ("voice", "lite"):
+        raise wrong_kind(path.name, kind_found, wanted="a voice")
+    weights = file["weight"]
+    if not isinstance(weights, dict) or not weights or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise ModelFileRefused(f"{path.name} holds no `weight`: it is no exported voice")
+    if kind_found == "lite":
+        config = file.get("config")
+        if not isinstance(config, dict):
+            raise ModelFileRefused(f"{path.name} holds no configuration")
+        return VoiceFile("lite", dict(weights), dict(config))
+    others = {key: value for key, value in file.items() if key != "weight" and _is_plain(value)}
+    return VoiceFile("rvc", dict(weights), others)
+
+
+def cast_weights(weights: dict[str, Tensor], precision: Literal["fp16", "fp32"], name: str) -> dict[str, Tensor]:
+    """The weights in half or single precision. Raises ModelFileRefused for values that half precision cannot hold (over
+    65504) or that are not finite; `name` is for messages."""
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    cast_all = {key: value.to(dtype) for key, value in weights.items()}
+    for key, value in cast_all.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ModelFileRefused(f"{name}: {key} holds values that {precision} cannot hold")
+    return cast_all
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether the file begins like safetensors: 8 bytes of length, then a JSON object. A missing file is not."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError:
+        return False
+    return len(start) == 9 and start[8:] == b"{" and start[:2] != b"PK"
+
+
+def load_synthesizer(path: Path, device: torch.device | str = "cpu") -> Synthesizer:
+    """Open the voice at `path` (see `read_voice`), on `device`. Raises NotFound, ModelFileRefused."""
+    return synthesizer_of(read_voice(path), path.name, device)
+
+
+def synthesizer_of(voice: VoiceFile, name: str, device: torch.device | str = "cpu") -> Synthesizer:
+    """The network of a voice, ready to render. Raises ModelFileRefused when weights and configuration do not fit;
+    `name` is for messages."""
     device = torch.device(device)
-    if file.get("kind") == "lite":
-        return _lite(file, path.name, device)
-    if "model" in file and "weight" not in file:
-        raise ModelFileRefused(f"{path.name} is a training checkpoint; export a voice from it first")
-    return RvcSynthesizer(network_from_export(file, path.name), device)
+    if voice.kind == "lite":
+        return _lite(voice, name, device)
+    return RvcSynthesizer(network_from_export({"weight": voice.weights, **voice.config}, name), device)
 
 
-def _lite(file: dict[str, Any], name: str, device: torch.device) -> Synthesizer:
+def _lite(voice: VoiceFile, name: str, device: torch.device) -> Synthesizer:
     from libs.voice.lite import LiteConfig, LiteSynthesizer
 
-    values, weights = file.get("config"), file.get("weight")
-    if not isinstance(values, dict) or not isinstance(weights, dict):
-        raise ModelFileRefused(f"{name} holds no configuration or no weights")
+    values, weights = voice.config, voice.weights
     known = LiteConfig().as_dict()
     limits = {"sample_rate": 192_000, "content_width": 4096, "fft": 16_384, "width": 4096, "hidden": 16_384}
     for key, value in values.items():
@@ -87,3 +161,16 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_canonical(each) for each in value]
     return value
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Text, numbers and short containers of them: what a configuration may hold and JSON can carry."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return not isinstance(value, float) or math.isfinite(value)
+    if depth > 8:
+        return False
+    if isinstance(value, (list, tuple)):
+        return len(value) <= 4096 and all(_is_plain(each, depth + 1) for each in value)
+    if isinstance(value, dict):
+        return len(value) <= 4096 and all(isinstance(k, str) and _is_plain(v, depth + 1) for k, v in value.items())
+    return False

@@ -1,0 +1,22 @@
+"""What can be done with voice files besides speaking? Look, try, mix, convert, extract, pack and unpack."""
+
+from libs.voice.tools.convert import convert_file
+from libs.voice.tools.extract import extract_voice
+from libs.voice.tools.inspect import ModelInfo, inspect_model
+from libs.voice.tools.merge import merge_voices
+from libs.voice.tools.pack import write_archive
+from libs.voice.tools.unpack import ArchiveContents, open_archive
+from libs.voice.tools.verify import Verification, verify_voice
+
+__all__ = [
+    "ArchiveContents",
+    "ModelInfo",
+    "Verification",
+    "convert_file",
+    "extract_voice",
+    "inspect_model",
+    "merge_voices",
+    "open_archive",
+    "verify_voice",
+    "write_archive",
+]
