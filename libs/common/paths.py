@@ -64,6 +64,11 @@ class StepFolder:
     def manifest(self, token: int) -> Path:
         return self.folder / f"manifest-{token}.json"
 
+    def attempts(self) -> dict[int, Path]:
+        """The attempts' folders that exist, by token."""
+        found = ((folder.name.removeprefix(".attempt-"), folder) for folder in self.folder.glob(".attempt-*"))
+        return {int(token): folder for token, folder in sorted(found) if token.isdecimal()}
+
     def earlier_attempts(self, token: int) -> list[Path]:
         """Folders of former owners that exist, newest first: finished parts may be taken over from them."""
         return [folder for t in range(token - 1, 0, -1) if (folder := self.attempt(t)).is_dir()]
@@ -125,6 +130,29 @@ class Experiment(ExperimentFiles):
     @property
     def steps(self) -> Path:
         return self.folder / ".steps"
+
+    def steps_of(self, job_id: str) -> list[StepFolder]:
+        """The steps that one job has begun."""
+        return [StepFolder(folder) for folder in sorted((self.steps / check_key(job_id)).glob("*")) if folder.is_dir()]
+
+
+@dataclass(frozen=True)
+class ConvertedFiles:
+    """The folder of one attempt at a conversion job: a sound and a record for each recording that is done.
+
+    `begun` stands while a recording is worked on; a worker that stops in order takes it away again.
+    """
+
+    folder: Path
+
+    def sound(self, number: int, extension: str) -> Path:
+        return self.folder / "sounds" / f"{number:05}.{check_key(extension)}"
+
+    def record(self, number: int) -> Path:
+        return self.folder / "records" / f"{number:05}.json"
+
+    def begun(self, number: int) -> Path:
+        return self.folder / "begun" / f"{number:05}"
 
 
 @dataclass(frozen=True)
@@ -268,6 +296,15 @@ class Paths:
         return DatasetUploads(self.uploads_dir / check_slug(dataset))
 
     @property
+    def sent_with_jobs(self) -> Path:
+        """Recordings that were sent with a job, a folder for each job; removed once the job is over."""
+        return self.uploads_dir / ".jobs"
+
+    def job_uploads(self, job_id: str) -> DatasetUploads:
+        """The recordings of one job, in the layout of a dataset."""
+        return DatasetUploads(self.sent_with_jobs / check_key(job_id))
+
+    @property
     def staging(self) -> Path:
         """Where uploads wait until the gateway has given them to a dataset; swept when they are old."""
         return self.uploads_dir / ".staging"
@@ -282,6 +319,16 @@ class Paths:
     def unfinished_upload(self, upload_id: str) -> StagedUpload:
         """Where an upload is received and examined before it gets its name by one rename."""
         return StagedUpload(self.staging / f".new-{check_key(upload_id)}")
+
+    @property
+    def data_trash(self) -> Path:
+        """Where experiments go before they are removed file by file; emptied at every start of ingest."""
+        return self.data_root / ".trash"
+
+    @property
+    def uploads_trash(self) -> Path:
+        """The same for uploads, which may lie on another volume."""
+        return self.uploads_dir / ".trash"
 
     @property
     def mute(self) -> Path:
@@ -303,6 +350,11 @@ class Paths:
 def version_key(voice: str, job_id: str, name: str) -> str:
     """Object key of one file of a voice version in the models bucket."""
     return f"{check_slug(voice)}/{check_key(job_id)}/{check_key(name)}"
+
+
+def version_prefix(voice: str) -> str:
+    """What the object keys of all versions of a voice begin with."""
+    return f"{check_slug(voice)}/"
 
 
 def sample_key(dataset: str, sha256: str, extension: str) -> str:

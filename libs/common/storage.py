@@ -61,6 +61,14 @@ class Storage(Protocol):
         """A few words when the store answers; raises Unavailable when it does not."""
 
 
+def delete_all(storage: Storage, bucket: str, prefix: str) -> int:
+    """Removes every object whose key begins with `prefix`; returns how many there were. Raises Unavailable."""
+    keys = storage.list(bucket, prefix)
+    for key in keys:
+        storage.delete(bucket, key)
+    return len(keys)
+
+
 class FolderStorage:
     """Objects as files under `root/<bucket>/`."""
 

@@ -12,6 +12,7 @@ from libs.common.bus import Bus
 from libs.common.paths import Paths
 from libs.common.refusal import EarlyRefusals
 from libs.common.service import create_service
+from libs.common.storage import Storage, open_storage
 from services.gateway import broker, openapi, sweeper
 from services.gateway.accounts.api import admin_router, auth_router, public_auth_router
 from services.gateway.accounts.bootstrap import ensure_first_admin
@@ -61,7 +62,10 @@ EXPOSED_HEADERS = [
 
 
 def create_app(
-    settings: GatewaySettings | None = None, bus: Bus | None = None, database: Database | None = None
+    settings: GatewaySettings | None = None,
+    bus: Bus | None = None,
+    database: Database | None = None,
+    storage: Storage | None = None,
 ) -> FastAPI:
     """The gateway. What is handed in stays open; what is not is made from the settings, and closed at the end.
 
@@ -76,6 +80,7 @@ def create_app(
         database=database or Database(settings),
         ingest=InnerService("ingest", settings.ingest_url, token, wait),
         inference=InnerService("inference", settings.inference_url, token, wait),
+        storage=storage or open_storage(settings),
         connected=bus,
     )
 

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from libs.common.bus import Bus
 from libs.common.errors import Unavailable
 from libs.common.paths import Paths
+from libs.common.storage import Storage
 from services.gateway.database import Database
 from services.gateway.inner import InnerService
 from services.gateway.settings import GatewaySettings
@@ -25,15 +26,10 @@ class Parts:
     database: Database
     ingest: InnerService
     inference: InnerService
+    storage: Storage
     connected: Bus | None = None
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     metadata_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def when_connected(self) -> Bus:
-        """Waits for the broker: for background work, which starts before it may be there."""
-        if self.connected is None:
-            await self.reached.wait()
-        return self.bus
 
     @property
     def bus(self) -> Bus:

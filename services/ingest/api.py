@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect
 from libs.common.errors import TooLarge
 from libs.common.logs import get_logger
 from libs.common.paths import Paths
-from services.ingest import datasets, staging
+from services.ingest import datasets, removing, staging
 from services.ingest.copies import Copies
-from services.ingest.schemas import ClaimAnswer, ClaimedFile, ClaimRequest, UploadAnswer
+from services.ingest.schemas import ClaimAnswer, ClaimedFile, ClaimRequest, SweepAnswer, SweepRequest, UploadAnswer
 from services.ingest.settings import IngestSettings
 from services.ingest.uploads import Uploads
 
@@ -88,6 +88,26 @@ async def claim_uploads(dataset: str, request: ClaimRequest, parts: Shared) -> C
     return ClaimAnswer(files=[ClaimedFile.model_validate(file) for file in claimed])
 
 
+@router.post("/jobs/{job_id}/files", operation_id="claim_for_job", summary="Move staged uploads to a job")
+async def claim_for_job(job_id: str, request: ClaimRequest, parts: Shared) -> ClaimAnswer:
+    """For recordings that belong to a job alone: they get no copy in the object store. May be repeated."""
+    claimed = await asyncio.to_thread(datasets.claim_for_job, parts.paths, job_id, request.upload_ids)
+    return ClaimAnswer(files=[ClaimedFile.model_validate(file) for file in claimed])
+
+
+@router.delete(
+    "/jobs/{job_id}/files", operation_id="remove_sent", summary="Remove what a job was sent", status_code=204
+)
+async def remove_sent(job_id: str, parts: Shared) -> None:
+    await asyncio.to_thread(removing.remove_sent, parts.paths, job_id)
+
+
+@router.delete("/jobs/{job_id}", operation_id="remove_job", summary="Remove all of a job's files", status_code=204)
+async def remove_job(job_id: str, parts: Shared) -> None:
+    """What was sent with it, and what its steps made; for jobs without a dataset."""
+    await asyncio.to_thread(removing.remove_job, parts.paths, job_id)
+
+
 @router.delete(
     "/datasets/{dataset}/files/{sha256}", operation_id="remove_file", summary="Remove a recording", status_code=204
 )
@@ -101,9 +121,23 @@ async def remove_file(dataset: str, sha256: Sha256, parts: Shared) -> None:
     "/datasets/{dataset}", operation_id="remove_dataset", summary="Remove a dataset's files", status_code=204
 )
 async def remove_dataset(dataset: str, parts: Shared) -> None:
-    """Removes the dataset's folder of uploads and its copies in the object store."""
-    await asyncio.to_thread(datasets.remove_dataset, parts.paths, dataset)
+    """Removes its uploads, their copies in the object store, and its experiment: all that was made of it."""
+    await asyncio.to_thread(removing.remove_dataset, parts.paths, dataset)
     await parts.copies.remove_dataset(dataset)
+
+
+@router.post(
+    "/experiments/{experiment}/jobs/{job_id}/sweep",
+    operation_id="sweep_attempts",
+    summary="Remove what a job left and nobody needs",
+)
+async def sweep_attempts(experiment: str, job_id: str, request: SweepRequest, parts: Shared) -> SweepAnswer:
+    """Attempts of steps whose result is not in use: of killed workers, of failed and cancelled jobs."""
+    older_than = request.older_than_seconds
+    removed = await asyncio.to_thread(
+        removing.sweep_attempts, parts.paths, experiment, job_id, request.keep, older_than
+    )
+    return SweepAnswer(removed=removed)
 
 
 @router.get(

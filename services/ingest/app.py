@@ -19,7 +19,7 @@ from libs.common.refusal import EarlyRefusals
 from libs.common.service import create_service
 from libs.common.storage import Storage, open_storage
 from libs.common.worker import Worker
-from services.ingest import staging
+from services.ingest import removing, staging
 from services.ingest.api import Parts, router
 from services.ingest.copies import Copies
 from services.ingest.examiners import Examiners
@@ -31,9 +31,10 @@ log = get_logger("ingest")
 
 
 async def _sweep(settings: IngestSettings, paths: Paths) -> None:
-    """Removes old left-overs at the start and then every hour."""
+    """Removes old left-overs, and goes on with removals that were cut short, at the start and then every hour."""
     while True:
         try:
+            await asyncio.to_thread(removing.empty_trash, paths)
             removed = await asyncio.to_thread(staging.sweep, paths, settings.staging_ttl.total_seconds())
         except OSError as error:
             log.warning("staging.not_swept", error=str(error))

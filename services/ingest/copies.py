@@ -13,7 +13,7 @@ from collections.abc import Callable
 from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
 from libs.common.paths import Paths, sample_key, sample_prefix
-from libs.common.storage import Storage
+from libs.common.storage import Storage, delete_all
 from services.ingest.settings import IngestSettings
 
 log = get_logger("ingest.copies")
@@ -60,11 +60,7 @@ class Copies:
         for item in [item for item in self._waiting if is_meant(item)]:
             del self._waiting[item]
         async with self._turn:
-            await asyncio.to_thread(self._delete_all, prefix)
-
-    def _delete_all(self, prefix: str) -> None:
-        for key in self._storage.list(self._bucket, prefix):
-            self._storage.delete(self._bucket, key)
+            await asyncio.to_thread(delete_all, self._storage, self._bucket, prefix)
 
     async def _run(self) -> None:
         while True:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from libs.audio.formats import FAMILIES
 from libs.common.errors import InvalidInput, VoiceSampleNotFound
 from libs.common.manifests import write_whole
-from libs.common.paths import Paths
+from libs.common.paths import DatasetUploads, Paths
 from services.ingest import staging
 from services.ingest.staging import flush_folder, full_disk_is_named
 
@@ -31,7 +30,15 @@ def claim(paths: Paths, dataset: str, upload_ids: list[str]) -> list[Claimed]:
 
     Raises VoiceSampleNotFound before anything moves when one of them is neither staged nor in the dataset.
     """
-    files = paths.uploads(dataset)
+    return _claim(paths, paths.uploads(dataset), upload_ids)
+
+
+def claim_for_job(paths: Paths, job_id: str, upload_ids: list[str]) -> list[Claimed]:
+    """Moves staged uploads to where a job finds what was sent with it; may be repeated as `claim`."""
+    return _claim(paths, paths.job_uploads(job_id), upload_ids)
+
+
+def _claim(paths: Paths, files: DatasetUploads, upload_ids: list[str]) -> list[Claimed]:
     found = [staging.find(paths, upload_id) for upload_id in upload_ids]
     for record, upload in found:
         if not upload.original.is_file() and not files.original(record.sha256, record.extension).is_file():
@@ -58,7 +65,7 @@ def claim(paths: Paths, dataset: str, upload_ids: list[str]) -> list[Claimed]:
 
 
 def _gone(upload_id: str) -> VoiceSampleNotFound:
-    return VoiceSampleNotFound(f"the upload {upload_id!r} belongs to another dataset already", upload_id=upload_id)
+    return VoiceSampleNotFound(f"the upload {upload_id!r} belongs to something else already", upload_id=upload_id)
 
 
 def remove_file(paths: Paths, dataset: str, sha256: str) -> list[str]:
@@ -69,18 +76,6 @@ def remove_file(paths: Paths, dataset: str, sha256: str) -> list[str]:
     for path in (*originals, files.wav(sha256), files.report(sha256)):
         path.unlink(missing_ok=True)
     return [path.name for path in originals]
-
-
-def remove_dataset(paths: Paths, dataset: str) -> None:
-    """Removes a dataset's folder; it is out of sight at once, and swept if this is cut short."""
-    folder = paths.uploads(dataset).folder
-    trash = paths.unfinished_upload(staging.new_upload_id()).folder
-    paths.staging.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.rename(trash)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(trash, ignore_errors=True)
 
 
 def audio(paths: Paths, dataset: str, sha256: str, form: str) -> tuple[Path, str]:

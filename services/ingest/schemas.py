@@ -54,3 +54,14 @@ class ClaimedFile(_FromDomain):
 
 class ClaimAnswer(_FromDomain):
     files: list[ClaimedFile]
+
+
+class SweepRequest(BaseModel):
+    """What of a job's steps is in use: the token of each finished step's manifest."""
+
+    keep: dict[str, int] = Field(default={}, examples=[{"preprocess": 1}])
+    older_than_seconds: float = Field(default=0.0, ge=0, description="What has changed since then stays")
+
+
+class SweepAnswer(_FromDomain):
+    removed: list[str] = Field(description="Folders and links, relative to the experiment")

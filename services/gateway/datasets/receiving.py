@@ -24,6 +24,7 @@ from services.gateway.database import new_id, one_at_a_time, utcnow
 from services.gateway.datasets import catalogue, metadata
 from services.gateway.datasets.tables import GONE, Dataset, Sample, SampleStatus
 from services.gateway.inner import InnerProblem
+from services.gateway.one_by_one import one_by_one
 from services.gateway.parts import Parts
 from services.gateway.staging import Form, Staged, release
 from services.gateway.text import NAME_LENGTH, for_display
@@ -282,25 +283,29 @@ async def repair(parts: Parts) -> None:
 
     The staged file is claimed again; when ingest has it in the dataset already, the row is ready; otherwise it goes.
     """
+
+    async def settle(sample_id: str, upload_id: str | None, sha256: str, slug: str) -> None:
+        await _repair(parts, sample_id, upload_id, sha256, slug)
+
     before = utcnow() - parts.settings.staged_lifetime
-    async with parts.database.read() as session:
-        statement = (
-            select(Sample.id, Sample.upload_id, Sample.sha256, Dataset.slug)
-            .join(Dataset, Dataset.id == Sample.dataset_id)
-            .where(Sample.status == SampleStatus.staged.value, Sample.updated_at < before)
-            .limit(1000)
-        )
-        left = (await session.execute(statement)).all()
-    for sample_id, upload_id, sha256, slug in left:
-        try:
-            if upload_id is None:
-                raise NotFound
-            await _move(parts, slug, [upload_id])
-            is_there = True
-        except NotFound:
-            is_there = await _has_file(parts, slug, sha256)
-        await _settle(parts, {sample_id} if is_there else set(), set() if is_there else {sample_id})
-        log.info("sample.repaired", sample=sample_id, kept=is_there)
+    staged = (
+        select(Sample.id, Sample.upload_id, Sample.sha256, Dataset.slug)
+        .join(Dataset, Dataset.id == Sample.dataset_id)
+        .where(Sample.status == SampleStatus.staged.value, Sample.updated_at < before)
+    )
+    await one_by_one(parts.database, staged, Sample.id, settle)
+
+
+async def _repair(parts: Parts, sample_id: str, upload_id: str | None, sha256: str, slug: str) -> None:
+    try:
+        if upload_id is None:
+            raise NotFound
+        await _move(parts, slug, [upload_id])
+        is_there = True
+    except NotFound:
+        is_there = await _has_file(parts, slug, sha256)
+    await _settle(parts, {sample_id} if is_there else set(), set() if is_there else {sample_id})
+    log.info("sample.repaired", sample=sample_id, kept=is_there)
 
 
 async def _has_file(parts: Parts, slug: str, sha256: str) -> bool:

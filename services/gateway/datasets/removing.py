@@ -14,6 +14,7 @@ from services.gateway.database import utcnow
 from services.gateway.datasets import catalogue, metadata, recordings
 from services.gateway.datasets.tables import Dataset, DatasetStatus, Sample, SampleStatus
 from services.gateway.etags import check_match, etag
+from services.gateway.one_by_one import one_by_one
 from services.gateway.parts import Parts
 
 log = get_logger("gateway.datasets")
@@ -45,24 +46,21 @@ async def remove_dataset(parts: Parts, caller: Caller, key: str, if_match: str |
 
 async def finish(parts: Parts) -> None:
     """Goes on with deletions that could not be finished."""
-    async with parts.database.read() as session:
-        datasets = (
-            await session.execute(
-                select(Dataset.id, Dataset.slug).where(Dataset.status == DatasetStatus.deleting.value).limit(100)
-            )
-        ).all()
-        samples = (
-            await session.execute(
-                select(Sample.id, Dataset.slug, Sample.sha256)
-                .join(Dataset, Dataset.id == Sample.dataset_id)
-                .where(Sample.status == SampleStatus.deleting.value)
-                .limit(1000)
-            )
-        ).all()
-    for dataset_id, slug in datasets:
+
+    async def dataset(dataset_id: str, slug: str) -> None:
         await _finish_dataset(parts, dataset_id, slug)
-    for sample_id, slug, sha256 in samples:
+
+    async def sample(sample_id: str, slug: str, sha256: str) -> None:
         await _finish_sample(parts, sample_id, slug, sha256)
+
+    datasets = select(Dataset.id, Dataset.slug).where(Dataset.status == DatasetStatus.deleting.value)
+    await one_by_one(parts.database, datasets, Dataset.id, dataset)
+    samples = (
+        select(Sample.id, Dataset.slug, Sample.sha256)
+        .join(Dataset, Dataset.id == Sample.dataset_id)
+        .where(Sample.status == SampleStatus.deleting.value)
+    )
+    await one_by_one(parts.database, samples, Sample.id, sample)
 
 
 async def _finish_sample(parts: Parts, sample_id: str, slug: str, sha256: str) -> None:

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from libs.common import problems
-from libs.common.errors import PlatformError, TooLarge, UnsupportedAudio, VoiceSampleNotFound
+from libs.common.errors import PlatformError, TooLarge, Unavailable, UnsupportedAudio, VoiceSampleNotFound
 from libs.common.multipart import Field, FileBegin, FileData, FileEnd, Limits, read_form
 
 MAGIC = {b"RIFF": ("wav", "audio/wav"), b"ID3": ("mp3", "audio/mpeg"), b"fLaC": ("flac", "audio/flac")}
@@ -41,6 +41,10 @@ class IngestDouble:
     lose_uploads: bool = False
     claim_gate: asyncio.Event | None = None
     is_claiming: asyncio.Event = field(default_factory=asyncio.Event)
+    swept: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    sweep_gate: asyncio.Event | None = None
+    is_sweeping: asyncio.Event = field(default_factory=asyncio.Event)
+    never_removed: set[str] = field(default_factory=set)
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -93,9 +97,19 @@ class IngestDouble:
 
         @app.delete("/datasets/{slug}", status_code=204)
         async def remove_all(slug: str) -> Response:
+            if slug in self.never_removed:
+                raise Unavailable("cannot be removed at the moment")
             for key in [key for key in self.files if key[0] == slug]:
                 del self.files[key]
             return Response(status_code=204)
+
+        @app.post("/experiments/{slug}/jobs/{job_id}/sweep")
+        async def sweep(slug: str, job_id: str, request: Request) -> dict[str, Any]:
+            self.is_sweeping.set()
+            if self.sweep_gate is not None:
+                await self.sweep_gate.wait()
+            self.swept.append((slug, job_id, await request.json()))
+            return {"removed": []}
 
         @app.put("/datasets/{slug}/metadata", status_code=204)
         async def metadata(slug: str, request: Request) -> Response:

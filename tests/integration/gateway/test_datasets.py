@@ -14,6 +14,7 @@ from services.gateway.accounts.tables import Role
 from services.gateway.audit.tables import AuditEntry
 from services.gateway.database import utcnow
 from services.gateway.datasets.tables import Dataset, Sample, SampleStatus
+from services.gateway.one_by_one import one_by_one
 from tests.integration.gateway.conftest import House
 from tests.integration.gateway.ingest_double import sound
 
@@ -327,6 +328,41 @@ async def test_a_dataset_that_is_deleted_while_files_come_keeps_none_of_them(hou
     assert gone.status_code == 204
     assert answer.status_code == 404
     assert house.ingest.files == {}
+
+
+async def test_a_dataset_that_cannot_be_removed_holds_no_other_up(sqlite_house: House) -> None:
+    anna = await sqlite_house.person()
+    names = ("one", "two", "three")
+    for name in names:
+        await anna.upload(name, name)
+    sqlite_house.ingest.never_removed.add("one")
+    async with sqlite_house.database.write() as session:
+        await session.execute(update(Dataset).values(status="deleting"))
+
+    await sweeper.sweep(sqlite_house.parts)
+
+    async with sqlite_house.database.read() as session:
+        left = {row[0]: row[1] for row in await session.execute(select(Dataset.slug, Dataset.status))}
+    assert left == {"one": "deleting", "two": "deleted", "three": "deleted"}
+    assert {slug for slug, _ in sqlite_house.ingest.files} == {"one"}
+
+
+async def test_every_row_gets_its_turn_page_by_page_whichever_fails(sqlite_house: House) -> None:
+    anna = await sqlite_house.person()
+    for name in ("a", "b", "c", "d", "e"):
+        await anna.upload(name, name)
+    seen: list[str] = []
+
+    async def work(_: str, slug: str) -> None:
+        seen.append(slug)
+        if slug in ("a", "b"):
+            raise RuntimeError("never")
+
+    rows = select(Dataset.id, Dataset.slug)
+    succeeded = await one_by_one(sqlite_house.database, rows, Dataset.id, work, page_size=2)
+
+    assert seen == ["a", "b", "c", "d", "e"]
+    assert succeeded == 3
 
 
 async def test_a_deletion_is_finished_when_ingest_is_back(sqlite_house: House) -> None:

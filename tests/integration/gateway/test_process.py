@@ -8,15 +8,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.paths import Paths
+from libs.common.storage import open_storage
+from services.gateway.accounts.tables import User
+from services.gateway.database import Database
+from services.gateway.jobs.tables import Job
+from services.gateway.settings import GatewaySettings
+from services.gateway.voices.tables import Voice
 from tests.conftest import TOKEN, free_port
-from tests.integration.gateway.conftest import ADMIN, served, until
+from tests.integration.gateway.conftest import ADMIN, gateway_settings, served, until
 from tests.integration.gateway.ingest_double import IngestDouble, sound
 
 HEAVY = ("numpy", "torch", "av", "soundfile", "soxr", "libs.audio", "libs.voice")
@@ -144,3 +153,61 @@ async def test_a_gateway_killed_in_the_middle_of_an_upload_leaves_no_row_that_po
 
     assert listed == [key[1] for key in double.files]
     assert lost[1] not in listed
+
+
+async def test_a_gateway_killed_in_the_middle_of_a_deletion_finishes_it_at_its_next_start(
+    tmp_path: Path, ingest: tuple[IngestDouble, str]
+) -> None:
+    double, url = ingest
+    port = free_port()
+    environment = _environment(tmp_path, port, INGEST_URL=url)
+    settings = gateway_settings(tmp_path)
+    folder, storage = Paths(settings).voice("anna").folder, open_storage(settings)
+    folder.mkdir(parents=True)
+    (folder / "voice.json").touch()
+    storage.put_file(settings.voice_models_bucket, "anna/job_1/voice.json", folder / "voice.json")
+    double.sweep_gate = asyncio.Event()
+    with _gateway(environment) as process:
+        client = await _alive(port)
+        async with _rows(settings) as session:
+            owner = await session.scalar(select(User.id))
+            session.add(Voice(id="vox_1", owner_id=owner, slug="anna", name="Anna", status="ready", job_id="job_1"))
+            session.add(
+                Job(id="job_1", owner_id=owner, kind="training", name="a", dataset_id="d", dataset="speech",
+                    experiment="speech", voice="anna", preset="lite", options={}, inputs=[], status="completed")
+            )  # fmt: skip
+        deleting = asyncio.create_task(client.delete("/models/anna"))
+        await double.is_sweeping.wait()
+        process.kill()
+        with pytest.raises(httpx.TransportError):
+            await deleting
+        await client.aclose()
+    async with _rows(settings) as session:
+        between = await session.scalar(select(Voice.status))
+    double.sweep_gate.set()
+    double.swept.clear()
+
+    with _gateway(environment):
+        await (await _alive(port)).aclose()
+        async with asyncio.timeout(10):
+            while True:
+                async with _rows(settings) as session:
+                    if await session.scalar(select(Voice.status)) == "deleted":
+                        break
+                await asyncio.sleep(0.05)
+
+    assert between == "deleting"
+    assert not folder.exists()
+    assert storage.list(settings.voice_models_bucket) == []
+    assert [(slug, job) for slug, job, _ in double.swept] == [("speech", "job_1")]
+
+
+@asynccontextmanager
+async def _rows(settings: GatewaySettings) -> AsyncIterator[AsyncSession]:
+    """The gateway's database, from beside it."""
+    database = Database(settings)
+    try:
+        async with database.write() as session:
+            yield session
+    finally:
+        await database.close()

@@ -174,9 +174,9 @@ def shared_ingest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]
 
 @pytest.fixture
 def ingest(shared_ingest: Service) -> Iterator[Service]:
-    """The shared ingest, its staging area empty."""
+    """The shared ingest, its data folder empty."""
     yield shared_ingest
-    shutil.rmtree(shared_ingest.paths.uploads_dir, ignore_errors=True)
+    shutil.rmtree(shared_ingest.paths.data_root, ignore_errors=True)
 
 
 @pytest.fixture
