@@ -8,11 +8,14 @@ HuBERT: frame i is centred on sample 320 i + 200, so features of both encoders l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from libs.voice.packed_linear import PackedLinear
 
 SAMPLE_RATE = 16000
 MEL_HOP = 160
@@ -87,11 +90,12 @@ class Block(nn.Module):
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, hidden)
+        self.activation: nn.Module = nn.GELU()
         self.reduce = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.depthwise(x).transpose(1, 2))
-        added: Tensor = self.reduce(self.dropout(functional.gelu(self.expand(y))))
+        added: Tensor = self.reduce(self.dropout(self.activation(self.expand(y))))
         return x + added.transpose(1, 2)
 
 
@@ -108,9 +112,29 @@ class ContentNetwork(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.classes)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        x = self.entry(mel.clamp(min=self.config.floor))
-        for block in self.blocks:
-            x = block(x)
+    def forward(self, mel: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """`lengths`: frames of 10 ms of each clip that count; what stands after them changes nothing before them."""
+        mel = mel.clamp(min=self.config.floor)
+        if lengths is None:
+            x = self.entry(mel)
+            for block in self.blocks:
+                x = block(x)
+        else:
+            # each convolution has to see zeros behind a clip, as it does when the clip is alone
+            counts = torch.tensor(lengths, device=mel.device)[:, None, None]
+            x = self.entry(mel * (torch.arange(mel.shape[-1], device=mel.device) < counts))
+            inside = torch.arange(x.shape[-1], device=mel.device) < (counts - 1) // 2 + 1
+            for block in self.blocks:
+                x = block(x * inside)
         logits: Tensor = self.head(self.norm(x.transpose(1, 2))).transpose(1, 2)
         return logits
+
+
+def pack(network: ContentNetwork) -> ContentNetwork:
+    """`network` itself with its products packed for a CPU (see packed_linear): the same numbers to about 1e-6."""
+    block: Any
+    for block in network.blocks:
+        block.expand = PackedLinear.of(block.expand, gelu=True)
+        block.activation = nn.Identity()
+        block.reduce = PackedLinear.of(block.reduce)
+    return network

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from libs.common.errors import ModelFileRefused, RecordingTooShort
+from libs.voice.content_batches import GPU_BATCH_SAMPLES, in_batches
 from libs.voice.content_network import (
     MEL_HOP,
     SAMPLE_RATE,
@@ -31,10 +33,15 @@ from libs.voice.content_network import (
     level_of_speech,
     log_mel,
     mel_filters,
+    pack,
 )
+
+Float32 = NDArray[np.float32]
 
 FEATURE_SCALE = 3.0
 """Posteriors are multiplied by this: numbers of HuBERT's size, which networks and indices are used to."""
+
+CPU_BATCH_SAMPLES = 30 * SAMPLE_RATE
 
 CHUNK_FRAMES = 1500
 """Frames of 20 ms that go through the network at once (30 s): memory stays bounded for any length."""
@@ -84,22 +91,21 @@ class SmallContentEncoder(nn.Module):
             raise ModelFileRefused(f"{path.name} does not fit its own description: {misfit}") from misfit
         self.filters: Tensor
         self.register_buffer("filters", mel_filters(config.bands), persistent=False)
+        self.batch_samples = GPU_BATCH_SAMPLES if torch.device(device).type != "cpu" else CPU_BATCH_SAMPLES
         self.to(device)
         self.eval().requires_grad_(False)
+        if torch.device(device).type == "cpu":
+            pack(self.network)
 
-    def encode(self, wave16k: NDArray[np.float32]) -> NDArray[np.float32]:
+    def encode(self, wave16k: Float32) -> Float32:
         """`wave16k`: float32 `[T]` in -1…1 at 16 kHz → features float32 `[(T - 400) // 320 + 1, 768]`, 50 per second.
 
         Frame i is centred on sample 320 i + 200. The same wave gives the same features; loudness does not matter.
         Raises RecordingTooShort under 400 samples (25 ms).
         """
-        if len(wave16k) < WINDOW:
-            raise RecordingTooShort(
-                f"{len(wave16k)} samples given; content features need at least {WINDOW} at {SAMPLE_RATE} Hz"
-            )
+        _require_length(wave16k)
         with torch.inference_mode():
-            mel = self._mel(torch.from_numpy(np.ascontiguousarray(wave16k, dtype=np.float32)))
-            mel -= level_of_speech(mel)
+            mel = self._normalised_mel(wave16k)
             frames = (mel.shape[1] - 1) // 2 + 1
             features = np.zeros((frames, self.width), np.float32)
             context = self.network.config.context
@@ -109,11 +115,33 @@ class SmallContentEncoder(nn.Module):
                 stop = min(start + self.chunk_frames, frames)
                 left, right = max(start - context, 0), min(stop + context, frames)
                 logits = self.network(mel[None, :, 2 * left : 2 * right])[0]
-                wanted = logits[:, start - left : stop - left]
-                features[start:stop, : self.used_width] = (
-                    (FEATURE_SCALE * functional.softmax(wanted, dim=0)).T.cpu().numpy()
-                )
+                features[start:stop, : self.used_width] = _posteriors(logits[:, start - left : stop - left])
         return features
+
+    def encode_batch(self, waves: Sequence[Float32]) -> list[Float32]:
+        """The features of each clip as `encode` gives them alone, to about 1e-5. Raises RecordingTooShort."""
+        for wave in waves:
+            _require_length(wave)
+        return in_batches(waves, self.batch_samples, self._together)
+
+    @torch.inference_mode()
+    def _together(self, waves: list[Float32]) -> list[Float32]:
+        if len(waves) == 1:
+            return [self.encode(waves[0])]
+        mels = [self._normalised_mel(wave) for wave in waves]
+        lengths = [mel.shape[1] for mel in mels]
+        batch = nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
+        features = []
+        for logits, length in zip(self.network(batch, lengths), lengths, strict=True):
+            frames = (length - 1) // 2 + 1
+            clip = np.zeros((frames, self.width), np.float32)
+            clip[:, : self.used_width] = _posteriors(logits[:, :frames])
+            features.append(clip)
+        return features
+
+    def _normalised_mel(self, wave16k: Float32) -> Tensor:
+        mel = self._mel(torch.from_numpy(np.ascontiguousarray(wave16k, dtype=np.float32)))
+        return mel - level_of_speech(mel)
 
     def _mel(self, wave: Tensor) -> Tensor:
         """Log-mel of the whole wave, made in pieces."""
@@ -124,3 +152,15 @@ class SmallContentEncoder(nn.Module):
             piece = wave[start * MEL_HOP : (stop - 1) * MEL_HOP + WINDOW]
             pieces.append(log_mel(piece.to(self.filters.device), self.filters))
         return torch.cat(pieces, dim=1)
+
+
+def _posteriors(logits: Tensor) -> Float32:
+    """Logits `[classes, T]` → scaled posteriors `[T, classes]`."""
+    return np.asarray((FEATURE_SCALE * functional.softmax(logits, dim=0)).T.cpu().numpy())
+
+
+def _require_length(wave16k: Float32) -> None:
+    if len(wave16k) < WINDOW:
+        raise RecordingTooShort(
+            f"{len(wave16k)} samples given; content features need at least {WINDOW} at {SAMPLE_RATE} Hz"
+        )

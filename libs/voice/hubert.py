@@ -1,183 +1,36 @@
-"""What does a HuBERT (ContentVec) checkpoint in fairseq's format say about this speech, without fairseq?
+"""Where does a HuBERT (ContentVec) come from? A file in fairseq's format, without fairseq, or a transformers folder.
 
-Hsu et al. 2021, "HuBERT" (arXiv 2106.07447); network of `hubert_base`: post-norm transformer over a seven-layer
-convolutional front end. Dropout, masking and the label embeddings play no part when features are taken.
+Nothing in these files is run: tensors come through `safe_load`, settings are read as data.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from libs.common.errors import InvalidInput, ModelFileRefused
+from libs.common.errors import ModelFileRefused
+from libs.voice.hubert_network import RECEPTIVE_FIELD, SAMPLE_RATE, STRIDE, Hubert, HubertConfig
 from libs.voice.safe_load import FAIRSEQ_STUBS, load_tensors
 
-SAMPLE_RATE = 16000
-STRIDE = 320
-RECEPTIVE_FIELD = 400
+__all__ = [
+    "RECEPTIVE_FIELD",
+    "SAMPLE_RATE",
+    "STRIDE",
+    "Hubert",
+    "HubertConfig",
+    "build",
+    "config_of",
+    "load_hubert",
+    "parse_conv_layers",
+    "read_fairseq_checkpoint",
+]
+
 MAX_FILE_BYTES = 4 * 1024**3
-
-
-@dataclass(frozen=True)
-class HubertConfig:
-    """The few numbers that the network's shape needs. Defaults are the base model's."""
-
-    conv_layers: tuple[tuple[int, int, int], ...] = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
-    width: int = 768
-    ffn_width: int = 3072
-    layers: int = 12
-    heads: int = 12
-    position_taps: int = 128
-    position_groups: int = 16
-    projected_width: int | None = 256
-    normalise_input: bool = False
-
-
-class FrontEnd(nn.Module):
-    """`wave` `[B, L]` → `[B, C, Th]`: convolutions without bias, group norm after the first, exact GELU after each."""
-
-    def __init__(self, layers: tuple[tuple[int, int, int], ...]) -> None:
-        super().__init__()
-        stack = []
-        inputs = 1
-        for i, (outputs, kernel, stride) in enumerate(layers):
-            block: list[nn.Module] = [nn.Conv1d(inputs, outputs, kernel, stride, bias=False), nn.Identity()]
-            if i == 0:
-                block.append(nn.GroupNorm(outputs, outputs))
-            stack.append(nn.Sequential(*block))
-            inputs = outputs
-        self.conv_layers = nn.ModuleList(stack)
-
-    def forward(self, wave: Tensor) -> Tensor:
-        x = wave.unsqueeze(1)
-        for layer in self.conv_layers:
-            x = functional.gelu(layer(x))
-        return x
-
-
-class PositionConvolution(nn.Module):
-    """The positional convolution, weight-normed over its taps; the last frame of an even kernel is dropped."""
-
-    def __init__(self, width: int, taps: int, groups: int) -> None:
-        super().__init__()
-        self.groups = groups
-        self.weight_g = nn.Parameter(torch.ones(1, 1, taps))
-        self.weight_v = nn.Parameter(torch.randn(width, width // groups, taps))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        taps = self.weight_v.shape[-1]
-        norm = self.weight_v.norm(dim=(0, 1), keepdim=True)
-        weight = self.weight_v * (self.weight_g / norm)
-        out = functional.conv1d(x, weight, self.bias, padding=taps // 2, groups=self.groups)
-        return functional.gelu(out[..., : x.shape[-1]])
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention of `[B, T, width]`; `mask` `[B, T]` is True where a frame is padding."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.k_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width)
-        self.q_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        b, t, width = x.shape
-        q, k, v = (p(x).view(b, t, self.heads, -1).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
-        visible = None if mask is None else ~mask[:, None, None, :]
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(b, t, width))
-        return out
-
-
-class TransformerLayer(nn.Module):
-    """Attention and feed-forward, each followed by addition and layer norm."""
-
-    def __init__(self, width: int, ffn_width: int, heads: int) -> None:
-        super().__init__()
-        self.self_attn = SelfAttention(width, heads)
-        self.self_attn_layer_norm = nn.LayerNorm(width)
-        self.fc1, self.fc2 = nn.Linear(width, ffn_width), nn.Linear(ffn_width, width)
-        self.final_layer_norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = self.self_attn_layer_norm(x + self.self_attn(x, mask))
-        out: Tensor = self.final_layer_norm(x + self.fc2(functional.gelu(self.fc1(x))))
-        return out
-
-
-class TransformerEncoder(nn.Module):
-    """Positions added, layer norm, then the layers."""
-
-    def __init__(self, config: HubertConfig) -> None:
-        super().__init__()
-        self.pos_conv = nn.ModuleList([PositionConvolution(config.width, config.position_taps, config.position_groups)])
-        self.layer_norm = nn.LayerNorm(config.width)
-        self.layers = nn.ModuleList(
-            TransformerLayer(config.width, config.ffn_width, config.heads) for _ in range(config.layers)
-        )
-
-    def forward(self, x: Tensor, mask: Tensor | None, until: int) -> list[Tensor]:
-        if mask is not None:
-            x = x.masked_fill(mask[..., None], 0.0)
-        x = self.layer_norm(x + self.pos_conv[0](x.transpose(1, 2)).transpose(1, 2))
-        states = []
-        for layer in self.layers[:until]:
-            x = layer(x, mask)
-            states.append(x)
-        return states
-
-
-class Hubert(nn.Module):
-    """HuBERT in eval mode. Names of tensors are fairseq's."""
-
-    def __init__(self, config: HubertConfig) -> None:
-        super().__init__()
-        self.config = config
-        conv_width = config.conv_layers[-1][0]
-        self.feature_extractor = FrontEnd(config.conv_layers)
-        self.layer_norm = nn.LayerNorm(conv_width)
-        self.post_extract_proj = nn.Linear(conv_width, config.width) if conv_width != config.width else None
-        self.encoder = TransformerEncoder(config)
-        self.final_proj = nn.Linear(config.width, config.projected_width) if config.projected_width else None
-
-    def conv_features(self, wave: Tensor) -> Tensor:
-        """`wave` float32 `[B, L]` at 16 kHz, L ≥ 400 → `[B, C, Th]`, Th = (L - 400) // 320 + 1."""
-        features: Tensor = self.feature_extractor(wave)
-        return features
-
-    def hidden_states(self, wave: Tensor, until: int | None = None) -> list[Tensor]:
-        """The state after each of the first `until` layers (default: all), each `[B, Th, width]`.
-
-        All clips of a batch are taken as whole: `wave` `[B, L]`, the same L for each.
-        """
-        if self.config.normalise_input:
-            wave = functional.layer_norm(wave, wave.shape[-1:])
-        x = self.layer_norm(self.conv_features(wave).transpose(1, 2))
-        if self.post_extract_proj is not None:
-            x = self.post_extract_proj(x)
-        states: list[Tensor] = self.encoder(x, None, until or self.config.layers)
-        return states
-
-    def features(self, wave: Tensor, layer: int, project: bool = False) -> Tensor:
-        """State after transformer layer `layer` (from 1) `[B, Th, width]`, projected to `projected_width` if asked."""
-        if not 1 <= layer <= self.config.layers:
-            raise InvalidInput(f"layer is {layer}; this HuBERT has layers 1…{self.config.layers}.", field="layer")
-        state = self.hidden_states(wave, layer)[-1]
-        if not project:
-            return state
-        if self.final_proj is None:
-            raise InvalidInput("This HuBERT has no final projection, which v1 voices need; use v2.", field="version")
-        out: Tensor = self.final_proj(state)
-        return out
 
 
 def read_fairseq_checkpoint(path: Path) -> dict[str, Any]:
@@ -251,19 +104,29 @@ def config_of(state: Mapping[str, Tensor], cfg: Any) -> HubertConfig:
 
 
 def load_hubert(path: Path, device: torch.device | str = "cpu") -> Hubert:
-    """HuBERT from a fairseq-format checkpoint (`hubert_base.pt`), eval mode, float32.
+    """HuBERT from a fairseq-format checkpoint (`hubert_base.pt`) or a transformers folder, eval mode, float32.
 
     Raises NotFound and ModelFileRefused.
 
     ContentVec's flag `task.normalize` is false; a checkpoint that sets it has its input normalised as a whole,
-    to zero mean and unit variance (eps 1e-5), as the reference does when it extracts training features.
+    to zero mean and unit variance (eps 1e-5), as the reference does when it extracts training features. In a folder
+    the flag is `do_normalize` of `preprocessor_config.json`.
     """
+    if path.is_dir():
+        from libs.voice.hubert_transformers import read_folder
+
+        state, config = read_folder(path)
+        return build(state, config).to(device)
     document = read_fairseq_checkpoint(path)
     unused = ("mask_emb", "label_embs_concat")
     state = {k: v for k, v in document["model"].items() if k not in unused and not k.startswith("target_glu")}
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelFileRefused("hubert: entry `model` holds something that is no tensor.", field="hubert")
-    config = config_of(state, document.get("cfg"))
+    return build(state, config_of(state, document.get("cfg"))).to(device)
+
+
+def build(state: Mapping[str, Tensor], config: HubertConfig) -> Hubert:
+    """The network with the tensors of `state`, named as fairseq names them. Raises ModelFileRefused on a misfit."""
     # Names and shapes are compared on an empty skeleton before memory is taken.
     with torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in Hubert(config).state_dict().items()}
@@ -276,4 +139,4 @@ def load_hubert(path: Path, device: torch.device | str = "cpu") -> Hubert:
         )
     network = Hubert(config)
     network.load_state_dict({key: value.float() for key, value in state.items()})
-    return network.to(device).eval().requires_grad_(False)
+    return network.eval().requires_grad_(False)
