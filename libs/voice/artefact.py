@@ -74,19 +74,23 @@ def read_voice(path: Path) -> VoiceFile:
     """
     if is_safetensors(path):
         held = read_safetensors(path)
-        kind = cast("Literal['rvc', 'lite']", held.kind)
-        return VoiceFile(kind, held.weights, held.config, "safetensors", held.content_encoder)
-    file = load_tensors(path)
-    kind_found = kind_of(file)
-    if kind_found not in ("voice", "lite"):
-        raise wrong_kind(path.name, kind_found, wanted="a voice")
+        network = cast("Literal['rvc', 'lite']", held.kind)
+        return VoiceFile(network, held.weights, held.config, "safetensors", held.content_encoder)
+    return voice_of(load_tensors(path), path.name)
+
+
+def voice_of(file: Any, name: str) -> VoiceFile:
+    """`read_voice` for what `load_tensors` read already; `name` is for messages."""
+    kind = kind_of(file)
+    if kind not in ("voice", "lite"):
+        raise wrong_kind(name, kind, wanted="a voice")
     weights = file["weight"]
     if not isinstance(weights, dict) or not weights or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise ModelFileRefused(f"{path.name} holds no `weight`: it is no exported voice")
-    if kind_found == "lite":
+        raise ModelFileRefused(f"{name} holds no `weight`: it is no exported voice")
+    if kind == "lite":
         config = file.get("config")
         if not isinstance(config, dict):
-            raise ModelFileRefused(f"{path.name} holds no configuration")
+            raise ModelFileRefused(f"{name} holds no configuration")
         return VoiceFile("lite", dict(weights), dict(config))
     others = {key: value for key, value in file.items() if key != "weight" and _is_plain(value)}
     return VoiceFile("rvc", dict(weights), others)

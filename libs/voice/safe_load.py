@@ -1,42 +1,35 @@
 """How is a torch file opened without trusting it? The only place with `torch.load`.
 
-Two gates. First `inspect`: the pickle inside is read by an unpickler that knows a dozen names and builds nothing but
-tuples, and every storage and view that it declares is compared with the bytes that are really there. Only then
-`torch.load(weights_only=True)`, with inert stand-ins for the few classes that old files mention.
+Two gates. First `inspect`: the pickle inside is read by a reader of our own that runs nothing (pickle_reader.py), and
+every storage, view and zip entry that the file declares is compared with the bytes that are really there. Only then
+`torch.load(weights_only=True)` on the same open file, with inert stand-ins for the few classes that old files mention.
 """
 
 from __future__ import annotations
 
 import io
-import pickle
+import os
+import re
+import struct
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from libs.common.errors import ModelFileRefused, NotFound
+from libs.voice.pickle_reader import MAX_PICKLE_BYTES, PickleReader, Storage
+from libs.voice.zip_layout import require_torch_layout
 
 MAX_FILE_BYTES = 8 * 2**30
-MAX_PICKLE_BYTES = 64 * 2**20
+MAX_ENTRIES = 100_000
+MAX_SHARING = 4
+_SHARING_SLACK = 16 * 2**20
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_ZIP = b"PK\x03\x04"
+_TAR_AT, _TAR = 257, b"ustar"
 
-_ITEM_BYTES = {
-    "torch.FloatStorage": 4,
-    "torch.HalfStorage": 2,
-    "torch.BFloat16Storage": 2,
-    "torch.DoubleStorage": 8,
-    "torch.LongStorage": 8,
-    "torch.IntStorage": 4,
-    "torch.ShortStorage": 2,
-    "torch.CharStorage": 1,
-    "torch.ByteStorage": 1,
-    "torch.BoolStorage": 1,
-    "torch.storage.UntypedStorage": 1,
-}
 FAIRSEQ_STUBS = ("fairseq.data.dictionary.Dictionary", "argparse.Namespace")
 """Classes that fairseq's own checkpoints name; given as `stubs` they become inert."""
 
@@ -49,161 +42,125 @@ class Inert:
     def __setstate__(self, state: Any) -> None: ...
 
 
-@dataclass(frozen=True)
-class _StorageType:
-    item_bytes: int
-
-
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    item_bytes: int
-    items: int
-
-
-@dataclass(frozen=True)
-class _View:
-    """What a pickled tensor claims: a view of a storage."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
 def load_tensors(path: Path, *, stubs: Sequence[str] = (), max_bytes: int = MAX_FILE_BYTES) -> Any:
     """What the torch file at `path` holds, on the CPU: tensors in plain containers, numbers and text.
 
-    `stubs`: full names of classes that become `Inert` (see FAIRSEQ_STUBS). Raises NotFound without a file, and
-    ModelFileRefused for anything that is not made of tensors, numbers, text and containers only, whose declared sizes
-    do not fit its bytes, or that is larger than `max_bytes`.
+    `stubs`: full names of classes that become `Inert` (see FAIRSEQ_STUBS). It costs memory for the tensors and at most
+    a few hundred MB beside them, whatever the file claims. Raises NotFound without a file, and ModelFileRefused for
+    anything that is not made of tensors, numbers, text and containers only, whose declared sizes do not fit its bytes,
+    or that is larger than `max_bytes`.
     """
-    inspect(path, stubs=stubs, max_bytes=max_bytes)
-    with torch.serialization.safe_globals([(Inert, name) for name in stubs]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (
-            pickle.UnpicklingError,
-            RuntimeError,
-            EOFError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ) as error:
-            raise ModelFileRefused(f"{path.name} is not a readable torch file: {_first_line(error)}") from error
+    with _opened(path) as file:
+        _inspect(file, path.name, stubs, max_bytes)
+        file.seek(0)
+        with torch.serialization.safe_globals([(Inert, name) for name in stubs]):
+            try:
+                return torch.load(file, map_location="cpu", weights_only=True)
+            except Exception as error:  # what the first gate lets through and torch still refuses is a refusal
+                raise ModelFileRefused(f"{path.name} is not a readable torch file: {_first_line(error)}") from error
 
 
 def inspect(path: Path, *, stubs: Sequence[str] = (), max_bytes: int = MAX_FILE_BYTES) -> None:
     """Check the file at `path` without building a tensor or importing a name; errors as `load_tensors`."""
+    with _opened(path) as file:
+        _inspect(file, path.name, stubs, max_bytes)
+
+
+def _opened(path: Path) -> IO[bytes]:
     if not path.is_file():
         raise NotFound(f"there is no model file {path.name}")
-    size = path.stat().st_size
+    return path.open("rb")
+
+
+def _inspect(file: IO[bytes], name: str, stubs: Sequence[str], max_bytes: int) -> None:
+    size = os.fstat(file.fileno()).st_size
     if size > max_bytes:
-        raise ModelFileRefused(f"{path.name} has {size} bytes; the limit is {max_bytes}")
+        raise ModelFileRefused(f"{name} has {size} bytes; the limit is {max_bytes}")
+    head = file.read(_TAR_AT + len(_TAR))
+    file.seek(0)
     try:
-        if zipfile.is_zipfile(path):
-            _inspect_zip(path, size, stubs)
+        # the same bytes decide as in torch: a zip that hides behind something else is not read as a zip
+        if head.startswith(_ZIP):
+            _inspect_zip(file, name, size, stubs)
+        elif head[_TAR_AT:] == _TAR:
+            raise ModelFileRefused(
+                f"{name} is of the tar form that torch left in 2017; save it again with a newer torch"
+            )
         else:
-            _inspect_legacy(path, size, stubs)
+            _inspect_legacy(file, name, size, stubs)
     except ModelFileRefused:
         raise
-    except Exception as error:  # whatever a hostile pickle provokes in the reader is a refusal
-        raise ModelFileRefused(f"{path.name} is not a readable torch file: {_first_line(error)}") from error
+    except Exception as error:  # whatever a hostile file provokes in the reader is a refusal
+        raise ModelFileRefused(f"{name} is not a readable torch file: {_first_line(error)}") from error
 
 
-def _inspect_zip(path: Path, size: int, stubs: Sequence[str]) -> None:
-    with zipfile.ZipFile(path) as archive:
+def _inspect_zip(file: IO[bytes], name: str, size: int, stubs: Sequence[str]) -> None:
+    with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        names = [entry.filename for entry in entries]
-        if len(set(names)) != len(names):
-            raise ModelFileRefused(f"{path.name} holds two entries of one name")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ModelFileRefused(f"{path.name} is compressed inside; torch never writes that")
-        if sum(entry.file_size for entry in entries) > size:
-            raise ModelFileRefused(f"{path.name} declares more bytes than it has")
-        pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
-        if len(pickles) != 1 or not pickles[0].filename.endswith("/data.pkl"):
-            raise ModelFileRefused(f"{path.name} is a zip file, and not one that torch wrote")
-        if pickles[0].file_size > MAX_PICKLE_BYTES:
-            raise ModelFileRefused(f"{path.name} holds a structure of {pickles[0].file_size} bytes; that is no model")
-        root = pickles[0].filename.removesuffix("data.pkl")
+        if len(entries) > MAX_ENTRIES:
+            raise ModelFileRefused(f"{name} has {len(entries)} entries; that is no model")
+        require_torch_layout(file, size, entries, name)
         held = {entry.filename: entry.file_size for entry in entries}
-        with archive.open(pickles[0]) as stream:
-            reader = _Reader(io.BytesIO(stream.read(MAX_PICKLE_BYTES)), path.name, stubs)
-            reader.load()
+        root = entries[0].filename.partition("/")[0] + "/" if entries else ""
+        structure = f"{root}data.pkl"
+        pickles = [each for each in held if each.endswith(".pkl")]
+        if pickles != [structure] or not all(each.startswith(root) for each in held):
+            raise ModelFileRefused(f"{name} is a zip file, and not one that torch wrote")
+        if held[structure] > MAX_PICKLE_BYTES:
+            raise ModelFileRefused(f"{name} holds a structure of {held[structure]} bytes; that is no model")
+        reader = PickleReader(io.BytesIO(archive.read(structure)), name, stubs)
+        reader.read()
     for storage in reader.storages.values():
-        there = held.get(f"{root}data/{storage.key}", 0)
-        if storage.items * storage.item_bytes != there:
-            raise ModelFileRefused(
-                f"{path.name}: storage {storage.key} claims {storage.items * storage.item_bytes} bytes and has {there}"
-            )
+        there = held.get(f"{root}data/{storage.key}")
+        if not re.fullmatch(r"[0-9]{1,9}", storage.key) or there is None:
+            raise ModelFileRefused(f"{name} names a storage {storage.key[:20]!r} that it does not hold")
+        if storage.size != there:
+            raise ModelFileRefused(f"{name}: storage {storage.key} claims {storage.size} bytes and has {there}")
+    _require_own(reader, name)
 
 
-def _inspect_legacy(path: Path, size: int, stubs: Sequence[str]) -> None:
-    with path.open("rb") as stream:
-        if _Reader(stream, path.name, ()).load() != _LEGACY_MAGIC:
-            raise ModelFileRefused(f"{path.name} is no torch file")
-        _Reader(stream, path.name, ()).load()  # protocol
-        _Reader(stream, path.name, ()).load()  # word sizes of the machine that wrote it
-        reader = _Reader(stream, path.name, stubs)
-        reader.load()
-    declared = sum(storage.items * storage.item_bytes for storage in reader.storages.values())
-    if declared > size:
-        raise ModelFileRefused(f"{path.name} claims {declared} bytes of tensors and has {size} bytes in all")
+def _inspect_legacy(file: IO[bytes], name: str, size: int, stubs: Sequence[str]) -> None:
+    """The form before torch 1.6: five pickles (magic, protocol, machine, structure, keys), then the storages.
+
+    Each storage is its number of items (int64) and its bytes, in the order of the keys.
+    """
+    head = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+    if PickleReader(head, name).read() != _LEGACY_MAGIC:
+        raise ModelFileRefused(f"{name} is no torch file")
+    PickleReader(head, name).read()  # protocol
+    machine = PickleReader(head, name).read()
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise ModelFileRefused(f"{name} was written by a machine of another byte order; save it again on this one")
+    reader = PickleReader(head, name, stubs)
+    reader.read()
+    keys = PickleReader(head, name).read()
+    named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not named or len(keys) != len(set(keys)) or set(keys) != reader.storages.keys():
+        raise ModelFileRefused(f"{name} keeps other storages than it declares")
+    _walk_legacy_storages(file, head.tell(), size, [reader.storages[key] for key in keys], name)
+    _require_own(reader, name)
 
 
-class _Reader(pickle.Unpickler):
-    """Reads the structure of a torch pickle; every name outside the list below ends the reading."""
-
-    def __init__(self, stream: IO[bytes], name: str, stubs: Iterable[str]) -> None:
-        super().__init__(stream)
-        self.storages: dict[str, _Storage] = {}
-        self._name = name
-        self._stubs = frozenset(stubs)
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        known: dict[str, Callable[..., Any]] = {
-            "collections.OrderedDict": OrderedDict,
-            "torch._utils._rebuild_tensor_v2": self._view,
-            "torch._utils._rebuild_parameter": _parameter,
-            "torch.Size": tuple,
-            "torch.device": Inert,
-        }
-        if full in known:
-            return known[full]
-        if full in _ITEM_BYTES:
-            return _StorageType(_ITEM_BYTES[full])
-        if full in self._stubs:
-            return Inert
-        raise ModelFileRefused(f"{self._name} wants to run {full}: it is not only tensors, and may be an attack")
-
-    def persistent_load(self, pid: Any) -> Any:
-        kind, storage_type, key, _location, items = pid[:5]
-        if kind != "storage" or not isinstance(storage_type, _StorageType) or not isinstance(items, int) or items < 0:
-            raise ModelFileRefused(f"{self._name} declares a storage that torch never writes")
-        storage = _Storage(str(key), storage_type.item_bytes, items)
-        if self.storages.setdefault(storage.key, storage) != storage:
-            raise ModelFileRefused(f"{self._name} declares storage {storage.key} twice and differently")
-        return storage
-
-    def _view(self, storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any) -> _View:
-        shape, stride = tuple(shape), tuple(stride)
-        plain = all(isinstance(n, int) and n >= 0 for n in (offset, *shape, *stride))
-        if not isinstance(storage, _Storage) or not plain or len(shape) != len(stride):
-            raise ModelFileRefused(f"{self._name} declares a tensor that torch never writes")
-        items = 1
-        for n in shape:
-            items *= n
-        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) + 1 if items else 0
-        if last > storage.items or items > max(storage.items, 1):
-            raise ModelFileRefused(f"{self._name}: a tensor of shape {list(shape)} is larger than its storage")
-        return _View(storage, offset, shape, stride)
+def _walk_legacy_storages(file: IO[bytes], offset: int, size: int, storages: list[Storage], name: str) -> None:
+    for storage in storages:
+        file.seek(offset)
+        count = file.read(8)
+        if len(count) != 8 or struct.unpack("<q", count)[0] != storage.items:
+            raise ModelFileRefused(f"{name}: storage {storage.key[:20]} is not where or not as large as it claims")
+        offset += 8 + storage.size
+        if offset > size:
+            raise ModelFileRefused(f"{name} claims {offset} bytes of tensors and has {size} bytes in all")
 
 
-def _parameter(view: Any, *_rest: Any) -> Any:
-    return view
+def _require_own(reader: PickleReader, name: str) -> None:
+    """Tensors may share a storage, but not so often that copying each makes much of little."""
+    stored = _total(reader.storages)
+    if reader.view_bytes > MAX_SHARING * stored + _SHARING_SLACK:
+        raise ModelFileRefused(f"{name} shows {stored} bytes as tensors of {reader.view_bytes} bytes; that is no model")
+
+
+def _total(storages: Mapping[str, Storage]) -> int:
+    return sum(storage.size for storage in storages.values())
 
 
 def _first_line(error: BaseException) -> str:

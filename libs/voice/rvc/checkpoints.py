@@ -64,16 +64,22 @@ def read_training_checkpoint(
     `wanted`: refuse the other one (a discriminator where the generator is needed). Raises NotFound, and
     ModelFileRefused for what is unsafe, damaged, or another sort of file (an exported voice, HuBERT, …).
     """
-    file = load_tensors(path)
+    return checkpoint_of(load_tensors(path), path.name, wanted=wanted)
+
+
+def checkpoint_of(
+    file: Any, name: str, *, wanted: Literal["generator", "discriminator"] | None = None
+) -> TrainingCheckpoint:
+    """`read_training_checkpoint` for what `load_tensors` read already; `name` is for messages."""
     kind = kind_of(file)
     if kind not in ("generator", "discriminator") or not isinstance(file.get("model"), dict):
-        raise wrong_kind(path.name, kind, wanted="a training checkpoint or base model of RVC (`G_….pth`, `D_….pth`)")
+        raise wrong_kind(name, kind, wanted="a training checkpoint or base model of RVC (`G_….pth`, `D_….pth`)")
     if wanted is not None and kind != wanted:
         letter = "G" if wanted == "generator" else "D"
-        raise ModelFileRefused(f"{path.name} is a {kind}; give the {letter}_ file, which holds the {wanted}")
+        raise ModelFileRefused(f"{name} is a {kind}; give the {letter}_ file, which holds the {wanted}")
     model = file["model"]
-    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in model.items()):
-        raise ModelFileRefused(f"{path.name} holds a `model` that is not made of tensors alone")
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in model.items()):
+        raise ModelFileRefused(f"{name} holds a `model` that is not made of tensors alone")
     epoch, rate = file.get("iteration"), file.get("learning_rate")
     optimizer, scaler = file.get("optimizer"), file.get("scaler")
     return TrainingCheckpoint(

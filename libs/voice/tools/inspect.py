@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from libs.voice.artefact import VoiceFile, is_safetensors, read_voice
+from libs.voice.artefact import VoiceFile, is_safetensors, read_voice, voice_of
 from libs.voice.file_kinds import kind_of, wrong_kind
-from libs.voice.rvc.checkpoints import TrainingCheckpoint, read_training_checkpoint
+from libs.voice.rvc.checkpoints import TrainingCheckpoint, checkpoint_of
 from libs.voice.rvc.config import NetworkConfig
 from libs.voice.rvc.files import config_of_export
 from libs.voice.rvc.shapes import config_from_shapes
@@ -66,11 +66,12 @@ def inspect_model(path: Path) -> ModelInfo:
     """
     if is_safetensors(path):
         return describe_voice(read_voice(path), path.name)
-    kind = kind_of(load_tensors(path))
+    file = load_tensors(path)
+    kind = kind_of(file)
     if kind in ("voice", "lite"):
-        return describe_voice(read_voice(path), path.name)
+        return describe_voice(voice_of(file, path.name), path.name)
     if kind in ("generator", "discriminator"):
-        return _of_checkpoint(read_training_checkpoint(path))
+        return _of_checkpoint(checkpoint_of(file, path.name))
     raise wrong_kind(path.name, kind, wanted="a voice or a training checkpoint of RVC")
 
 

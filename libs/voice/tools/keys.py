@@ -12,7 +12,7 @@ _APPLIO_UNKNOWN_DATE = "1980-01-01T00:00:00"
 
 
 def rvc_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The keys that RVC writes, from any voice's: config, info, sr ("40k"), f0 (0 or 1), version. No others are kept."""
+    """The keys that RVC writes, of any voice: config, info, sr ("40k"), f0 (0 or 1), version. No others."""
     rate = rate_of(config)
     return {
         "config": list(config["config"]),
@@ -57,7 +57,7 @@ def applio_name(name: str, config: dict[str, Any]) -> str:
 
 
 def rvc_name(experiment: str, epoch: int | None = None, step: int | None = None) -> str:
-    """RVC's file name of an exported voice: `{experiment}_e{epoch}_s{step}.pth` on the way, `{experiment}.pth` at last."""
+    """RVC's file name of an exported voice: `{experiment}_e{epoch}_s{step}.pth`, or `{experiment}.pth`."""
     return f"{experiment}_e{epoch}_s{step}.pth" if epoch is not None and step is not None else f"{experiment}.pth"
 
 

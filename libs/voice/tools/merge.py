@@ -21,8 +21,8 @@ def merge_voices(first: Path, second: Path, share: float, output: Path) -> None:
 
     As RVC's merge: both need the same network, and of speaker tables of different length the rows that both have are
     mixed and the others dropped. `output` ending in `.safetensors` gives our form in float32; else RVC voices are
-    stored half, as RVC does, and `lite` ones in float32. Raises InvalidInput for a share out of range or a voice of another
-    kind, version, rate, pitch or size, naming what differs; NotFound, ModelFileRefused, StorageFull.
+    stored half, as RVC does, and `lite` ones in float32. Raises InvalidInput for a share out of range or a voice of
+    another kind, version, rate, pitch or size, naming what differs; NotFound, ModelFileRefused, StorageFull.
     """
     if not 0.0 <= share <= 1.0:
         raise InvalidInput(

@@ -13,12 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from libs.common.errors import ModelFileRefused, NotFound
-from libs.voice.artefact import is_safetensors, read_voice
+from libs.voice.artefact import is_safetensors, read_voice, voice_of
 from libs.voice.atomic import TEMPORARY_PREFIX, storage_full_told
-from libs.voice.file_kinds import Kind, kind_of, wrong_kind
+from libs.voice.file_kinds import kind_of, wrong_kind
 from libs.voice.index_file import check_index_file
 from libs.voice.safe_load import load_tensors
 from libs.voice.tools.inspect import describe_voice
+from libs.voice.zip_layout import require_apart
 
 CARD = "voice.json"
 MAX_MEMBERS = 256
@@ -105,6 +106,7 @@ def _wanted(archive: zipfile.ZipFile, name: str, max_bytes: int) -> list[tuple[z
         raise ModelFileRefused(f"{name} has {len(entries)} entries; {MAX_MEMBERS} are accepted")
     if any(entry.filename.endswith("/data.pkl") for entry in entries):
         raise ModelFileRefused(f"{name} is itself a model file; give it as the model, not as an archive")
+    require_apart(entries, name)
     seen: set[str] = set()
     wanted, total = [], 0
     for entry in entries:
@@ -141,20 +143,22 @@ def _place(entry: zipfile.ZipInfo, name: str) -> PurePosixPath:
 
 def _the_voice(models: list[Path], name: str) -> tuple[Path, int]:
     """The one voice among the models, and the width of its content. Unsafe files are refused even beside a voice."""
-    kinds = {path: _kind(path) for path in models}
-    voices = [path for path, kind in kinds.items() if kind in ("voice", "lite")]
+    voices: dict[Path, int] = {}
+    others: list[ModelFileRefused] = []
+    for path in models:
+        file = None if is_safetensors(path) else load_tensors(path)
+        kind = kind_of(file) if file is not None else "voice"
+        if kind in ("voice", "lite"):
+            voice = read_voice(path) if file is None else voice_of(file, path.name)
+            voices[path] = describe_voice(voice, path.name).content_width or 0
+        else:
+            others.append(wrong_kind(path.name, kind, wanted="a voice"))
     if len(voices) > 1:
         names = ", ".join(path.name for path in voices)
         raise ModelFileRefused(f"{name} holds {len(voices)} voices ({names}); give one voice per archive")
     if not voices:
-        for path, kind in kinds.items():
-            raise wrong_kind(path.name, kind, wanted="a voice")
-        raise ModelFileRefused(f"{name} holds no model file (`.pth` or `.safetensors`)")
-    return voices[0], describe_voice(read_voice(voices[0]), voices[0].name).content_width or 0
-
-
-def _kind(path: Path) -> Kind:
-    return "voice" if is_safetensors(path) else kind_of(load_tensors(path))
+        raise others[0] if others else ModelFileRefused(f"{name} holds no model file (`.pth` or `.safetensors`)")
+    return next(iter(voices.items()))
 
 
 def _the_index(indices: list[Path], width: int, name: str) -> Path | None:

@@ -135,7 +135,7 @@ def test_a_file_whose_numbers_do_not_fit_is_refused(tmp_path: Path, tiny: Path) 
     huge = [*file["config"][:2], 4096, 4096, *file["config"][4:]]
 
     for changes, message in [
-        ({"weight": lacking}, "lacks the tensor dec.conv_pre.bias"),
+        ({"weight": lacking}, "it lacks dec.conv_pre.bias"),
         ({"weight": broken}, "not finite"),
         ({"config": huge}, "shape"),
         ({"config": file["config"][:9]}, "list of 18"),
