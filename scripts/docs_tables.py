@@ -164,6 +164,8 @@ def _as(found: list[type[events.Data]], base: type[Any]) -> list[type[Any]]:
 # -- licences ---------------------------------------------------------------------------------------------------------
 
 LIGHT, VOICE = ("gateway", "ingest"), ("preprocessor", "trainer", "inference")
+# They come with PyTorch's CUDA builds alone; the table is the same whichever build is installed.
+CUDA_ONLY = re.compile(r"nvidia-|cuda-|triton$")
 
 
 def _closure(extras: tuple[str, ...]) -> set[str]:
@@ -216,6 +218,7 @@ def licences_table() -> str:
             ", ".join(image for image, held in (("light", light), ("voice", voice)) if name in held) or "neither",
         ]
         for name in sorted(light | voice | demo)
+        if not CUDA_ONLY.match(name)
     ]
     return table(["package", "licence, as the package states it", "in images"], rows)
 
