@@ -75,7 +75,8 @@ class PositionConvolution(nn.Module):
 
     def weight(self) -> Tensor:
         """The normed weight `[width, width / groups, taps]`."""
-        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
+        normed: Tensor = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
+        return normed
 
     def forward(self, x: Tensor) -> Tensor:
         taps = self.weight_v.shape[-1]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from libs.audio.decode import decode
 from libs.audio.encode import write_wav
-from libs.audio.resample import resample
-from libs.common.errors import Cancelled, InvalidInput
-from libs.voice.content import ContentEncoder, card_of, frame_count
+from libs.audio.stream import MonoStream
+from libs.common.errors import Cancelled, InvalidInput, PlatformError
+from libs.voice.content import ContentEncoder, card_of, encode_batch, frame_count
 from libs.voice.experiment import (
     MUTE_SECONDS,
     ExperimentFolders,
@@ -27,12 +26,15 @@ from libs.voice.experiment import (
     write_json,
 )
 from libs.voice.pitch import PitchExtractor, coarse, fill_unvoiced
-from libs.voice.slicing import PieceSettings, SlicerSettings, slice_recording
+from libs.voice.slicing import Piece, PieceSettings, SlicerSettings
+from libs.voice.slicing_stream import slice_blocks
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 DONE_FOLDER = ".prepared"
+GROUP_SAMPLES = 30 * 16000
+"""Pieces of about this much sound go through the encoder in one call: enough to fill a batch, little to hold."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class PreparationSettings:
     fill_unvoiced: bool = False
     pieces: PieceSettings = field(default_factory=PieceSettings)
     slicer: SlicerSettings = field(default_factory=SlicerSettings)
-    limit_seconds: float = 4 * 3600.0
+    limit_seconds: float = 12 * 3600.0
 
     def __post_init__(self) -> None:
         if not 16000 <= self.sample_rate <= 48000:
@@ -82,8 +84,8 @@ class RecordingResult:
     reused: bool = False
 
 
-def prepare_wave(
-    wave: NDArray[np.floating],
+def prepare_blocks(
+    blocks: Iterable[NDArray[np.floating]],
     settings: PreparationSettings,
     encoder: ContentEncoder,
     pitch: PitchExtractor,
@@ -91,7 +93,9 @@ def prepare_wave(
     should_stop: Callable[[], bool] | None = None,
     on_drop: Callable[[str], None] | None = None,
 ) -> Iterator[PreparedPiece]:
-    """Yields the pieces of one recording: `wave` `[T]` in -1…1 at `settings.sample_rate` Hz.
+    """Yields the pieces of one recording that comes in `blocks`: float `[n]` in -1…1 at `settings.sample_rate` Hz.
+
+    Memory holds a block, and the pieces of about 30 s. How the recording is divided changes nothing.
 
     Dropped pieces are told to `on_drop` by reason: `level` (silent, or beyond 2.5 of full scale), `short` (below one
     content frame, 25 ms), `content` (features that are not finite). Raises Cancelled when `should_stop` says so.
@@ -101,22 +105,35 @@ def prepare_wave(
         if on_drop is not None:
             on_drop(reason)
 
-    for piece in slice_recording(
-        wave, settings.sample_rate, settings.pieces, settings.slicer, on_drop=lambda _: drop("level")
-    ):
+    def check() -> None:
         if should_stop is not None and should_stop():
             raise Cancelled
+
+    def prepared(group: list[Piece]) -> Iterator[PreparedPiece]:
+        check()
+        for piece, features in zip(group, encode_batch(encoder, [p.wave16k for p in group]), strict=True):
+            check()
+            if not np.isfinite(features).all():
+                drop("content")
+                continue
+            f0 = pitch.f0(piece.wave16k, settings.f0_method)
+            if settings.fill_unvoiced:
+                f0 = fill_unvoiced(f0).astype(np.float32)
+            yield PreparedPiece(piece.number, piece.wave, piece.wave16k, coarse(f0), f0, features)
+
+    group: list[Piece] = []
+    cut = slice_blocks(blocks, settings.sample_rate, settings.pieces, settings.slicer, on_drop=lambda _: drop("level"))
+    for piece in cut:
+        check()
         if frame_count(len(piece.wave16k)) == 0:
             drop("short")
             continue
-        features = encoder.encode(piece.wave16k)
-        if not np.isfinite(features).all():
-            drop("content")
-            continue
-        f0 = pitch.f0(piece.wave16k, settings.f0_method)
-        if settings.fill_unvoiced:
-            f0 = fill_unvoiced(f0).astype(np.float32)
-        yield PreparedPiece(piece.number, piece.wave, piece.wave16k, coarse(f0), f0, features)
+        group.append(piece)
+        if sum(len(p.wave16k) for p in group) >= GROUP_SAMPLES:
+            yield from prepared(group)
+            group = []
+    if group:
+        yield from prepared(group)
 
 
 def prepare_recording(
@@ -135,7 +152,10 @@ def prepare_recording(
     called again for the same, nothing is computed; for anything else the old pieces are removed first. A killed call
     leaves whole files and no note, and the next call makes them again. Calls for other numbers may run side by side.
 
-    Raises what libs.audio.decode raises for bad sound, Cancelled when `should_stop` says so, StorageFull.
+    The file is decoded, filtered, cut and stored in one pass, so memory does not grow with its length.
+
+    Raises what libs.audio.decode raises for bad sound, Cancelled when `should_stop` says so, StorageFull. Sound that
+    turns out to be bad in its middle leaves no piece.
     """
     if encoder.width != folders.width:
         raise InvalidInput(
@@ -152,23 +172,24 @@ def prepare_recording(
     if done is not None:
         return done
     note.unlink(missing_ok=True)
-    for folder in folders.all():
-        for stale in (*folder.glob(f"{index}_*"), *folder.glob(f".{index}_*.part")):
-            stale.unlink()
+    _remove(index, folders)
 
-    sound = decode(source, limit_seconds=settings.limit_seconds)
-    wave = resample(sound.wave, sound.sample_rate, settings.sample_rate)
+    sound = MonoStream(source, settings.sample_rate, limit_seconds=settings.limit_seconds)
     dropped: dict[str, int] = {}
 
     def count(reason: str) -> None:
         dropped[reason] = dropped.get(reason, 0) + 1
 
     names, samples = [], 0
-    for piece in prepare_wave(wave, settings, encoder, pitch, should_stop=should_stop, on_drop=count):
-        name = f"{index}_{piece.number}"
-        _store(piece, name, folders, settings.sample_rate)
-        names.append(name)
-        samples += len(piece.wave)
+    try:
+        for piece in prepare_blocks(sound.blocks(), settings, encoder, pitch, should_stop=should_stop, on_drop=count):
+            name = f"{index}_{piece.number}"
+            _store(piece, name, folders, settings.sample_rate)
+            names.append(name)
+            samples += len(piece.wave)
+    except PlatformError:
+        _remove(index, folders)
+        raise
     result = RecordingResult(index, tuple(names), sound.seconds, samples / settings.sample_rate, dropped, method)
     write_json(note, {"fingerprint": fingerprint, "result": asdict(result), "bytes": _bytes_of(result, folders)})
     return result
@@ -200,6 +221,13 @@ def _store(piece: PreparedPiece, name: str, folders: ExperimentFolders, sample_r
     save_array(coarse_file, piece.coarse)
     save_array(f0_file, piece.f0)
     save_array(features, piece.features)
+
+
+def _remove(index: int, folders: ExperimentFolders) -> None:
+    """What an earlier or a failed call left of recording `index`."""
+    for folder in folders.all():
+        for stale in (*folder.glob(f"{index}_*"), *folder.glob(f".{index}_*.part")):
+            stale.unlink(missing_ok=True)
 
 
 def _fingerprint(source: Path, settings: PreparationSettings, encoder: ContentEncoder, method: str) -> str:

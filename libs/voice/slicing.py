@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.signal
@@ -16,6 +17,9 @@ from libs.common.errors import InvalidInput
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
+Numbering = Literal["applio", "rvc"]
+"""How pieces are counted. `applio`: 0, 1, 2 … `rvc`: the last piece of a segment skips a number and the next segment
+begins with the same, so that a full piece is written over it: sound is lost, as there."""
 
 HIGH_PASS_HZ = 48.0
 HIGH_PASS_ORDER = 5
@@ -56,8 +60,11 @@ class PieceSettings:
 
     seconds: float = 3.0
     overlap_seconds: float = OVERLAP_SECONDS
+    numbering: Numbering = "applio"
 
     def __post_init__(self) -> None:
+        if self.numbering not in ("applio", "rvc"):
+            raise InvalidInput(f"numbering is {self.numbering!r}; it is `applio` or `rvc`.", field="numbering")
         if not 0.5 <= self.seconds <= 30:
             raise InvalidInput(f"piece_seconds is {self.seconds:g}; it must lie in 0.5…30.", field="piece_seconds")
         if not 0 <= self.overlap_seconds < self.seconds:
@@ -93,27 +100,68 @@ def high_pass(wave: Float, sample_rate: int) -> Float64:
     return np.asarray(scipy.signal.lfilter(b, a, wave), dtype=np.float64)
 
 
-def frame_rms(wave: Float, window: int, hop: int) -> Float64:
-    """RMS of `window` samples every `hop`, frame `i` centred on sample `i * hop` (zeros outside) → float64 `[frames]`.
+@dataclass(frozen=True)
+class SlicerFrames:
+    """SlicerSettings at one sample rate: `hop`, `window`, `half` in samples, the rest in frames of `hop`."""
 
-    Frames are `1 + T' // hop` where T' is what zero-padding by `window // 2` on both sides leaves for whole windows.
-    Worked through in blocks, so that a long recording needs no copy of `window / hop` times its size.
+    hop: int
+    window: int
+    half: int
+    min_length: int
+    min_interval: int
+    max_silence: int
+    threshold: float
+
+    @property
+    def long_run(self) -> int:
+        """A run of silence that is longer than this is taken out, wherever it ends."""
+        return max(self.min_length, self.min_interval, 2 * self.max_silence)
+
+    def count(self, samples: int) -> int:
+        """Frames of a whole recording: `1 + T' // hop`, T' being what zero-padding on both sides leaves for windows."""
+        padded = samples + 2 * self.half
+        return 1 + (padded - self.window) // self.hop if padded >= self.window else 0
+
+
+def slicer_frames(sample_rate: int, settings: SlicerSettings) -> SlicerFrames:
+    """The reference's rounding of the settings to samples and frames at `sample_rate` Hz."""
+    hop = round(sample_rate * settings.hop_ms / 1000)
+    interval = sample_rate * settings.min_interval_ms / 1000
+    window = min(round(interval), 4 * hop)
+    return SlicerFrames(
+        hop=hop,
+        window=window,
+        half=window // 2,
+        min_length=round(sample_rate * settings.min_length_ms / 1000 / hop),
+        min_interval=round(interval / hop),
+        max_silence=round(sample_rate * settings.max_silence_kept_ms / 1000 / hop),
+        threshold=10 ** (settings.threshold_db / 20),
+    )
+
+
+def frame_rms(wave: Float, window: int, hop: int) -> Float64:
+    """RMS of `window` samples, frame `i` centred on sample `i * hop` with zeros outside → float64 `[frames]`."""
+    frames = SlicerFrames(hop, window, window // 2, 0, 0, 0, 0.0)
+    return frame_rms_between(wave, 0, frames, 0, frames.count(len(wave)))
+
+
+def frame_rms_between(samples: Float, base: int, frames: SlicerFrames, first: int, last: int) -> Float64:
+    """RMS of the frames `[first, last)` of a recording of which `samples` is the part from sample `base` on.
+
+    What lies outside of `samples` counts as zero. Worked through in blocks, so that a long recording needs no copy of
+    `window / hop` times its size; a frame's bits do not depend on the block that it is in.
     """
-    half = window // 2
-    padded_length = len(wave) + 2 * half
-    if padded_length < window:
-        return np.zeros(0)
-    frames = 1 + (padded_length - window) // hop
-    rms = np.empty(frames, dtype=np.float64)
+    rms = np.empty(last - first, dtype=np.float64)
     block = 4096
-    for first in range(0, frames, block):
-        last = min(frames, first + block)
-        begin, end = first * hop - half, (last - 1) * hop + window - half
-        part = np.zeros(end - begin, dtype=wave.dtype if wave.dtype.kind == "f" else np.float64)
-        inside_from, inside_to = max(0, begin), min(len(wave), end)
-        part[inside_from - begin : inside_to - begin] = wave[inside_from:inside_to]
-        windows = np.lib.stride_tricks.sliding_window_view(part, window)[::hop]
-        rms[first:last] = np.sqrt(np.mean(np.abs(windows) ** 2, axis=-1))
+    for begin_frame in range(first, last, block):
+        end_frame = min(last, begin_frame + block)
+        begin = begin_frame * frames.hop - frames.half
+        end = (end_frame - 1) * frames.hop + frames.window - frames.half
+        part = np.zeros(end - begin, dtype=samples.dtype if samples.dtype.kind == "f" else np.float64)
+        inside_from, inside_to = max(base, begin), min(base + len(samples), end)
+        part[inside_from - begin : inside_to - begin] = samples[inside_from - base : inside_to - base]
+        windows = np.lib.stride_tricks.sliding_window_view(part, frames.window)[:: frames.hop]
+        rms[begin_frame - first : end_frame - first] = np.sqrt(np.mean(np.abs(windows) ** 2, axis=-1))
     return rms
 
 
@@ -123,28 +171,22 @@ def kept_segments(wave: Float, sample_rate: int, settings: SlicerSettings | None
     `wave`: `[T]` at `sample_rate` Hz. A wave that is silent throughout, or has no removable silence, is handled as
     there: silence in the middle shorter than the limits stays, the ends lose what exceeds `max_silence_kept_ms`.
     """
-    settings = settings or SlicerSettings()
-    hop = round(sample_rate * settings.hop_ms / 1000)
-    interval = sample_rate * settings.min_interval_ms / 1000
-    window = min(round(interval), 4 * hop)
-    min_length = round(sample_rate * settings.min_length_ms / 1000 / hop)
-    min_interval = round(interval / hop)
-    max_silence = round(sample_rate * settings.max_silence_kept_ms / 1000 / hop)
+    frames = slicer_frames(sample_rate, settings or SlicerSettings())
     total = len(wave)
     # The reference compares a sample count with a frame count here; kept, because files must cut alike.
-    if total <= min_length:
+    if total <= frames.min_length:
         return [(0, total)] if total else []
-    rms = frame_rms(wave, window, hop)
-    frames = len(rms)
-    removed = _removed_frames(rms, 10 ** (settings.threshold_db / 20), min_length, min_interval, max_silence)
+    rms = frame_rms(wave, frames.window, frames.hop)
+    removed = _removed_frames(rms, frames.threshold, frames.min_length, frames.min_interval, frames.max_silence)
     if not removed:
         return [(0, total)]
     segments = []
     if removed[0][0] > 0:
         segments.append((0, removed[0][0]))
     segments += [(left[1], right[0]) for left, right in itertools.pairwise(removed)]
-    if removed[-1][1] < frames:
-        segments.append((removed[-1][1], frames))
+    if removed[-1][1] < len(rms):
+        segments.append((removed[-1][1], len(rms)))
+    hop = frames.hop
     return [(begin * hop, min(total, end * hop)) for begin, end in segments if begin * hop < min(total, end * hop)]
 
 
@@ -217,13 +259,17 @@ def piece_ranges(
     pieces: PieceSettings | None = None,
     slicer: SlicerSettings | None = None,
 ) -> Iterator[tuple[int, int, int]]:
-    """`(number, start, end)` of every piece, numbered in Applio's order: no number is used twice."""
+    """`(number, start, end)` of every piece in the order of writing; only RVC's numbering uses a number twice."""
     pieces = pieces or PieceSettings()
     number = 0
     for start, end in kept_segments(filtered, sample_rate, slicer):
         for begin, finish in cut_segment(start, end, sample_rate, pieces):
+            is_last = finish == end
+            if pieces.numbering == "rvc" and is_last:
+                number += 1
             yield number, begin, finish
-            number += 1
+            if pieces.numbering == "applio" or not is_last:
+                number += 1
 
 
 def level(piece: Float) -> Float64 | None:
@@ -261,17 +307,9 @@ def slice_recording(
 
     `wave`: float `[T]` in -1…1 at `sample_rate` Hz (the model rate). Non-finite samples count as 0, because the
     high-pass has memory and one NaN would spoil the rest of the recording. Numbers are stable: a piece dropped by
-    the level rule leaves a gap, and `on_drop` is told its number. A caller that has very long input may filter and
-    slice by blocks and use the functions above.
+    the level rule leaves a gap, and `on_drop` is told its number. `slicing_stream.slice_blocks` does the same for a
+    recording that does not fit in memory.
     """
-    clean = np.nan_to_num(np.asarray(wave), nan=0.0, posinf=0.0, neginf=0.0)
-    filtered = high_pass(clean, sample_rate)
-    for number, start, end in piece_ranges(filtered, sample_rate, pieces, slicer):
-        if should_stop is not None and should_stop():
-            return
-        levelled = level(filtered[start:end])
-        if levelled is None:
-            if on_drop is not None:
-                on_drop(number)
-            continue
-        yield Piece(number, start, end, levelled.astype(np.float32), to_16k(levelled, sample_rate))
+    from libs.voice.slicing_stream import slice_blocks
+
+    return slice_blocks([wave], sample_rate, pieces, slicer, should_stop, on_drop)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 import soundfile
 
 from libs.audio.encode import write_wav
-from libs.common.errors import BrokenAudio, Cancelled, DatasetEmpty, InvalidInput, UnsupportedAudio
+from libs.common.errors import BrokenAudio, Cancelled, DatasetEmpty, InvalidInput, RecordingTooLong, UnsupportedAudio
 from libs.voice import experiment, preparation
 from libs.voice.experiment import ExperimentFolders
 from libs.voice.pitch import Pitch
@@ -188,8 +190,8 @@ def test_a_piece_below_one_content_frame_is_dropped_by_name() -> None:
     reasons: list[str] = []
 
     pieces = list(
-        preparation.prepare_wave(
-            0.3 * np.sin(2 * np.pi * 400 * time), SETTINGS, BandEncoder(), Pitch(), on_drop=reasons.append
+        preparation.prepare_blocks(
+            [0.3 * np.sin(2 * np.pi * 400 * time)], SETTINGS, BandEncoder(), Pitch(), on_drop=reasons.append
         )
     )
 
@@ -356,16 +358,17 @@ from libs.voice.experiment import ExperimentFolders
 from libs.voice.pitch import Pitch
 from tests.unit.voice.test_preparation import SETTINGS, BandEncoder
 
-class Slow(BandEncoder):
-    def encode(self, wave16k):
+class Slow(Pitch):
+    def f0(self, wave16k, method):
         print("piece", flush=True)
         time.sleep(float(sys.argv[3]))
-        return super().encode(wave16k)
+        return super().f0(wave16k, method)
 
 if len(sys.argv) > 4:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), int(sys.argv[4])))
-preparation.prepare_recording(Path(sys.argv[1]), 0, ExperimentFolders(Path(sys.argv[2]), 16), SETTINGS, Slow(), Pitch())
+folders = ExperimentFolders(Path(sys.argv[2]), 16)
+preparation.prepare_recording(Path(sys.argv[1]), 0, folders, SETTINGS, BandEncoder(), Slow())
 """
 
 
@@ -403,3 +406,103 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path) -> None:
 
     assert "StorageFull" in errors
     assert files_of(folders) == {}
+
+
+class TogetherEncoder(BandEncoder):
+    """Notes how many clips each call brings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[int] = []
+
+    def encode_batch(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+        self.groups.append(len(waves))
+        return [self.encode(wave) for wave in waves]
+
+
+def test_pieces_go_through_the_encoder_in_groups_of_half_a_minute(tmp_path: Path) -> None:
+    folders, other = ExperimentFolders(tmp_path / "exp", 16), ExperimentFolders(tmp_path / "other", 16)
+    source, encoder = recording(tmp_path / "a.wav", 60.0), TogetherEncoder()
+
+    result = preparation.prepare_recording(source, 0, folders, SETTINGS, encoder, Pitch())
+    one_by_one = preparation.prepare_recording(source, 0, other, SETTINGS, BandEncoder(), Pitch())
+
+    assert sum(encoder.groups) == len(result.pieces) >= 18
+    assert max(encoder.groups) <= 12
+    assert len(encoder.groups) <= 3
+    assert result == one_by_one
+    assert files_of(folders) == files_of(other)
+
+
+def test_sound_that_breaks_in_its_middle_leaves_no_piece(tmp_path: Path) -> None:
+    source = recording(tmp_path / "a.wav", 20.0)
+    folders = ExperimentFolders(tmp_path / "exp", 16)
+    broken = dataclasses.replace(SETTINGS, limit_seconds=15.0)
+    seen = []
+
+    class Watching(BandEncoder):
+        def encode(self, wave16k: np.ndarray) -> np.ndarray:
+            seen.append(len(wave16k))
+            return super().encode(wave16k)
+
+    preparation.GROUP_SAMPLES, whole = 16_000, preparation.GROUP_SAMPLES
+    try:
+        with pytest.raises(RecordingTooLong):
+            preparation.prepare_recording(source, 0, folders, broken, Watching(), Pitch())
+    finally:
+        preparation.GROUP_SAMPLES = whole
+
+    assert seen
+    assert folders.names() == []
+    assert not any(files_of(folders))
+
+
+LONG_PREPARATION = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+torch.set_num_threads(1)
+from libs.voice import preparation
+from libs.voice.experiment import ExperimentFolders
+from libs.voice.pitch import Pitch
+from tests.unit.voice.test_preparation import BandEncoder
+
+class NoPitch(Pitch):
+    def f0(self, wave16k, method):
+        return np.full(len(wave16k) // 160 + 1, 100.0, np.float32)
+
+settings = preparation.PreparationSettings(sample_rate=16000)
+folders = ExperimentFolders(Path(sys.argv[2]), 16)
+result = preparation.prepare_recording(Path(sys.argv[1]), 0, folders, settings, BandEncoder(), NoPitch())
+print(len(result.pieces), result.seconds_in, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def prepared_in_a_child(source: Path, folder: Path) -> tuple[int, float, int]:
+    """Pieces, seconds, and the child's greatest memory in MiB."""
+    command = [sys.executable, "-c", LONG_PREPARATION, str(source), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    pieces, seconds, megabytes = done.stdout.split()
+    return int(pieces), float(seconds), int(megabytes)
+
+
+def long_recording(path: Path, minutes: int) -> Path:
+    """Speech-like bursts and pauses at 8 kHz, written minute by minute."""
+    draw = np.random.default_rng(0)
+    gate = np.repeat([1.0, 1.0, 1.0, 0.0, 1.0, 1.0], 80_000)
+    with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as file:
+        for _ in range(minutes):
+            file.write(0.1 * gate * draw.standard_normal(480_000))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_hours_take_no_more_memory_than_ten_minutes(tmp_path: Path) -> None:
+    short = prepared_in_a_child(long_recording(tmp_path / "short.wav", 10), tmp_path / "short")
+    long = prepared_in_a_child(long_recording(tmp_path / "long.wav", 120), tmp_path / "long")
+
+    assert (short[1], long[1]) == (600.0, 7200.0)
+    assert long[0] == pytest.approx(12 * short[0], rel=0.02)
+    # two hours are 460 MB at the model's rate, and 920 MB filtered
+    assert long[2] < short[2] + 40
