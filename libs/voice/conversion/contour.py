@@ -12,8 +12,8 @@ from libs.voice.pitch import fill_unvoiced, shift
 Float64 = NDArray[np.float64]
 
 FRAMES_PER_SECOND = 100
-NOTES: Float64 = 440.0 * 2.0 ** ((np.arange(31, 85) - 69) / 12)
-"""The 54 notes from G1 (49.00 Hz) to C6 (1046.50 Hz), equal temperament on A4 = 440 Hz."""
+NOTES: Float64 = np.round(440.0 * 2.0 ** ((np.arange(31, 85) - 69) / 12), 2)
+"""The 54 notes from G1 (49.00 Hz) to C6 (1046.50 Hz), equal temperament on 440 Hz, to 0.01 Hz as in Applio's table."""
 
 REGISTER_LIMIT = 12
 MEDIAN_FROM = 3
