@@ -36,7 +36,9 @@ def read_array(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[Any]:
         try:
             shape, fortran, dtype = _header(file)
         except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
-            raise ModelFileRefused(f"{path.name} is no readable .npy file: {str(error)[:200]}") from error
+            raise ModelFileRefused(
+                f"{path.name} is no readable .npy file: {str(error).splitlines()[0][:200]}"
+            ) from error
         if dtype.kind not in "biuf":
             raise ModelFileRefused(f"{path.name} holds {dtype} and not numbers; Python objects are never read")
         if any(type(n) is not int or n < 0 for n in shape):

@@ -20,10 +20,9 @@ import torch
 
 from libs.common.errors import ModelFileRefused, NotFound
 from libs.voice.pickle_reader import MAX_PICKLE_BYTES, PickleReader, Storage
-from libs.voice.zip_layout import require_torch_layout
+from libs.voice.zip_layout import require_torch_layout, torch_directory
 
 MAX_FILE_BYTES = 8 * 2**30
-MAX_ENTRIES = 100_000
 MAX_SHARING = 4
 _SHARING_SLACK = 16 * 2**20
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -95,11 +94,10 @@ def _inspect(file: IO[bytes], name: str, stubs: Sequence[str], max_bytes: int) -
 
 
 def _inspect_zip(file: IO[bytes], name: str, size: int, stubs: Sequence[str]) -> None:
+    directory = torch_directory(file, size, name)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise ModelFileRefused(f"{name} has {len(entries)} entries; that is no model")
-        require_torch_layout(file, size, entries, name)
+        require_torch_layout(file, directory, entries, name)
         held = {entry.filename: entry.file_size for entry in entries}
         root = entries[0].filename.partition("/")[0] + "/" if entries else ""
         structure = f"{root}data.pkl"
@@ -112,7 +110,7 @@ def _inspect_zip(file: IO[bytes], name: str, size: int, stubs: Sequence[str]) ->
         reader.read()
     for storage in reader.storages.values():
         there = held.get(f"{root}data/{storage.key}")
-        if not re.fullmatch(r"[0-9]{1,9}", storage.key) or there is None:
+        if not re.fullmatch(r"[0-9]{1,20}", storage.key) or there is None:
             raise ModelFileRefused(f"{name} names a storage {storage.key[:20]!r} that it does not hold")
         if storage.size != there:
             raise ModelFileRefused(f"{name}: storage {storage.key} claims {storage.size} bytes and has {there}")
@@ -125,7 +123,7 @@ def _inspect_legacy(file: IO[bytes], name: str, size: int, stubs: Sequence[str])
     Each storage is its number of items (int64) and its bytes, in the order of the keys.
     """
     head = io.BytesIO(file.read(MAX_PICKLE_BYTES))
-    if PickleReader(head, name).read() != _LEGACY_MAGIC:
+    if _magic(head, name) != _LEGACY_MAGIC:
         raise ModelFileRefused(f"{name} is no torch file")
     PickleReader(head, name).read()  # protocol
     machine = PickleReader(head, name).read()
@@ -139,6 +137,15 @@ def _inspect_legacy(file: IO[bytes], name: str, size: int, stubs: Sequence[str])
         raise ModelFileRefused(f"{name} keeps other storages than it declares")
     _walk_legacy_storages(file, head.tell(), size, [reader.storages[key] for key in keys], name)
     _require_own(reader, name)
+
+
+def _magic(head: io.BytesIO, name: str) -> Any:
+    try:
+        return PickleReader(head, name).read()
+    except ModelFileRefused:
+        raise
+    except Exception:  # it does not even begin with a pickle
+        return None
 
 
 def _walk_legacy_storages(file: IO[bytes], offset: int, size: int, storages: list[Storage], name: str) -> None:

@@ -137,6 +137,8 @@ def _checked(header: Mapping[str, Any], data: int) -> dict[str, tuple[torch.dtyp
     views: dict[str, tuple[torch.dtype, tuple[int, ...], int]] = {}
     spans: list[tuple[int, int, str]] = []
     for name, entry in header.items():
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise ValueError(f"{name} is not described by its type, shape and place")
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         if dtype not in _TYPES:
             raise ValueError(f"{name} is of type {dtype!r}; a voice has {', '.join(_TYPES)}")
