@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from libs.common.errors import InvalidInput
+from libs.voice.rvc.clips import render_clips
 from libs.voice.rvc.layers import Noise, fold_weight_norm, noise_from
 from libs.voice.rvc.synthesizer import SynthesizerNetwork
+from libs.voice.synthesizer import Clip
 
 
 class RvcSynthesizer:
@@ -64,6 +66,19 @@ class RvcSynthesizer:
         f0_hz = f0_hz * (stretched_length / return_length)
         return self._infer(content, f0_hz, coarse, speaker_id, generator, skip_head, return_length, stretched_length)
 
+    @torch.inference_mode()
+    def render_clips(self, clips: Sequence[Clip]) -> list[Tensor]:
+        """See `libs.voice.synthesizer.ClipSynthesizer`. Raises InvalidInput for a speaker that is not there."""
+        for clip in clips:
+            self._check_speaker(clip.speaker_id)
+        return render_clips(self.network, clips, self.device, self._noise)
+
+    def _check_speaker(self, speaker_id: int) -> None:
+        if not 0 <= speaker_id < self.speakers:
+            raise InvalidInput(
+                f"speaker_id is {speaker_id}; this voice has 0 to {self.speakers - 1}", field="speaker_id"
+            )
+
     def _infer(
         self,
         content: Tensor,
@@ -75,10 +90,7 @@ class RvcSynthesizer:
         return_length: int | None,
         stretched_length: int | None,
     ) -> Tensor:
-        if not 0 <= speaker_id < self.speakers:
-            raise InvalidInput(
-                f"speaker_id is {speaker_id}; this voice has 0 to {self.speakers - 1}", field="speaker_id"
-            )
+        self._check_speaker(speaker_id)
         noise = self._noise(generator)
         wave, _, _ = self.network.infer(
             content.unsqueeze(0).to(self.device),
