@@ -26,7 +26,7 @@ def synthetic_batch(recipe: Recipe, size: int, frames: int, step: int) -> Batch:
         torch.full((size,), frames),
         torch.zeros(size, dtype=torch.long),
         step,
-        draw,
+        tuple(range(step * size, (step + 1) * size)),
     )
 
 

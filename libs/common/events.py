@@ -52,6 +52,34 @@ class TrainingOptions(Data):
     max_training_seconds: float = Field(default=7200.0, gt=0)
     seed: int = Field(default=1234, ge=0, le=2**31 - 1)
     f0_method: str = "auto"
+    accumulation: int = Field(default=1, ge=1, le=64, description="Batches that make one step together", examples=[4])
+    optimizer: Literal["adamw", "adam", "radam"] = "adamw"
+    weight_decay: float | None = Field(
+        default=None, ge=0, le=1, description="Regularisation strength; decoupled in adamw, L2 in the others"
+    )
+    loss_function: Literal["l1", "l2", "huber"] = Field(
+        default="l1", description="How differences of spectra are measured; l1 is RVC's"
+    )
+    dropout: float = Field(default=0.0, ge=0, le=0.9, examples=[0.1])
+    augmentation: bool = Field(default=False, description="Vary content and polarity of what is learnt from")
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.99999,
+        description="Publish the mean of the last weights; 0 is off",
+        examples=[0.999],
+    )
+    f0: bool = Field(default=True, description="False: an RVC voice without pitch")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    pretrained: str = Field(
+        default="auto",
+        max_length=63,
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        description="auto: bases for the preset if they are installed; none; or the name of a folder of bases",
+    )
+    best_on_timeout: bool = Field(
+        default=False, description="When the time is over, publish the best so far instead of failing"
+    )
 
 
 class StagedFile(Data):

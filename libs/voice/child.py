@@ -54,15 +54,19 @@ class TrainingChild:
         inputs: Mapping[str, Any],
         config: Mapping[str, Any],
         *,
-        command: Sequence[str] = (sys.executable, "-m", "libs.voice.training_main"),
+        command: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
         silence: float = 60.0,
         stall: float = 1800.0,
         start_silence: float = 180.0,
     ) -> None:
-        """`inputs`: paths as text (experiment, run, filelist, earlier); `config`: `TrainingConfig.as_dict()`."""
+        """`inputs`: paths as text (experiment, run, filelist, earlier, bases); `config`: `TrainingConfig.as_dict()`.
+
+        `command`: default is the training's own, started by torchrun when the configuration has several `processes`.
+        """
         self._job = {"inputs": dict(inputs), "config": dict(config)}
-        self._command = list(command)
+        self._processes = int(config.get("processes") or 1)
+        self._command = list(command) if command is not None else _command(self._processes)
         self._environment = dict(environment if environment is not None else os.environ)
         self._silence = silence
         self._start_silence = start_silence
@@ -137,7 +141,8 @@ class TrainingChild:
             return Outcome("completed", returncode, result=self._last["result"], stderr_tail=tail)
         if kind == "stopped":
             return Outcome(self._last["reason"], returncode, stderr_tail=tail)
-        if kind == "error" and returncode == _EXIT_ERROR:
+        # torchrun ends with a code of its own when a process does
+        if kind == "error" and (returncode == _EXIT_ERROR or (self._processes > 1 and returncode > 0)):
             return Outcome("failed", returncode, error=error_from_problem(self._last["problem"]), stderr_tail=tail)
         if returncode == -signal.SIGTERM:  # asked to go before it could listen: nothing was begun, nothing is lost
             return Outcome("preempted", returncode, stderr_tail=tail)
@@ -207,6 +212,15 @@ class TrainingChild:
         assert self._process.stderr is not None
         while data := await self._process.stderr.read(65_536):
             self._tail.extend(line for line in data.decode("utf-8", "replace").splitlines() if line.strip())
+
+
+def _command(processes: int) -> list[str]:
+    module = ["-m", "libs.voice.training_main"]
+    if processes == 1:
+        return [sys.executable, *module]
+    # a port of its own for each run, nothing to configure
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, *torchrun, *module]
 
 
 def error_from_problem(problem: Mapping[str, Any]) -> PlatformError:

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import torch
 
 from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort
-from libs.voice.recipe import Batch
 
 SLACK_FRAMES = 12
 """How far the lengths of sound, features and pitch of one piece may differ: edges of windows, not another piece."""
@@ -26,13 +24,16 @@ _PIECE = re.compile(r"^(?P<source>.+)_(?P<piece>\d+)$")
 
 @dataclass(frozen=True)
 class Piece:
-    """One line of `filelist.txt`. `frames`: 10 ms frames that sound, content and pitch all have."""
+    """One line of `filelist.txt`. `frames`: 10 ms frames that sound, content and pitch all have.
+
+    `coarse` and `f0` are None for a list without pitch.
+    """
 
     name: str
     wave: Path
     content: Path
-    coarse: Path
-    f0: Path
+    coarse: Path | None
+    f0: Path | None
     speaker: int
     frames: int
 
@@ -68,11 +69,14 @@ class Split:
         }
 
 
-def read_pieces(folder: Path, sample_rate: int, content_width: int, filelist: Path | None = None) -> list[Piece]:
+def read_pieces(
+    folder: Path, sample_rate: int, content_width: int, filelist: Path | None = None, *, needs_f0: bool = True
+) -> list[Piece]:
     """The pieces that `filelist.txt` names, each checked in full: files, shapes, lengths that agree, finite values.
 
-    Paths in the list are absolute, or relative to the list's folder. Raises DatasetNotPrepared naming the first file at
-    fault, DatasetEmpty when the list names nothing, DatasetTooShort when every piece is under 0.1 s.
+    Paths in the list are absolute, or relative to the list's folder. A voice without pitch (`needs_f0` false) also
+    learns from lists of three fields, and leaves the pitch of others alone. Raises DatasetNotPrepared naming the first
+    file at fault, DatasetEmpty when the list names nothing, DatasetTooShort when every piece is under 0.1 s.
     """
     listing = filelist if filelist is not None else folder / "filelist.txt"
     try:
@@ -83,7 +87,9 @@ def read_pieces(folder: Path, sample_rate: int, content_width: int, filelist: Pa
         raise DatasetNotPrepared(f"{listing.name} is not UTF-8 text") from None
     if not lines:
         raise DatasetEmpty(f"{listing.name} names no piece")
-    pieces = [_checked(line, number, listing, sample_rate, content_width) for number, line in enumerate(lines, 1)]
+    pieces = [
+        _checked(line, number, listing, sample_rate, content_width, needs_f0) for number, line in enumerate(lines, 1)
+    ]
     usable = [piece for piece in pieces if piece.frames >= SHORTEST_FRAMES]
     if not any(not piece.is_mute for piece in usable):
         raise DatasetTooShort(f"none of the {len(pieces)} pieces is longer than {SHORTEST_FRAMES / 100} s of speech")
@@ -91,15 +97,16 @@ def read_pieces(folder: Path, sample_rate: int, content_width: int, filelist: Pa
     return sorted(usable, key=lambda piece: (piece.name, piece.wave.as_posix()))
 
 
-def _checked(line: str, number: int, listing: Path, sample_rate: int, content_width: int) -> Piece:
+def _checked(line: str, number: int, listing: Path, sample_rate: int, content_width: int, needs_f0: bool) -> Piece:
     fields = line.split("|")
-    if len(fields) != 5:
-        raise DatasetNotPrepared(f"{listing.name} line {number} has {len(fields)} fields; 5 are needed")
+    if len(fields) not in ((5,) if needs_f0 else (3, 5)):
+        wanted = "5 are needed" if needs_f0 else "3 or 5 are needed"
+        raise DatasetNotPrepared(f"{listing.name} line {number} has {len(fields)} fields; {wanted}")
     try:
-        speaker = int(fields[4])
+        speaker = int(fields[-1])
     except ValueError:
-        raise DatasetNotPrepared(f"{listing.name} line {number}: speaker {fields[4]!r} is no number") from None
-    wave, content, coarse, f0 = ((listing.parent / field.replace("\\\\", "/")) for field in fields[:4])
+        raise DatasetNotPrepared(f"{listing.name} line {number}: speaker {fields[-1]!r} is no number") from None
+    wave, content, *pitch = (listing.parent / field.replace("\\\\", "/") for field in fields[:-1])
     try:
         info = soundfile.info(str(wave))
     except (soundfile.LibsndfileError, OSError) as error:
@@ -111,18 +118,25 @@ def _checked(line: str, number: int, listing: Path, sample_rate: int, content_wi
     features = _array(content, 2)
     if features.shape[1] != content_width:
         raise DatasetNotPrepared(f"{content.name} has width {features.shape[1]}; {content_width} is needed")
-    pitch, hertz = _array(coarse, 1), _array(f0, 1)
-    if not np.issubdtype(pitch.dtype, np.integer) or (pitch.size and not 1 <= pitch.min() <= pitch.max() <= 255):
-        raise DatasetNotPrepared(f"{coarse.name} is not made of whole numbers from 1 to 255")
-    if hertz.size and float(hertz.min()) < 0:
-        raise DatasetNotPrepared(f"{f0.name} holds negative frequencies")
-    lengths = (info.frames // (sample_rate // 100), 2 * features.shape[0], pitch.shape[0], hertz.shape[0])
+    lengths = [info.frames // (sample_rate // 100), 2 * features.shape[0]]
+    coarse, f0 = pitch if needs_f0 else (None, None)
+    if coarse is not None and f0 is not None:
+        lengths += _pitch_lengths(coarse, f0)
     if max(lengths) - min(lengths) > SLACK_FRAMES:
         raise DatasetNotPrepared(
             f"{wave.name}: sound, content, coarse pitch and F0 have {', '.join(map(str, lengths))} frames; "
             "they are not of one piece"
         )
     return Piece(wave.name.split(".")[0], wave, content, coarse, f0, speaker, min(lengths))
+
+
+def _pitch_lengths(coarse: Path, f0: Path) -> list[int]:
+    steps, hertz = _array(coarse, 1), _array(f0, 1)
+    if not np.issubdtype(steps.dtype, np.integer) or (steps.size and not 1 <= steps.min() <= steps.max() <= 255):
+        raise DatasetNotPrepared(f"{coarse.name} is not made of whole numbers from 1 to 255")
+    if hertz.size and float(hertz.min()) < 0:
+        raise DatasetNotPrepared(f"{f0.name} holds negative frequencies")
+    return [steps.shape[0], hertz.shape[0]]
 
 
 def _array(path: Path, dimensions: int) -> Any:
@@ -170,88 +184,7 @@ def split_pieces(pieces: Sequence[Piece], share: float, seed: int) -> Split:
 def fingerprint(pieces: Sequence[Piece]) -> str:
     """SHA-256 over names, speakers, lengths and file sizes: another dataset under the same name is noticed."""
     facts = [
-        [p.name, p.speaker, p.frames, *(path.stat().st_size for path in (p.wave, p.content, p.coarse, p.f0))]
+        [p.name, p.speaker, p.frames, *(f.stat().st_size for f in (p.wave, p.content, p.coarse, p.f0) if f is not None)]
         for p in pieces
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-class Batches:
-    """The stream of training batches: a function of (pieces, seed, step) alone, so a resume needs only the step.
-
-    Each epoch is a new order of all pieces; the last batch is filled from the start of the same order. Pieces longer
-    than `segment_frames` are cropped at a random frame.
-    """
-
-    def __init__(
-        self, pieces: Sequence[Piece], batch_size: int, seed: int, segment_frames: int, sample_rate: int
-    ) -> None:
-        self.pieces = list(pieces)
-        self.batch_size = min(batch_size, len(self.pieces))
-        self.seed = seed
-        self.segment_frames = segment_frames
-        self.hop = sample_rate // 100
-        self.steps_per_epoch = -(-len(self.pieces) // self.batch_size)
-
-    def __call__(self, step: int) -> Batch:
-        """The batch of optimisation step `step`, on the CPU."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng(stream_seed(self.seed, "order", epoch)).permutation(len(self.pieces))
-        places = [(place * self.batch_size + i) % len(order) for i in range(self.batch_size)]
-        crops = np.random.default_rng(stream_seed(self.seed, "crop", step))
-        chosen = []
-        for i in places:
-            piece = self.pieces[int(order[i])]
-            spare = piece.frames - self.segment_frames
-            chosen.append((piece, int(crops.integers(0, spare + 1)) if spare > 0 else 0))
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, "noise", step))
-        return collate(chosen, self.segment_frames, self.hop, step, generator)
-
-
-def held_out_batches(
-    pieces: Sequence[Piece], batch_size: int, segment_frames: int, most: int
-) -> list[list[tuple[Piece, int]]]:
-    """Which crops are judged: the middle of each piece, at most `most` pieces spread evenly; always the same ones."""
-    every = max(1, -(-len(pieces) // most))
-    crops = [(piece, max(0, (piece.frames - segment_frames) // 2)) for piece in list(pieces)[::every]]
-    return [crops[i : i + batch_size] for i in range(0, len(crops), batch_size)]
-
-
-def collate(
-    chosen: Sequence[tuple[Piece, int]], segment_frames: int, hop: int, step: int, generator: torch.Generator
-) -> Batch:
-    """Read the crops (piece, first frame), pad them to the longest, longest first. Only the cropped part is read."""
-    ordered = sorted(chosen, key=lambda item: -min(item[0].frames, segment_frames))
-    lengths = [min(piece.frames, segment_frames) for piece, _ in ordered]
-    longest = lengths[0]
-    content: Any = None
-    f0 = np.zeros((len(ordered), longest), np.float32)
-    coarse = np.ones((len(ordered), longest), np.int64)
-    wave = np.zeros((len(ordered), longest * hop), np.float32)
-    for i, ((piece, first), frames) in enumerate(zip(ordered, lengths, strict=True)):
-        features = np.load(piece.content, mmap_mode="r", allow_pickle=False)
-        if content is None:
-            content = np.zeros((len(ordered), longest, features.shape[1]), np.float32)
-        last = first + frames
-        halves = features[first // 2 : (last + 1) // 2].repeat(2, axis=0)
-        content[i, :frames] = halves[first % 2 : first % 2 + frames]
-        f0[i, :frames] = np.load(piece.f0, mmap_mode="r", allow_pickle=False)[first:last]
-        coarse[i, :frames] = np.load(piece.coarse, mmap_mode="r", allow_pickle=False)[first:last]
-        samples, _ = soundfile.read(str(piece.wave), frames=frames * hop, start=first * hop, dtype="float32")
-        wave[i, : len(samples)] = samples
-    return Batch(
-        torch.from_numpy(content),
-        torch.from_numpy(f0),
-        torch.from_numpy(coarse),
-        torch.from_numpy(wave),
-        torch.tensor(lengths),
-        torch.tensor([piece.speaker for piece, _ in ordered]),
-        step,
-        generator,
-    )
-
-
-def stream_seed(seed: int, purpose: str, number: int) -> int:
-    """An independent 63-bit seed for each (seed, purpose, number)."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from libs.common.errors import InvalidInput
+from libs.voice.averaging import WeightAverage
 from libs.voice.lite import LiteConfig, LiteSynthesizer
-from libs.voice.recipe import Batch, Scheduler, check_gradients, check_losses
-from libs.voice.training_config import PRESETS, TrainingConfig
+from libs.voice.recipe import (
+    Batch,
+    Scheduler,
+    added_up,
+    apply_gradients,
+    check_losses,
+    difference,
+    new_optimizer,
+)
+from libs.voice.team import Team
+from libs.voice.training_config import PRESETS, LossFunction, TrainingConfig
 
 RESOLUTIONS = (2048, 1024, 512, 256)
 FLOOR = 1e-4
@@ -23,12 +35,14 @@ class SpectralLoss(nn.Module):
     """Distance of STFT magnitudes at four resolutions: coarse in time and fine in pitch, and the other way round.
 
     Per resolution: L1 over the mean magnitude of the truth, plus L1 of natural logs with floor 1e-4 (the loss family of
-    Engel et al. 2020, arXiv 2001.04643, and Yamamoto et al. 2020, arXiv 1910.11480).
+    Engel et al. 2020, arXiv 2001.04643, and Yamamoto et al. 2020, arXiv 1910.11480). `kind` l2 or huber measures
+    differences in another way.
     """
 
-    def __init__(self, resolutions: tuple[int, ...] = RESOLUTIONS) -> None:
+    def __init__(self, resolutions: tuple[int, ...] = RESOLUTIONS, kind: LossFunction = "l1") -> None:
         super().__init__()
         self.resolutions = resolutions
+        self.kind = kind
         for size in resolutions:
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
@@ -39,13 +53,23 @@ class SpectralLoss(nn.Module):
         # The square root's slope at zero is infinite: a tiny constant keeps gradients finite in silence.
         return torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
 
-    def forward(self, made: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """`made`, `truth`: `[B, N]` → (linear part, logarithmic part), each the mean over the resolutions."""
+    def levels(self, truth: Tensor) -> list[float]:
+        """The mean magnitude of `truth` `[B, N]` at each resolution."""
+        return [float(self.magnitudes(truth, size).mean()) for size in self.resolutions]
+
+    def forward(self, made: Tensor, truth: Tensor, levels: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+        """`made`, `truth`: `[B, N]` → (linear part, logarithmic part), each the mean over the resolutions.
+
+        `levels`: mean magnitudes that the linear part is measured by; default: those of `truth`. A part of a batch is
+        given those of the whole.
+        """
         linear, logarithmic = made.new_zeros(()), made.new_zeros(())
-        for size in self.resolutions:
+        for number, size in enumerate(self.resolutions):
             got, wanted = self.magnitudes(made, size), self.magnitudes(truth, size)
-            linear = linear + (got - wanted).abs().mean() / wanted.mean().clamp(min=1e-3)
-            logarithmic = logarithmic + (torch.log(got + FLOOR) - torch.log(wanted + FLOOR)).abs().mean()
+            level = wanted.mean().clamp(min=1e-3) if levels is None else max(levels[number], 1e-3)
+            linear = linear + difference(got, wanted, self.kind).mean() / level
+            logs = difference(torch.log(got + FLOOR), torch.log(wanted + FLOOR), self.kind)
+            logarithmic = logarithmic + logs.mean()
         return linear / len(self.resolutions), logarithmic / len(self.resolutions)
 
 
@@ -55,26 +79,36 @@ class LiteRecipe:
     name = "lite"
     segment_frames = 150
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
-        """`config` is resolved first; weights are drawn from torch's global stream."""
+    def __init__(self, config: TrainingConfig, device: torch.device, team: Team | None = None) -> None:
+        """`config` is resolved first; weights are drawn from torch's global stream.
+
+        Raises InvalidInput for a base file or for training without pitch: `lite` has neither.
+        """
         config = config.resolved()
+        for field in ("pretrained_generator", "pretrained_discriminator"):
+            if getattr(config, field) is not None:
+                raise InvalidInput("lite has no pretrained base; leave it out or choose an RVC preset", field=field)
         preset = PRESETS[config.preset]
         self.device = device
+        self.team = team or Team()
+        self.dropout = config.dropout
         self.synthesizer = LiteSynthesizer(
             LiteConfig(sample_rate=preset.sample_rate, content_width=preset.content_width)
         ).to(device)
         self.sample_rate = preset.sample_rate
         self.hop_length = self.synthesizer.hop_length
         self.content_width = preset.content_width
-        self.loss = SpectralLoss().to(device)
+        self.loss = SpectralLoss(kind=config.loss_function).to(device)
         self.half = config.precision == "bf16" or (config.precision == "auto" and bf16_pays(device))
-        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer: torch.optim.Optimizer = kind(
+        self.optimizer = new_optimizer(
             self.synthesizer.parameters(),
-            lr=config.learning_rate or preset.learning_rate,
-            weight_decay=preset.weight_decay if config.weight_decay is None else config.weight_decay,
+            config,
+            rate=config.learning_rate or preset.learning_rate,
+            decay=preset.weight_decay if config.weight_decay is None else config.weight_decay,
             betas=(0.9, 0.99),
+            epsilon=1e-8,
         )
+        self.average = WeightAverage(self.synthesizer, config.ema_decay) if config.ema_decay else None
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1.0)
 
     def prepare(self, total_steps: int, steps_per_epoch: int) -> None:
@@ -86,9 +120,21 @@ class LiteRecipe:
 
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate)
 
+    @property
+    def voice(self) -> LiteSynthesizer:
+        """The network that is judged and exported: the average where there is one."""
+        kept = self.average.network if self.average is not None else self.synthesizer
+        assert isinstance(kept, LiteSynthesizer)
+        return kept
+
     def modules(self) -> dict[str, nn.Module]:
         """All that holds weights."""
-        return {"generator": self.synthesizer}
+        own: dict[str, nn.Module] = {"generator": self.synthesizer}
+        return own | ({"average": self.average} if self.average is not None else {})
+
+    def bases(self) -> dict[str, dict[str, str]]:
+        """None: `lite` begins with random weights."""
+        return {}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """All that holds an optimiser's state."""
@@ -98,15 +144,27 @@ class LiteRecipe:
         """Moved once per step."""
         return {"generator": self.scheduler}
 
-    def step(self, batch: Batch) -> dict[str, float]:
+    def step(self, *parts: Batch) -> dict[str, float]:
         """One optimisation step; raises BadStep when a loss or a gradient is not finite."""
-        losses = self._losses(batch)
-        values = check_losses(losses)
         self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        values["gradient_norm"] = check_gradients(self.synthesizer.parameters(), LARGEST_GRADIENT)
-        self.optimizer.step()
+        levels = None
+        if len(parts) > 1 or self.team.size > 1:
+            means = [[part.share * level for level in self.loss.levels(part.wave)] for part in parts]
+            levels = self.team.sum([sum(column) for column in zip(*means, strict=True)])
+        told = self.team.together(lambda: [self._learn(part, levels) for part in parts])
+        values = added_up(self.team, told)
+        norm = apply_gradients(self.team, self.synthesizer, self.optimizer, LARGEST_GRADIENT)
         self.scheduler.step()
+        if self.average is not None:
+            self.average.update(self.synthesizer)
+        return values | {"gradient_norm": norm}
+
+    def _learn(self, part: Batch, levels: Sequence[float] | None) -> dict[str, float]:
+        if self.dropout:
+            torch.manual_seed(part.seeds[0])
+        losses = {name: part.share * value for name, value in self._losses(self.synthesizer, part, levels).items()}
+        values = check_losses(losses)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
         return values
 
     def end_epoch(self) -> None:
@@ -115,20 +173,25 @@ class LiteRecipe:
     def validate(self, batch: Batch) -> dict[str, float]:
         """The same losses without learning."""
         with torch.no_grad():
-            return check_losses(self._losses(batch))
+            return check_losses(self._losses(self.voice, batch))
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights by name and the configuration that `libs.voice.lite.LiteConfig` takes, with `kind` lite."""
-        state = self.synthesizer.state_dict()
+        state = self.voice.state_dict()
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-        return weights, {"kind": "lite", **self.synthesizer.config.as_dict()}
+        return weights, {"kind": "lite", **self.voice.config.as_dict()}
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        noise = torch.randn(batch.wave.shape, generator=batch.generator).to(self.device)
+    def _losses(
+        self, network: LiteSynthesizer, batch: Batch, levels: Sequence[float] | None = None
+    ) -> dict[str, Tensor]:
+        noise = batch.normal("breath", batch.wave)
+        content = batch.content
+        if self.dropout and torch.is_grad_enabled():
+            content = F.dropout(content, self.dropout)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            harmonic, breath = self.synthesizer.filters(batch.content, batch.f0_hz)
-        made = self.synthesizer.sound(batch.f0_hz, harmonic, breath, noise)
-        linear, logarithmic = self.loss(made, batch.wave)
+            harmonic, breath = network.filters(content, batch.f0_hz)
+        made = network.sound(batch.f0_hz, harmonic, breath, noise)
+        linear, logarithmic = self.loss(made, batch.wave, levels)
         return {"loss": linear + logarithmic, "spectrum": linear, "log_spectrum": logarithmic}
 
 

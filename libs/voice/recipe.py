@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from libs.common.errors import InvalidInput
-from libs.voice.training_config import PRESETS, TrainingConfig
+from libs.common.errors import InvalidInput, TrainingCrashed
+from libs.voice.batch import Batch
+from libs.voice.faults import BadStep
+from libs.voice.memory import first_line, is_out_of_memory
+from libs.voice.team import Team
+from libs.voice.training_config import PRESETS, LossFunction, TrainingConfig
 
-
-class BadStep(ArithmeticError):
-    """A loss or gradient is not finite. Raised by `Recipe.step` before the optimiser runs; the trainer skips the step
-    and counts it, and gives up with TrainingDiverged after several in a row."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step learns from: B items of T frames of 10 ms (at most `segment_frames`), zero-padded at the end.
-
-    content  float32 [B, T, content_width]   content features, each 20 ms frame held twice
-    f0_hz    float32 [B, T]                  0 where unvoiced
-    coarse   int64   [B, T]                  1..255
-    wave     float32 [B, T * hop_length]     -1..1 at the recipe's sample rate
-    lengths  int64   [B]                     frames that are real, sorted descending
-    speakers int64   [B]
-    step     the number of the optimisation step, from 0; a schedule may be a function of it
-    generator  seeded from (seed, step): every random draw of the step must come from it, or from torch's global stream,
-               which the trainer seeds from (seed, step) as well. Then a resumed run is bit-identical.
-    """
-
-    content: Tensor
-    f0_hz: Tensor
-    coarse: Tensor
-    wave: Tensor
-    lengths: Tensor
-    speakers: Tensor
-    step: int
-    generator: torch.Generator
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`; the generator stays where it is (CPU)."""
-        return Batch(
-            self.content.to(device),
-            self.f0_hz.to(device),
-            self.coarse.to(device),
-            self.wave.to(device),
-            self.lengths.to(device),
-            self.speakers.to(device),
-            self.step,
-            self.generator,
-        )
+__all__ = ["BadStep", "Batch", "Recipe", "Scheduler", "build_recipe"]
 
 
 class Scheduler(Protocol):
@@ -71,7 +34,7 @@ class Recipe(Protocol):
     Order of calls: construct (weights drawn from torch's global stream, which the trainer has seeded) → `prepare` →
     the state of a checkpoint loaded into modules, optimizers and schedulers → `step` … `end_epoch` … `validate` …
     → `export`. All state that a later step depends on must live in modules, optimizers or schedulers, or be a
-    function of `batch.step`.
+    function of `batch.step` and `batch.seeds`.
     """
 
     name: str
@@ -94,14 +57,21 @@ class Recipe(Protocol):
 
     def schedulers(self) -> Mapping[str, Scheduler]: ...
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """One optimisation step; losses by name, `loss` (or the first key) is the one to show. Raises BadStep."""
+    def step(self, *parts: Batch) -> dict[str, float]:
+        """One optimisation step from a batch in one or more parts, whose `share`s weigh them.
+
+        Losses of the whole by name; `loss` (or the first key) is the one to show. Raises BadStep, and whatever says
+        that memory ran out: the same step may then be asked for again in smaller parts.
+        """
 
     def end_epoch(self) -> None:
         """Called after the last step of each epoch: schedules that move once per epoch do it here."""
 
     def validate(self, batch: Batch) -> dict[str, float]:
         """Losses on held-out clips without learning; `loss` (or the first key) decides which checkpoint is best."""
+
+    def bases(self) -> dict[str, dict[str, str]]:
+        """Which pretrained files the weights began with: module → `file` and `sha256`; empty from nothing."""
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights (CPU, contiguous, by name) and plain configuration (str, numbers, lists) of the voice file.
@@ -110,19 +80,62 @@ class Recipe(Protocol):
         """
 
 
-def build_recipe(preset: str, config: TrainingConfig, device: torch.device | None = None) -> Recipe:
-    """The recipe of `preset` for a resolved `config`, on `device` (default: CPU). Raises InvalidInput for no preset."""
+def build_recipe(
+    preset: str, config: TrainingConfig, device: torch.device | None = None, team: Team | None = None
+) -> Recipe:
+    """The recipe of `preset` for a resolved `config`, on `device` (default: CPU). Raises InvalidInput for no preset.
+
+    `team`: the processes that make the run together; default: this one alone.
+    """
     if preset not in PRESETS:
         raise InvalidInput(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}", field="preset")
-    device = device or torch.device("cpu")
+    device, team = device or torch.device("cpu"), team or Team()
     if preset == "lite":
         from libs.voice.lite_recipe import LiteRecipe
 
-        lite: Recipe = LiteRecipe(config, device)
+        lite: Recipe = LiteRecipe(config, device, team)
         return lite
     from libs.voice.rvc.recipe import RvcRecipe
 
-    return RvcRecipe(config, device)
+    return RvcRecipe(config, device, team)
+
+
+def new_optimizer(
+    parameters: Iterable[nn.Parameter],
+    config: TrainingConfig,
+    *,
+    rate: float,
+    decay: float,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> torch.optim.Optimizer:
+    """The optimiser that `config` names. `decay`: decoupled in adamw, added to the gradient (L2) in the others."""
+    kinds: dict[str, type[torch.optim.Optimizer]] = {
+        "adamw": torch.optim.AdamW,
+        "adam": torch.optim.Adam,
+        "radam": torch.optim.RAdam,
+    }
+    # one kernel over all weights where there is one: the same numbers, fewer passes over memory
+    fused: dict[str, Any] = {"fused": True} if config.optimizer in ("adamw", "adam") else {}
+    made: Any = kinds[config.optimizer]
+    optimizer: torch.optim.Optimizer = made(parameters, lr=rate, betas=betas, eps=epsilon, weight_decay=decay, **fused)
+    return optimizer
+
+
+def difference(made: Tensor, truth: Tensor, kind: LossFunction) -> Tensor:
+    """How far two tensors of one shape are apart, element by element: l1 |d|, l2 d², huber (quadratic below 1)."""
+    if kind == "l1":
+        return (made - truth).abs()
+    if kind == "l2":
+        return (made - truth).square()
+    return F.huber_loss(made, truth, reduction="none")
+
+
+def added_up(team: Team, values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Losses of the parts of all processes, weighted already, as those of the whole batch. All have the same names."""
+    names = list(values[0])
+    sums = team.sum([sum(each[name] for each in values) for name in names])
+    return dict(zip(names, sums, strict=True))
 
 
 def shown_loss(losses: Mapping[str, float]) -> float:
@@ -148,3 +161,22 @@ def check_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None =
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(held, max_norm, norm)
     return float(norm)
+
+
+def apply_gradients(
+    team: Team, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float | None = None
+) -> float:
+    """The step of `optimizer` with the gradients of all processes; returns their norm before clipping.
+
+    Raises BadStep when it is not finite, and TrainingCrashed when memory runs out here: smaller parts are no help.
+    """
+    parameters = list(module.parameters())
+    team.sum_gradients(parameters)
+    norm = check_gradients(parameters, max_norm)
+    try:
+        optimizer.step()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise TrainingCrashed(f"the optimiser's state does not fit into memory: {first_line(error)}") from error
+        raise
+    return norm

@@ -13,12 +13,15 @@ from typing import Any
 from libs.common.errors import Conflict, WorkFailed
 from libs.voice.atomic import storage_full_told, write_text_atomically
 from libs.voice.checkpoint import newest_step
+from libs.voice.event_file import EventFile
 from libs.voice.training_config import TrainingConfig
 
 FIXED = (
     "preset",
     "epochs",
     "batch_size",
+    "accumulation",
+    "processes",
     "learning_rate",
     "weight_decay",
     "total_steps",
@@ -28,9 +31,13 @@ FIXED = (
     "early_stopping_patience",
     "seed",
     "optimizer",
+    "loss_function",
     "dropout",
     "augmentation",
+    "ema_decay",
+    "f0",
     "precision",
+    "pretrained",
     "pretrained_generator",
     "pretrained_discriminator",
 )
@@ -38,7 +45,8 @@ FIXED = (
 
 
 class RunFolder:
-    """The folder of one attempt at a run: run.json, checkpoints/, metrics.jsonl, train.log, best-*.pth, voice.pth."""
+    """The folder of one attempt at a run: run.json, checkpoints/, metrics.jsonl, train.log, tensorboard/,
+    best-*.pth, voice.pth, and G_*.pth and D_*.pth of RVC presets."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -46,6 +54,7 @@ class RunFolder:
         self.plan_file = root / "run.json"
         self.metrics_file = root / "metrics.jsonl"
         self.log_file = root / "train.log"
+        self.events = root / "tensorboard"
         root.mkdir(parents=True, exist_ok=True)
 
     def best(self, step: int) -> Path:
@@ -85,6 +94,8 @@ class RunFolder:
                 _link(str(path), str(self.root / path.name))
             if source.metrics_file.exists():
                 shutil.copyfile(source.metrics_file, self.metrics_file)
+            if source.events.is_dir():
+                shutil.copytree(source.events, self.events, dirs_exist_ok=True)
             if source.log_file.exists():
                 shutil.copyfile(source.log_file, self.log_file)
             # the plan comes last: without it the whole is taken over again
@@ -103,16 +114,51 @@ def _link(source: str, target: str) -> None:
 
 def check_same_run(plan: Mapping[str, Any], config: TrainingConfig, data: str) -> None:
     """Raises Conflict when a run that has begun is asked to go on with other options or another dataset."""
-    begun = plan["config"]
+    # options that came later than the run have their defaults in it
+    begun = TrainingConfig().as_dict() | plan["config"]
     given = config.as_dict()
     for name in FIXED:
-        if begun.get(name) != given[name]:
+        if begun[name] != given[name]:
             raise Conflict(
-                f"{name} is {given[name]!r}, but this run began with {begun.get(name)!r}; start a new run to change it",
+                f"{name} is {given[name]!r}, but this run began with {begun[name]!r}; start a new run to change it",
                 field=name,
             )
     if plan["dataset"] != data:
         raise Conflict("the dataset has changed since this run began; start a new run to use it", field="dataset")
+
+
+class Curves:
+    """What a run tells of its steps: `metrics.jsonl` for programs, `tensorboard/` for TensorBoard."""
+
+    def __init__(self, folder: RunFolder, from_step: int, *, tensorboard: bool) -> None:
+        """What a killed run wrote after `from_step` is dropped, and is written again."""
+        self._lines = MetricsLog(folder.metrics_file, from_step)
+        self._events = EventFile(folder.events, from_step + 1) if tensorboard else None
+
+    def step(self, step: int, epoch: int, losses: Mapping[str, float], rates: Mapping[str, float]) -> None:
+        """The losses of a step, and learning rates by module."""
+        self._lines.write(step=step, epoch=epoch, **losses)
+        tags = {f"loss/{name}": value for name, value in losses.items()}
+        self._scalars(step, tags | {f"learning_rate/{name}": value for name, value in rates.items()})
+
+    def validation(self, step: int, epoch: int, losses: Mapping[str, float]) -> None:
+        """The losses on held-out speech after a step."""
+        self._lines.write(step=step, epoch=epoch, validation=dict(losses))
+        self._scalars(step, {f"validation/{name}": value for name, value in losses.items()})
+
+    def event(self, step: int, epoch: int, **values: Any) -> None:
+        """Something that happened: a skipped step, a smaller part."""
+        self._lines.write(step=step, epoch=epoch, **values)
+        self._scalars(step, {f"event/{name}": v for name, v in values.items() if isinstance(v, (int, float))})
+
+    def close(self) -> None:
+        self._lines.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if self._events is not None and values:
+            self._events.scalars(step, values)
 
 
 class MetricsLog:
@@ -141,14 +187,14 @@ class MetricsLog:
 
 
 class TrainLog:
-    """`train.log`: what happened, for people."""
+    """`train.log`: what happened, for people. With several processes only the first one writes."""
 
-    def __init__(self, path: Path) -> None:
-        self._stream = path.open("a", encoding="utf-8", buffering=1)
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self._path = path if writes else None
 
     def __call__(self, text: str) -> None:
-        with storage_full_told("train.log"):
-            self._stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
-
-    def close(self) -> None:
-        self._stream.close()
+        """One line; raises StorageFull."""
+        if self._path is None:
+            return
+        with storage_full_told("train.log"), self._path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")

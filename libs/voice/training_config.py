@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from libs.common.errors import InvalidInput
 
-Optimizer = Literal["adamw", "adam"]
+Optimizer = Literal["adamw", "adam", "radam"]
+LossFunction = Literal["l1", "l2", "huber"]
+Precision = Literal["auto", "fp32", "bf16"]
+RvcCheckpoints = Literal["none", "end", "every"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,24 @@ class TrainingConfig:
     `None` for `epochs`, `batch_size`, `learning_rate`, `weight_decay` means the preset's own value (see `resolved`).
     The length of a run is, in this order: `total_steps`, `train_seconds` (a time budget that becomes a number of steps
     by a measurement at the start, kept for resumes), `epochs`. `time_limit_seconds` is a limit and not a plan: it
-    ends the run with a checkpoint. `early_stopping_patience` counts epochs (validations where these are rarer); 0: off.
+    ends the run with a checkpoint, and with the best voice so far when `best_on_timeout`. `early_stopping_patience`
+    counts epochs (validations where these are rarer); 0: off.
+
+    A step learns from `batch_size` x `accumulation` x `processes` items. `batch_size` items are in memory at once, or
+    fewer where they do not fit. `ema_decay`: 0 is off; else the voice is the moving average of the weights.
+    `loss_function` measures differences of spectra (l1 as RVC; l2 and huber are ours), `dropout` acts in RVC's encoder
+    and on the content that `lite` reads, `augmentation` changes content and polarity (libs/voice/augmentation.py).
+    `f0` false: a voice without pitch, RVC presets only. `rvc_checkpoints`: when `G_*.pth` and `D_*.pth` in RVC's own
+    layout are written; RVC presets only. `pretrained`: auto (the bases for the preset if they are there), none, or the
+    name of a folder of bases; `pretrained_generator` and `pretrained_discriminator` name files instead.
     Raises InvalidInput with the field's name for a value out of its range.
     """
 
     preset: str = "lite"
     epochs: int | None = None
     batch_size: int | None = None
+    accumulation: int = 1
+    processes: int = 1
     learning_rate: float | None = None
     weight_decay: float | None = None
     total_steps: int | None = None
@@ -70,12 +84,18 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     seed: int = 1234
     optimizer: Optimizer = "adamw"
+    loss_function: LossFunction = "l1"
     dropout: float = 0.0
-    augmentation: bool = True
+    augmentation: bool = False
+    ema_decay: float = 0.0
+    f0: bool = True
     bad_steps_in_a_row: int = 8
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     threads: int | None = None
+    tensorboard: bool = True
+    rvc_checkpoints: RvcCheckpoints = "end"
+    pretrained: str = "auto"
     pretrained_generator: str | None = None
     pretrained_discriminator: str | None = None
 
@@ -84,6 +104,8 @@ class TrainingConfig:
             raise InvalidInput(f"preset {self.preset!r} is unknown; choose one of {', '.join(PRESETS)}", field="preset")
         _whole("epochs", self.epochs, 1, 1000)
         _whole("batch_size", self.batch_size, 1, 64)
+        _whole("accumulation", self.accumulation, 1, 64)
+        _whole("processes", self.processes, 1, 64)
         _between("learning_rate", self.learning_rate, 1e-7, 1e-1)
         _between("weight_decay", self.weight_decay, 0.0, 1.0)
         _whole("total_steps", self.total_steps, 1, 10_000_000)
@@ -99,8 +121,16 @@ class TrainingConfig:
         _between("dropout", self.dropout, 0.0, 0.9)
         _whole("bad_steps_in_a_row", self.bad_steps_in_a_row, 1, 1000)
         _whole("threads", self.threads, 1, 1024)
-        _one_of("optimizer", self.optimizer, ("adamw", "adam"))
-        _one_of("precision", self.precision, ("auto", "fp32", "bf16"))
+        _between("ema_decay", self.ema_decay, 0.0, 0.99999)
+        _one_of("optimizer", self.optimizer, get_args(Optimizer))
+        _one_of("loss_function", self.loss_function, get_args(LossFunction))
+        _one_of("precision", self.precision, get_args(Precision))
+        _one_of("rvc_checkpoints", self.rvc_checkpoints, get_args(RvcCheckpoints))
+        for name in ("augmentation", "f0", "best_on_timeout", "tensorboard"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInput(f"{name} must be true or false, not {getattr(self, name)!r}", field=name)
+        if self.preset == "lite" and not self.f0:
+            raise InvalidInput("a lite voice needs pitch; choose an RVC preset for one without", field="f0")
 
     def resolved(self) -> TrainingConfig:
         """This config with the preset's own values (epochs, batch size, learning rate, weight decay) filled in."""

@@ -1,5 +1,8 @@
 """How does a training run live in a process of its own? `python -m libs.voice.training_main JOB.json --parent PID`
 
+With `processes` above 1 in the configuration, torchrun starts this module once per process; the first one talks, and
+all of them end when torchrun or its parent is gone.
+
 in   stdin: lines `cancel` or `preempt`; its end means that the parent is gone, and this process ends at once
      SIGTERM: as `preempt`
 out  stdout: JSON lines {"kind": "progress" | "result" | "stopped" | "error", …}; the last one says how it ended
@@ -51,9 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process id without which this one ends")
     options = parser.parse_args(arguments)
 
-    die_with_parent(options.parent)
+    # torchrun stands between the worker and this process, and the worker's pipe is everybody's stdin
+    die_with_parent(os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else options.parent)
     # nothing but our lines may reach the parent: whatever a library prints goes to stderr
-    voice = Voice(os.dup(1))
+    voice = Voice(os.dup(1 if os.environ.get("RANK", "0") == "0" else 2))
     os.dup2(2, 1)
     asked: list[str] = []
     watch_pipe(0, lambda line: asked.append(line) if line in ("cancel", "preempt") else None)
@@ -80,6 +84,7 @@ def run_job(path: Path, voice: Voice, asked: list[str]) -> int:
             run=Path(given["run"]),
             filelist=Path(given["filelist"]) if given.get("filelist") else None,
             earlier=tuple(Path(folder) for folder in given.get("earlier", ())),
+            bases=Path(given["bases"]) if given.get("bases") else None,
         )
         config = TrainingConfig.from_dict(job["config"])
 

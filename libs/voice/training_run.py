@@ -27,17 +27,23 @@ class TrainingInputs:
     experiment  the prepared folder, with `filelist.txt` (or `filelist`)
     run         this attempt's own folder: run.json, checkpoints/, metrics.jsonl, train.log, voice.pth
     earlier     folders of earlier attempts of the same job; the one that came furthest is taken over
+    bases       the folder of pretrained bases (PRETRAINED_ROOT), if there is one
     """
 
     experiment: Path
     run: Path
     filelist: Path | None = None
     earlier: tuple[Path, ...] = ()
+    bases: Path | None = None
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished run. `ended`: complete, early_stop or time_limit; `voice` is the file, of `voice_step`."""
+    """A finished run. `ended`: complete, early_stop or time_limit; `voice` is the file, of `voice_step`.
+
+    `batch`: `size` of a step over all processes, and `part`, how many of its items were in memory at once. `bases`: the
+    pretrained files that it began with, by module, with `file` and `sha256`.
+    """
 
     voice: Path
     sha256: str
@@ -57,6 +63,8 @@ class TrainingResult:
     content_width: int
     device: str
     split: dict[str, Any]
+    batch: dict[str, int]
+    bases: dict[str, dict[str, str]]
     warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:

@@ -206,6 +206,7 @@ class Handlers:
             "quality": evaluated.data["quality"],
             "training": {
                 **{k: result[k] for k in ("steps", "epochs", "losses", "seconds", "ended", "best_step", "device")},
+                "bases": result.get("bases", {}),
                 "options": trained.data["options"],
             },
             "lineage": {

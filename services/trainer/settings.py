@@ -18,6 +18,9 @@ class TrainerSettings(CommonSettings):
     training_threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of one training; empty: all cores"
     )
+    training_processes: int = Field(
+        default=1, ge=1, le=16, description="Processes of one training, with torchrun; on CUDA one per card"
+    )
     training_timeout: timedelta = Field(
         default=timedelta(hours=2), description="Longest training that a job may ask for, unless it names less"
     )

@@ -15,6 +15,21 @@ from services.trainer.settings import TrainerSettings
 
 log = get_logger("training")
 
+ENGINE_OPTIONS = (
+    "accumulation",
+    "optimizer",
+    "weight_decay",
+    "loss_function",
+    "dropout",
+    "augmentation",
+    "ema_decay",
+    "f0",
+    "precision",
+    "pretrained",
+    "best_on_timeout",
+)
+"""Options that the engine takes under their own names."""
+
 
 def config_of(options: TrainingOptions, settings: TrainerSettings) -> dict[str, Any]:
     """The engine's configuration for what a person asked; what they left open stays the preset's own."""
@@ -30,6 +45,8 @@ def config_of(options: TrainingOptions, settings: TrainerSettings) -> dict[str, 
         "train_seconds": options.train_seconds,
         "time_limit_seconds": limit,
         "seed": options.seed,
+        **options.model_dump(include=set(ENGINE_OPTIONS)),
+        "processes": settings.training_processes,
         "device": settings.training_device,
         "threads": settings.training_threads,
         "checkpoint_every_seconds": settings.checkpoint_every.total_seconds(),
@@ -48,6 +65,7 @@ async def run(work: Work[TrainVoice], prepared: Path, filelist: Path, settings: 
             "filelist": str(filelist),
             "run": str(work.folder),
             "earlier": [str(folder) for folder in work.earlier_folders],
+            "bases": str(settings.pretrained_root) if settings.pretrained_root else None,
         },
         config_of(work.command.options, settings),
         stall=settings.training_stall.total_seconds(),

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from libs.voice.recipe import difference
 from libs.voice.rvc.discriminator import Judgement
+from libs.voice.training_config import LossFunction
 
 MEL_WEIGHT = 45.0
 
@@ -34,9 +36,9 @@ def feature_loss(real: list[Judgement], made: list[Judgement]) -> Tensor:
     return 2 * torch.stack(terms).sum()
 
 
-def mel_loss(real_mel: Tensor, made_mel: Tensor) -> Tensor:
-    """45 times the mean absolute difference of log-mels."""
-    return MEL_WEIGHT * F.l1_loss(made_mel.float(), real_mel.float())
+def mel_loss(real_mel: Tensor, made_mel: Tensor, kind: LossFunction = "l1") -> Tensor:
+    """45 times the mean difference of log-mels: absolute as in RVC, or of another `kind`."""
+    return MEL_WEIGHT * difference(made_mel.float(), real_mel.float(), kind).mean()
 
 
 def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from libs.common.errors import ModelFileRefused
+from libs.voice.averaging import WeightAverage
 from libs.voice.device import pick_precision
-from libs.voice.recipe import Batch, Scheduler, check_gradients, check_losses
+from libs.voice.recipe import (
+    Batch,
+    Scheduler,
+    added_up,
+    apply_gradients,
+    check_losses,
+    new_optimizer,
+)
 from libs.voice.rvc.config import CONFIGS
 from libs.voice.rvc.discriminator import Discriminators
-from libs.voice.rvc.files import export_dict, training_state
-from libs.voice.rvc.layers import no_noise, noise_from, take_segments
-from libs.voice.rvc.losses import (
-    MEL_WEIGHT,
-    adversarial_loss,
-    discriminator_loss,
-    feature_loss,
-    kl_loss,
-    mel_loss,
-)
+from libs.voice.rvc.files import export_dict
+from libs.voice.rvc.layers import no_noise, take_segments
+from libs.voice.rvc.losses import MEL_WEIGHT, adversarial_loss, discriminator_loss, feature_loss, kl_loss, mel_loss
+from libs.voice.rvc.pretrained import begin_with
 from libs.voice.rvc.spectral import linear_spectrogram, log_mel
 from libs.voice.rvc.synthesizer import SynthesizerNetwork
+from libs.voice.team import Team
 from libs.voice.training_config import PRESETS, TrainingConfig
 
 LONGEST_FRAMES = 900
@@ -58,60 +62,153 @@ class EpochDecay:
         self.epoch = int(state_dict["epoch"])
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """The generator's forward pass of one part: segments `[b, 1, n]` of both sounds, and the losses without judges."""
+
+    real: Tensor
+    made: Tensor
+    mel: Tensor
+    kl: Tensor
+
+
 class RvcRecipe:
     """Generator and discriminators of one RVC preset; implements `libs.voice.recipe.Recipe`."""
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainingConfig, device: torch.device, team: Team | None = None) -> None:
         config = config.resolved()
         preset = PRESETS[config.preset]
         self.name = config.preset
-        self.network_config = CONFIGS[config.preset]
+        self.network_config = dataclasses.replace(CONFIGS[config.preset], f0=config.f0, dropout=config.dropout)
         self.sample_rate = self.network_config.sample_rate
         self.hop_length = self.network_config.hop_length
         self.content_width = self.network_config.content_width
         self.segment_frames = LONGEST_FRAMES
         self.device = device
+        self.team = team or Team()
         self.precision = pick_precision(device, config.precision)
+        self.loss_function = config.loss_function
         self.synthesizer = SynthesizerNetwork(self.network_config)
         self.judges = Discriminators(self.network_config.version, self.network_config.discriminator_width)
+        own: dict[str, nn.Module] = {"generator": self.synthesizer, "discriminator": self.judges}
+        self._bases: dict[str, dict[str, str]] = {}
         if config.pretrained_generator is not None:
-            _start_from(self.synthesizer, Path(config.pretrained_generator))
+            path = Path(config.pretrained_generator)
+            self._bases["generator"] = begin_with(self.synthesizer, path, "generator")
         if config.pretrained_discriminator is not None:
-            _start_from(self.judges, Path(config.pretrained_discriminator))
+            path = Path(config.pretrained_discriminator)
+            self._bases["discriminator"] = begin_with(self.judges, path, "discriminator")
         self.synthesizer.to(device)
         self.judges.to(device)
+        self.average = WeightAverage(self.synthesizer, config.ema_decay) if config.ema_decay else None
         rate = config.learning_rate if config.learning_rate is not None else preset.learning_rate
         decay = config.weight_decay if config.weight_decay is not None else preset.weight_decay
-        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         self._optimizers: dict[str, torch.optim.Optimizer] = {
-            name: kind(module.parameters(), lr=rate, betas=BETAS, eps=EPSILON, weight_decay=decay)
-            for name, module in self.modules().items()
+            name: new_optimizer(module.parameters(), config, rate=rate, decay=decay, betas=BETAS, epsilon=EPSILON)
+            for name, module in own.items()
         }
         self._schedulers = {name: EpochDecay(optimizer) for name, optimizer in self._optimizers.items()}
+        self._judged: tuple[int, dict[str, float]] | None = None
 
     def prepare(self, total_steps: int, steps_per_epoch: int) -> None:
         """RVC's schedule does not depend on the length of the run."""
 
+    @property
+    def voice(self) -> SynthesizerNetwork:
+        """The network that is judged and exported: the average where there is one."""
+        kept = self.average.network if self.average is not None else self.synthesizer
+        assert isinstance(kept, SynthesizerNetwork)
+        return kept
+
     def modules(self) -> dict[str, nn.Module]:
-        return {"generator": self.synthesizer, "discriminator": self.judges}
+        """All that holds weights."""
+        own: dict[str, nn.Module] = {"generator": self.synthesizer, "discriminator": self.judges}
+        return own | ({"average": self.average} if self.average is not None else {})
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """All that holds an optimiser's state."""
         return self._optimizers
 
     def schedulers(self) -> Mapping[str, Scheduler]:
+        """Moved once per epoch."""
         return self._schedulers
 
+    def bases(self) -> dict[str, dict[str, str]]:
+        """The pretrained files that the networks began with, by module: `file` and `sha256`."""
+        return self._bases
+
     def end_epoch(self) -> None:
+        """Both learning rates fall."""
         for scheduler in self._schedulers.values():
             scheduler.advance()
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """One update of the discriminators and one of the generator; no clipping, as RVC."""
+    def step(self, *parts: Batch) -> dict[str, float]:
+        """One update of the discriminators and one of the generator; no clipping, as RVC.
+
+        A batch in one part goes through the generator once. Of several parts only one is in memory at a time: all are
+        made for the judges without gradients, and made again, the same, for the generator.
+        """
         c = self.network_config
-        batch = _at_least(batch, c.segment_frames, c.hop_length)
+        padded = [_at_least(part, c.segment_frames, c.hop_length) for part in parts]
         self.synthesizer.train()
-        noise = noise_from(batch.generator)
-        uniform = torch.rand(batch.content.shape[0], generator=batch.generator)
+        kept: _Pass | None = None
+        # the judges have learnt already when memory ran out after them and the step is asked for again
+        if self._judged is None or self._judged[0] != padded[0].step:
+            self._optimizers["discriminator"].zero_grad(set_to_none=True)
+            kept, told = self.team.together(lambda: self._teach_judges(padded))
+            values = added_up(self.team, told)
+            apply_gradients(self.team, self.judges, self._optimizers["discriminator"])
+            self._judged = (padded[0].step, values)
+        judged = self._judged[1]
+        self._optimizers["generator"].zero_grad(set_to_none=True)
+        # the generator's pass needs gradients through the judges and none of their own
+        self.judges.requires_grad_(False)
+        try:
+            told = self.team.together(lambda: self._teach_generator(padded, kept))
+        finally:
+            self.judges.requires_grad_(True)
+        values = added_up(self.team, told)
+        apply_gradients(self.team, self.synthesizer, self._optimizers["generator"])
+        if self.average is not None:
+            self.average.update(self.synthesizer)
+        return values | judged
+
+    def _teach_judges(self, parts: Sequence[Batch]) -> tuple[_Pass | None, list[dict[str, float]]]:
+        """The judges' gradients; returns the generator's pass with its graph when there is one part only."""
+        alone = len(parts) == 1
+        told = []
+        for part in parts:
+            with torch.set_grad_enabled(alone):
+                passed = self._forward(part)
+            with self._autocast():
+                real_judged, made_judged = self.judges.pair(passed.real, passed.made.detach())
+            loss = part.share * discriminator_loss(real_judged, made_judged)
+            told.append(check_losses({"discriminator": loss}))
+            loss.backward()  # type: ignore[no-untyped-call]
+        return (passed if alone else None), told
+
+    def _teach_generator(self, parts: Sequence[Batch], kept: _Pass | None) -> list[dict[str, float]]:
+        told = []
+        for part in parts:
+            passed = kept if kept is not None else self._forward(part)
+            with self._autocast():
+                with torch.no_grad():
+                    real_judged = self.judges(passed.real)
+                made_judged = self.judges(passed.made)
+            adversarial = part.share * adversarial_loss(made_judged)
+            feature = part.share * feature_loss(real_judged, made_judged)
+            mel, kl = part.share * passed.mel, part.frames_share * passed.kl
+            total = adversarial + feature + mel + kl
+            told.append(
+                check_losses({"loss": total, "mel": mel, "kl": kl, "adversarial": adversarial, "feature": feature})
+            )
+            total.backward()  # type: ignore[no-untyped-call]
+        return told
+
+    def _forward(self, batch: Batch) -> _Pass:
+        c = self.network_config
+        if c.dropout:  # both passes of a part must drop the same values
+            torch.manual_seed(batch.seeds[0])
         spec = linear_spectrogram(batch.wave, c.filter_length, c.hop_length)
         with self._autocast():
             out = self.synthesizer(
@@ -121,65 +218,33 @@ class RvcRecipe:
                 spec,
                 batch.lengths,
                 batch.speakers,
-                uniform=uniform,
-                latent_noise=noise,
-                source_noise=noise,
+                uniform=batch.uniform("segment"),
+                latent_noise=lambda like: batch.normal("latent", like),
+                source_noise=lambda like: batch.normal("source", like),
             )
         made = out.wave.float()
         real = take_segments(batch.wave.unsqueeze(1), out.starts * c.hop_length, c.segment_frames * c.hop_length)
-        mel = mel_loss(
-            self._mel(take_segments(spec, out.starts, c.segment_frames)),
-            self._mel(linear_spectrogram(made[:, 0], c.filter_length, c.hop_length)),
-        )
+        real_mel = self._mel(take_segments(spec, out.starts, c.segment_frames))
+        made_mel = self._mel(linear_spectrogram(made[:, 0], c.filter_length, c.hop_length))
+        mel = mel_loss(real_mel, made_mel, self.loss_function)
         kl = kl_loss(out.z_p, out.logs_q, out.m_p, out.logs_p, out.mask)
         check_losses({"mel": mel, "kl": kl})
-
-        with self._autocast():
-            real_judged, made_judged = self.judges.pair(real, made.detach())
-        judge_loss = discriminator_loss(real_judged, made_judged)
-        check_losses({"discriminator": judge_loss})
-        self._update("discriminator", judge_loss)
-
-        # the generator's pass needs gradients through the judges and none of their own
-        self.judges.requires_grad_(False)
-        try:
-            with self._autocast():
-                with torch.no_grad():
-                    real_judged = self.judges(real)
-                made_judged = self.judges(made)
-            adversarial = adversarial_loss(made_judged)
-            feature = feature_loss(real_judged, made_judged)
-            total = adversarial + feature + mel + kl
-            values = check_losses(
-                {
-                    "loss": total,
-                    "mel": mel,
-                    "kl": kl,
-                    "adversarial": adversarial,
-                    "feature": feature,
-                    "discriminator": judge_loss,
-                }
-            )
-            self._update("generator", total)
-        finally:
-            self.judges.requires_grad_(True)
-        return values
+        return _Pass(real, made, mel, kl)
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, float]:
         """Mean absolute log-mel difference of held-out speech and its conversion from content and pitch alone."""
         c = self.network_config
-        self.synthesizer.eval()
-        wave, _, _ = self.synthesizer.infer(
+        network = self.voice.eval()
+        wave, _, _ = network.infer(
             batch.content,
             batch.lengths,
             batch.coarse if c.f0 else None,
             batch.f0_hz if c.f0 else None,
             batch.speakers,
             latent_noise=no_noise,
-            source_noise=noise_from(batch.generator),
+            source_noise=lambda like: batch.normal("source", like),
         )
-        self.synthesizer.train()
         made, real = (self._mel(linear_spectrogram(x, c.filter_length, c.hop_length)) for x in (wave[:, 0], batch.wave))
         mask = torch.arange(real.shape[2], device=real.device) < batch.lengths[:, None]
         error = ((made - real).abs().mean(1) * mask).sum() / mask.sum()
@@ -187,7 +252,7 @@ class RvcRecipe:
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What RVC's exported file holds: half-precision weights without the posterior encoder, and its keys."""
-        return export_dict(self.synthesizer)
+        return export_dict(self.voice)
 
     def _mel(self, spec: Tensor) -> Tensor:
         c = self.network_config
@@ -196,35 +261,16 @@ class RvcRecipe:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
 
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimizer = self._optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        check_gradients(self.modules()[name].parameters())
-        optimizer.step()
-
 
 def _at_least(batch: Batch, frames: int, hop: int) -> Batch:
     """Pad a batch whose longest item is shorter than the segment that is decoded."""
     missing = frames - batch.content.shape[1]
     if missing <= 0:
         return batch
-    return Batch(
-        F.pad(batch.content, (0, 0, 0, missing)),
-        F.pad(batch.f0_hz, (0, missing)),
-        F.pad(batch.coarse, (0, missing), value=1),
-        F.pad(batch.wave, (0, missing * hop)),
-        batch.lengths,
-        batch.speakers,
-        batch.step,
-        batch.generator,
+    return dataclasses.replace(
+        batch,
+        content=F.pad(batch.content, (0, 0, 0, missing)),
+        f0_hz=F.pad(batch.f0_hz, (0, missing)),
+        coarse=F.pad(batch.coarse, (0, missing), value=1),
+        wave=F.pad(batch.wave, (0, missing * hop)),
     )
-
-
-def _start_from(module: nn.Module, path: Path) -> None:
-    state = training_state(path)
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        first = "; ".join(str(error).splitlines()[1:4])
-        raise ModelFileRefused(f"{path.name} does not fit this preset: {first}") from error

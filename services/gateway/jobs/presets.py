@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from libs.common.errors import InvalidInput
+from libs.common.events import TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ def preset(name: str) -> Preset:
             actions=(f"Use one of: {', '.join(PRESETS)}.",),
             presets=list(PRESETS),
         ) from None
+
+
+def check_options(name: str, options: TrainingOptions) -> None:
+    """Raises InvalidInput for what may be asked of other presets, and not of this one."""
+    if name != "lite":
+        return
+    if not options.f0:
+        raise InvalidInput("a lite voice needs pitch; choose an RVC preset for one without", field="options.f0")
+    if options.pretrained not in ("auto", "none"):
+        raise InvalidInput("lite has no pretrained bases; choose an RVC preset", field="options.pretrained")
 
 
 def default_preset(devices: Iterable[str]) -> str:

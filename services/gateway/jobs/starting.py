@@ -103,6 +103,7 @@ async def start_training(
     inputs, seconds = await recordings_of(session, dataset)
     check_speech(dataset, inputs, seconds, preset.min_seconds)
     options = TrainingOptions.model_validate(request.options.model_dump(exclude={"preset"}) | {"preset": preset.name})
+    presets.check_options(preset.name, options)
     estimate = presets.estimate_seconds(preset.name, seconds, options.train_seconds, options.max_training_seconds)
     voice = await registry.reserve(
         session, owner_id=caller.id, name=request.name or dataset.name, dataset_id=dataset.id, preset=preset.name

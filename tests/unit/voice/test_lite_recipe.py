@@ -23,7 +23,6 @@ def new_recipe(total_steps: int = 10) -> LiteRecipe:
 
 
 def batch_for(recipe: Recipe, step: int, items: int = 2, frames: int = 60) -> Batch:
-    generator = torch.Generator().manual_seed(step)
     time = torch.arange(frames * recipe.hop_length) / recipe.sample_rate
     wave = 0.2 * torch.sin(2 * torch.pi * 200 * time).sign() * torch.linspace(0, 1, len(time))
     return Batch(
@@ -34,7 +33,7 @@ def batch_for(recipe: Recipe, step: int, items: int = 2, frames: int = 60) -> Ba
         lengths=torch.full((items,), frames),
         speakers=torch.zeros(items, dtype=torch.int64),
         step=step,
-        generator=generator,
+        seeds=tuple(range(step * items, (step + 1) * items)),
     )
 
 

@@ -1,0 +1,78 @@
+"""How do tests start training runs, kill them, and compare what they leave?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from libs.voice.child import Outcome, TrainingChild
+from libs.voice.progress import Progress
+from libs.voice.safe_load import load_tensors
+from libs.voice.training import TrainingInputs, TrainingResult, train
+from libs.voice.training_config import TrainingConfig
+
+
+def ignore(_: Progress) -> None: ...
+
+
+def run(experiment: Path, folder: Path, config: TrainingConfig, **stop: Any) -> TrainingResult:
+    return train(TrainingInputs(experiment, folder), config, ignore, **stop)
+
+
+async def in_a_child(
+    experiment: Path, folder: Path, config: TrainingConfig, kill_at: int | None = None, delay: float = 0.0
+) -> Outcome:
+    """A whole run in a process, or until it is killed `delay` seconds after it has made `kill_at` steps."""
+    child = TrainingChild({"experiment": str(experiment), "run": str(folder)}, config.as_dict())
+    await child.start()
+    async for line in child.progress():
+        if kill_at is not None and (line["step"] >= kill_at or len(lines_of(folder)) >= kill_at):
+            await asyncio.sleep(delay)
+            child.kill()
+    return await child.wait()
+
+
+def final_state(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of the newest checkpoint, weights and optimisers' moments, by its path."""
+    state = load_tensors(max(folder.glob("checkpoints/checkpoint-????????")) / "state.pt")
+    flat: dict[str, Tensor] = {}
+
+    def walk(name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            flat[name] = value
+        elif isinstance(value, dict):
+            for key, each in value.items():
+                walk(f"{name}/{key}", each)
+
+    walk("", {key: state[key] for key in ("modules", "optimizers")})
+    return flat
+
+
+def different(one: Path, other: Path) -> list[str]:
+    """Names of tensors that are not the same bit by bit."""
+    first, second = final_state(one), final_state(other)
+    assert first.keys() == second.keys()
+    assert len(first) > 40
+    return [name for name in first if not torch.equal(first[name], second[name])]
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; the last one of a running process may be half there."""
+    path = folder / "metrics.jsonl"
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def steps_of(folder: Path) -> list[int]:
+    """The steps that made the curve, in order."""
+    return [line["step"] for line in lines_of(folder) if "loss" in line]
