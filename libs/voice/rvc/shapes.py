@@ -10,7 +10,7 @@ from torch import Tensor
 from libs.voice.rvc.config import CONFIGS, NetworkConfig
 from libs.voice.rvc.files import shapes_of
 
-_APPLIO_24K = replace(
+APPLIO_24K = replace(
     CONFIGS["rvc-v2-32k"],
     sample_rate=24_000,
     segment_frames=36,
@@ -31,6 +31,6 @@ def config_from_shapes(model: Mapping[str, Tensor]) -> NetworkConfig | None:
         return None
     f0 = "enc_p.emb_pitch.weight" in model
     given = {name: tuple(value.shape) for name, value in model.items()}
-    candidates = (replace(known, f0=f0, speakers=len(table)) for known in (*CONFIGS.values(), _APPLIO_24K))
+    candidates = (replace(known, f0=f0, speakers=len(table)) for known in (*CONFIGS.values(), APPLIO_24K))
     fitting = [config for config in candidates if given == shapes_of(config, with_posterior=True)]
     return fitting[0] if len(fitting) == 1 else None
