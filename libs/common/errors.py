@@ -25,6 +25,7 @@ PlatformError
     ├── TrainingDiverged          losses became NaN
     ├── TrainingCrashed           the training process died; retryable
     ├── ModelValidationFailed     F-089
+    ├── NothingConverted          every recording of a conversion job failed
     └── PoisonCommand             a command that kills its worker
 
 Control flow of workers, not errors that anybody is told: TryAgain, Cancelled, Preempted, LeaseLost.
@@ -312,6 +313,13 @@ class ModelValidationFailed(WorkFailed):
 
     code = "model_validation_failed"
     suggested_actions = ("Train longer, or with more and cleaner recordings.",)
+
+
+class NothingConverted(WorkFailed):
+    """None of the recordings could be converted"""
+
+    code = "nothing_converted"
+    suggested_actions = ("See the reason for each recording in the job's results.",)
 
 
 class PoisonCommand(WorkFailed):

@@ -91,6 +91,20 @@ class StagedFile(Data):
     size_bytes: int
 
 
+class ConversionInput(Data):
+    """One recording of a conversion job, by content; `name` is what its owner calls it.
+
+    `dataset` is the slug of the dataset that holds it; empty when it was sent with the job.
+    """
+
+    number: int = Field(ge=1)
+    name: str
+    sha256: str
+    extension: str
+    dataset: str = ""
+    seconds: float = 0.0
+
+
 class VersionRef(Data):
     """One version of a voice: its slug, and the job that made it."""
 
@@ -204,6 +218,17 @@ class MakeVoice(Command):
     voice: str
     display_name: str
     options: MakingOptions
+
+
+class ConvertRecordings(Command):
+    """Says recordings in a voice, one after the other. `settings` are those of one conversion."""
+
+    service = "inference"
+    verb = "convert"
+
+    voice: str
+    inputs: tuple[ConversionInput, ...]
+    settings: dict[str, bool | int | float | str | None]
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -342,6 +367,19 @@ class VoicePublished(VoiceEvent):
     sample_rate: int
     preset: str
     card: dict[str, Any]
+
+
+class RecordingsConverted(StepFinished):
+    """At least one recording was converted; the manifest names every file, and why others failed."""
+
+    noun = "conversion"
+    fact = "converted"
+
+    voice: str
+    files: int
+    converted: int
+    failed: int
+    seconds: float
 
 
 class JobEvent(Event):

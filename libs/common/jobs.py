@@ -34,14 +34,21 @@ class Step(StrEnum):
     evaluate = "evaluate"
     publish = "publish"
     make = "make"
+    convert = "convert"
 
 
 class JobKind(StrEnum):
-    """What is asked for; also the part of the address below which such jobs are found."""
+    """What is asked for."""
 
     training = "training"
     preprocess = "preprocess"
     model = "model"  # a voice from files that are there: imported, extracted from a checkpoint, merged
+    conversion = "conversion"  # recordings said in a voice
+
+    @property
+    def address(self) -> str:
+        """The part of the API's addresses below which such jobs are found: `/api/v1/<address>/jobs`."""
+        return "convert" if self is JobKind.conversion else self.value
 
 
 # A kind of job is its list of steps. A new kind needs a line here, a command in `events.py` and one in the gateway's
@@ -50,7 +57,12 @@ STEPS: dict[JobKind, tuple[Step, ...]] = {
     JobKind.training: (Step.validate, Step.preprocess, Step.train, Step.index, Step.evaluate, Step.publish),
     JobKind.preprocess: (Step.validate, Step.preprocess),
     JobKind.model: (Step.make,),
+    JobKind.conversion: (Step.convert,),
 }
+
+# Their steps write into the folders of a dataset, so two of one kind must not run on one at once (C-23).
+WORKS_IN_DATASET = frozenset({JobKind.training, JobKind.preprocess})
+MAKES_VOICE = frozenset({JobKind.training, JobKind.model})
 
 # Share of a job's progress bar that each step takes, in percent.
 WEIGHTS: dict[Step, float] = {
@@ -61,6 +73,7 @@ WEIGHTS: dict[Step, float] = {
     Step.evaluate: 4,
     Step.publish: 2,
     Step.make: 100,
+    Step.convert: 100,
 }
 
 TERMINAL = frozenset({JobState.completed, JobState.failed, JobState.cancelled})

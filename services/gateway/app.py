@@ -18,6 +18,7 @@ from services.gateway.accounts.api import admin_router, auth_router, public_auth
 from services.gateway.accounts.bootstrap import ensure_first_admin
 from services.gateway.checks import DatabaseCheck, GatewayBrokerCheck
 from services.gateway.conversion import api as conversion
+from services.gateway.conversions import api as conversions
 from services.gateway.database import Database
 from services.gateway.datasets import api as datasets
 from services.gateway.inner import InnerService
@@ -40,6 +41,7 @@ ROUTERS: list[APIRouter] = [
     jobs_api.preprocess_router,
     jobs_api.model_job_router,
     voices.voice_router,
+    conversions.conversion_job_router,
     conversion.conversion_router,
     system.system_router,
     system.version_router,

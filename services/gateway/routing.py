@@ -43,6 +43,7 @@ _MEANINGS = {
     403: "Your role does not allow this",
     404: "There is no such thing, or it belongs to somebody else",
     409: "It conflicts with the present state",
+    410: "It is not kept any more",
     412: "It has changed since you read it",
     413: "The body is larger than the limit",
     415: "Not an accepted sound format",

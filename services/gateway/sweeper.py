@@ -12,6 +12,7 @@ from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
 from services.gateway import idempotency
 from services.gateway.accounts import sessions
+from services.gateway.conversions import removing as conversions
 from services.gateway.datasets import receiving, removing
 from services.gateway.parts import Parts
 from services.gateway.voices import removing as voices
@@ -28,6 +29,10 @@ async def _deletions(parts: Parts) -> None:
     await voices.finish(parts)
 
 
+async def _conversions(parts: Parts) -> None:
+    await conversions.sweep(parts)
+
+
 async def _answers(parts: Parts) -> None:
     await idempotency.sweep(parts.database, parts.settings)
 
@@ -36,7 +41,7 @@ async def _tokens(parts: Parts) -> None:
     await sessions.sweep(parts.database, parts.settings)
 
 
-SWEEPS: list[Callable[[Parts], Awaitable[None]]] = [_answers, _tokens, _samples, _deletions]
+SWEEPS: list[Callable[[Parts], Awaitable[None]]] = [_answers, _tokens, _samples, _deletions, _conversions]
 
 
 async def sweep(parts: Parts) -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import torch
 from fastapi import FastAPI
 
+from libs.common.bus import Bus
+from libs.common.connecting import ConnectingWorker
+from libs.common.events import ConvertRecordings
 from libs.common.health import Check, ReadableCheck
 from libs.common.paths import Paths
 from libs.common.service import create_service
+from libs.common.worker import Worker
 from services.inference.api import make_router
+from services.inference.handlers import Handlers
 from services.inference.queueing import ConversionQueue
 from services.inference.settings import InferenceSettings
 from services.inference.voices import EnginesCheck, Voices
 
 
-def create_app(settings: InferenceSettings | None = None) -> FastAPI:
-    """Inference needs no broker: it reads voices from the models volume and recordings from the data volume."""
+def create_app(settings: InferenceSettings | None = None, bus: Bus | None = None) -> FastAPI:
+    """Inference. A bus that is handed in stays open; one that is made here is closed at the end.
+
+    Only jobs need the broker. It is no part of readiness: a conversion that somebody waits for is done without it.
+    """
     settings = settings or InferenceSettings()
     paths = Paths(settings)
     device = settings.inference_device
@@ -32,12 +40,22 @@ def create_app(settings: InferenceSettings | None = None) -> FastAPI:
         EnginesCheck(voices),
     ]
 
+    handlers = Handlers(paths, voices)
+
+    async def make(connected: Bus) -> Worker:
+        worker = Worker(connected, settings, paths, slots=settings.conversion_jobs_at_once, info={"device": device})
+        worker.on(ConvertRecordings, handlers.on_convert_recordings)
+        return worker
+
+    broker = ConnectingWorker(settings, "inference", make, bus)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if settings.inference_threads is not None:
             torch.set_num_threads(settings.inference_threads)
         paths.data_root.mkdir(parents=True, exist_ok=True)
-        yield
+        async with broker.running() if settings.conversion_jobs_at_once else nullcontext():
+            yield
 
     return create_service(
         "inference",

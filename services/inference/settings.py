@@ -17,5 +17,8 @@ class InferenceSettings(CommonSettings):
     inference_threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads; empty: all cores")
     conversions_at_once: int = Field(default=1, ge=1, le=32, description="Conversions that compute at the same time")
     conversions_waiting: int = Field(default=16, ge=0, le=1000, description="Conversions that may wait; more get 429")
+    conversion_jobs_at_once: int = Field(
+        default=1, ge=0, le=32, description="Conversion jobs in hand at the same time; 0 takes none and needs no broker"
+    )
     voices_in_memory: int = Field(default=8, ge=1, le=1000, description="Loaded voices that are kept")
     conversion_limit: timedelta = Field(default=timedelta(minutes=30), description="Longest recording in one request")

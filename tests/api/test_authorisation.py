@@ -83,6 +83,8 @@ async def _belongings(house: House, owner: Person) -> dict[str, str]:
         "training:job_id": jobs[JobKind.training],
         "preprocess:job_id": jobs[JobKind.preprocess],
         "model:job_id": jobs[JobKind.model],
+        "convert:job_id": jobs[JobKind.conversion],
+        "number": "1",
         "user_id": owner.id,
     }
 
@@ -237,7 +239,9 @@ def test_every_operation_has_a_readable_id_a_tag_a_summary_and_its_problems() ->
 
 
 def test_every_post_that_creates_takes_an_idempotency_key() -> None:
-    creating = {"create_user", "create_dataset", "upload_samples", "start_training", "start_preprocessing"}
+    creating = {"create_user", "create_dataset", "upload_samples", "start_training", "start_preprocessing"} | {
+        "start_conversion"
+    }
 
     having = {
         operation["operationId"]

@@ -23,7 +23,7 @@ from tests.integration.gateway.conftest import ADMIN, create_database, postgres
 assert postgres
 
 # A feed does not end, and its refusals are those of its job's other routes.
-ENDLESS = {"training_job_events", "preprocess_job_events", "model_job_events"}
+ENDLESS = {"training_job_events", "preprocess_job_events", "model_job_events", "conversion_job_events"}
 EXAMPLES = 40
 
 

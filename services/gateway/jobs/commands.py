@@ -8,6 +8,7 @@ from libs.common.errors import DatasetNotPrepared
 from libs.common.events import (
     BuildIndex,
     Command,
+    ConvertRecordings,
     EvaluateVoice,
     MakeVoice,
     MakingOptions,
@@ -69,3 +70,5 @@ def build(job: Job, step: Step, made: Mapping[Step, ManifestRef]) -> Command:
         case Step.make:
             making = MakingOptions.model_validate(job.options)
             return MakeVoice(**frame, voice=voice, display_name=job.name, options=making)
+        case Step.convert:
+            return ConvertRecordings(**frame, voice=voice, inputs=job.recordings, settings=job.options)

@@ -40,7 +40,8 @@ async def look_up(database: Database, caller: Caller, kind: JobKind, job_id: str
 
 def _found(job: Job | None, kind: JobKind, job_id: str) -> Job:
     if job is None:
-        raise NotFound(f"there is no {kind} job {job_id[:80]!r}", actions=(f"List yours: GET /api/v1/{kind}/jobs.",))
+        actions = (f"List yours: GET /api/v1/{kind.address}/jobs.",)
+        raise NotFound(f"there is no {kind} job {job_id[:80]!r}", actions=actions)
     return job
 
 

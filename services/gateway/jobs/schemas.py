@@ -60,6 +60,7 @@ class JobOut(BaseModel):
     estimated_seconds: float | None
     estimated_cost: float | None
     error: dict[str, Any] | None
+    summary: dict[str, Any] | None = Field(default=None, description="What the job made, in numbers")
     recovery: Recovery
     warnings: list[str] = []
     version: int
@@ -73,7 +74,7 @@ class JobOut(BaseModel):
                 retry_count=job.retry_count,
                 max_retries=max_retries,
                 last_error=job.last_error or job.error,
-                can_retry=job.state in (JobState.failed, JobState.cancelled),
+                can_retry=job.state in (JobState.failed, JobState.cancelled) and job.job_kind is not JobKind.conversion,
                 suggested_actions=list((trouble or {}).get("suggested_actions", [])),
             ),
             warnings=_warnings(job),

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.events import InputFile, ManifestRef
-from libs.common.jobs import ACTIVE, JobKind, JobState, QueueState, Step
+from libs.common.events import ConversionInput, InputFile, ManifestRef
+from libs.common.jobs import ACTIVE, WORKS_IN_DATASET, JobKind, JobState, QueueState, Step
 from services.gateway.database import Base, new_id, utcnow
 
 # SQLite counts rows by itself only in a column of type INTEGER.
 RowNumber = BigInteger().with_variant(Integer, "sqlite")
-_IS_ACTIVE = "status IN (" + ", ".join(f"'{state.value}'" for state in sorted(ACTIVE)) + ")"
+
+
+def _in(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in sorted(values))})"
+
+
+_IS_WORKING = f"{_in('status', ACTIVE)} AND {_in('kind', WORKS_IN_DATASET)}"
 
 
 class Job(Base):
@@ -29,8 +36,8 @@ class Job(Base):
             "dataset_id",
             "kind",
             unique=True,
-            sqlite_where=text(_IS_ACTIVE),
-            postgresql_where=text(_IS_ACTIVE),
+            sqlite_where=text(_IS_WORKING),
+            postgresql_where=text(_IS_WORKING),
         ),
     )
 
@@ -58,6 +65,8 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None]
     retry_count: Mapped[int] = mapped_column(Integer, default=0)
     last_error: Mapped[dict[str, Any] | None]
+    # What the job made, in numbers, for those who list jobs; the whole is in the last step's manifest.
+    summary: Mapped[dict[str, Any] | None]
 
     progress: Mapped[float] = mapped_column(Float, default=0.0)
     current_step: Mapped[int] = mapped_column(Integer, default=0)
@@ -99,6 +108,11 @@ class Job(Base):
     def pinned(self) -> tuple[InputFile, ...]:
         """The recordings that the job was opened with, by content; later uploads do not change a job."""
         return tuple(InputFile.model_validate(item) for item in self.inputs)
+
+    @property
+    def recordings(self) -> tuple[ConversionInput, ...]:
+        """The recordings of a conversion job."""
+        return tuple(ConversionInput.model_validate(item) for item in self.inputs)
 
 
 class JobStep(Base):

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events import JobCancelled, JobChanged, JobCompleted, JobEvent, JobFailed, JobQueued, JobStarted
-from libs.common.jobs import ACTIVE, JobState, check_transition
+from libs.common.jobs import ACTIVE, MAKES_VOICE, JobState, check_transition
 from services.gateway.audit import audit
 from services.gateway.jobs import outbox
 from services.gateway.jobs.history import note
@@ -35,7 +35,7 @@ async def end(
 ) -> None:
     """To an end without a result; a voice that waited for its first version shows it."""
     move(session, job, to, now, actor=actor, problem=problem)
-    if job.voice is not None:
+    if job.voice is not None and job.job_kind in MAKES_VOICE:
         await registry.give_up(session, slug=job.voice)
 
 

@@ -57,7 +57,7 @@ def serve(settings: CommonSettings) -> Serve:
 
     @asynccontextmanager
     async def serving(**changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-        values = {"inference_threads": 1, **settings.model_dump(), **changes}
+        values = {"inference_threads": 1, "conversion_jobs_at_once": 0, **settings.model_dump(), **changes}
         app = create_app(InferenceSettings(**{k: v for k, v in values.items() if k in InferenceSettings.model_fields}))
         transport = httpx.ASGITransport(app)
         async with (

@@ -1,0 +1,86 @@
+"""When do the files of conversion jobs go? What was sent, when the job is over; what was made, when its time is up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from sqlalchemy import delete, select
+
+from libs.common.errors import Conflict, PlatformError
+from libs.common.jobs import JobKind, Step
+from libs.common.logs import get_logger
+from libs.common.paths import WITHOUT_DATASET
+from services.gateway.accounts.current import Caller
+from services.gateway.audit import audit
+from services.gateway.conversions.results import expires_at
+from services.gateway.database import utcnow
+from services.gateway.jobs import reading
+from services.gateway.jobs.tables import Job
+from services.gateway.parts import Parts
+from services.gateway.text import is_key
+
+log = get_logger("gateway.conversions")
+
+
+async def remove(parts: Parts, caller: Caller, job_id: str) -> None:
+    """Removes a job that is over, with its results. Raises NotFound, and Conflict while it goes on."""
+    async with parts.database.write() as session:
+        job = await reading.find(session, caller, JobKind.conversion, job_id, lock=True)
+        if not job.is_over:
+            raise Conflict(f"the job is {job.status}", actions=("Cancel it first.",))
+        await session.execute(delete(Job).where(Job.id == job.id))
+        audit.record(session, caller.id, "job.deleted", job.id, kind="job")
+    try:
+        await parts.ingest.call("DELETE", f"/jobs/{job_id}")
+        await parts.bus.bucket("jobs").delete(job_id)
+    except PlatformError as error:  # it is out of sight; the sweeper and the next rebuild do the rest
+        log.warning("conversion.files_stay", job_id=job_id, detail=error.detail)
+
+
+async def sweep(parts: Parts) -> None:
+    """Removes recordings of jobs that are over, results whose time is up, and folders that no job stands for."""
+    sent = await asyncio.to_thread(_folders, parts.paths.sent_with_jobs)
+    steps = parts.paths.experiment(WITHOUT_DATASET).steps
+    made = await asyncio.to_thread(_folders, steps, Step.convert.value)
+    jobs = await _jobs(parts, {**sent, **made})
+    unclaimed = time.time() - parts.settings.staged_lifetime.total_seconds()
+    for job_id, changed_at in sent.items():
+        job = jobs.get(job_id)
+        if job.is_over if job is not None else changed_at < unclaimed:
+            await parts.ingest.call("DELETE", f"/jobs/{job_id}/files")
+            log.info("conversion.recordings_removed", job_id=job_id)
+    for job_id, changed_at in made.items():
+        job = jobs.get(job_id)
+        until = expires_at(job, parts.settings.conversion_results_lifetime) if job is not None else None
+        if (until is not None and until < utcnow()) if job is not None else changed_at < unclaimed:
+            await parts.ingest.call("DELETE", f"/jobs/{job_id}")
+            log.info("conversion.results_removed", job_id=job_id)
+
+
+def _folders(root: Path, having: str | None = None) -> dict[str, float]:
+    """The names of jobs that have a folder in `root` (with a folder `having` in it), and when each last changed."""
+    try:
+        entries = [entry for entry in root.iterdir() if is_key(entry.name) and entry.is_dir()]
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for entry in entries:
+        if having is None or (entry / having).is_dir():
+            try:
+                found[entry.name] = entry.stat().st_mtime
+            except FileNotFoundError:
+                continue
+    return found
+
+
+async def _jobs(parts: Parts, ids: Iterable[str]) -> dict[str, Job]:
+    wanted = list(ids)
+    found: dict[str, Job] = {}
+    async with parts.database.read() as session:
+        for start in range(0, len(wanted), 500):
+            rows = await session.scalars(select(Job).where(Job.id.in_(wanted[start : start + 500])))
+            found |= {job.id: job for job in rows}
+    return found

@@ -1,0 +1,52 @@
+"""What does inference listen to? `ConvertRecordings`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from libs.common.errors import Cancelled
+from libs.common.events import ConvertRecordings, RecordingsConverted
+from libs.common.manifests import FileEntry
+from libs.common.paths import Paths
+from libs.common.work import Done, Work
+from services.inference.jobs import JobFiles, convert_all
+from services.inference.voices import Voices
+
+
+class Handlers:
+    """The service's commands."""
+
+    def __init__(self, paths: Paths, voices: Voices) -> None:
+        self._paths = paths
+        self._voices = voices
+
+    async def on_convert_recordings(self, work: Work[ConvertRecordings]) -> Done:
+        """Converts what is not converted yet; sounds that an earlier owner of the step finished are kept."""
+        command = work.command
+        files = JobFiles.of(self._paths, command.job_id, work.folder, work.earlier_folders)
+        try:
+            records = await asyncio.to_thread(
+                convert_all,
+                command,
+                files,
+                self._voices,
+                report=work.report,
+                mark=work.mark,
+                should_stop=lambda: work.should_stop() is not None,
+            )
+        except Cancelled:
+            work.check()  # says whether it was cancelled, preempted, or taken over
+            raise
+        converted = [record for record in records if record.sound is not None]
+        return Done(
+            event=RecordingsConverted,
+            fields={
+                "voice": command.voice,
+                "files": len(records),
+                "converted": len(converted),
+                "failed": len(records) - len(converted),
+                "seconds": round(sum(record.seconds for record in converted), 3),
+            },
+            entries={r.sound: FileEntry(sha256=r.sha256, size=r.size) for r in converted if r.sound is not None},
+            data={"files": [record.model_dump(mode="json") for record in records]},
+        )

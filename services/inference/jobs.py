@@ -1,0 +1,246 @@
+"""How are many recordings converted, one after the other? Each is done, failed alone, or still to do.
+
+    inputs ─▶ record of an earlier attempt? ─▶ begun ─▶ sounds/00001.wav ─▶ records/00001.json
+                     taken over                          whole and flushed     says that it is done
+
+A recording whose conversion ends the process again and again fails alone, so that one bad file is not the end of many.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from libs.common.errors import (
+    Cancelled,
+    NothingConverted,
+    PlatformError,
+    PoisonCommand,
+    VoiceSampleNotFound,
+    WorkFailed,
+)
+from libs.common.events import ConversionInput, ConvertRecordings
+from libs.common.logs import get_logger
+from libs.common.manifests import sha256_of, write_whole
+from libs.common.paths import ConvertedFiles, Paths
+from libs.voice.chain import convert_file
+from services.inference.schemas import ConversionSettings
+from services.inference.voices import Voices
+
+log = get_logger("conversion.jobs")
+
+DEATHS = 3
+"""So many workers may end in the middle of one recording before it is given up."""
+
+
+class Report(Protocol):
+    """Tells how far the step is, as `Work.report`."""
+
+    def __call__(self, fraction: float, **fields: Any) -> None: ...
+
+
+class FileRecord(BaseModel):
+    """What became of one recording. `sound` is its file below DATA_ROOT, None when `problem` says why there is none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    name: str
+    sound: str | None = None
+    seconds: float = 0.0
+    sample_rate: int = 0
+    size: int = 0
+    sha256: str = ""
+    compute_seconds: float = 0.0
+    voice_version: str = ""
+    voice_sha256: str = ""
+    attempt: int = 1
+    problem: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """Where a conversion job reads and writes: this attempt's folder, and those before it, newest first."""
+
+    paths: Paths
+    job_id: str
+    own: ConvertedFiles
+    earlier: tuple[ConvertedFiles, ...]
+
+    @classmethod
+    def of(cls, paths: Paths, job_id: str, own: Path, earlier: list[Path]) -> JobFiles:
+        return cls(paths, job_id, ConvertedFiles(own), tuple(ConvertedFiles(folder) for folder in earlier))
+
+    def source(self, recording: ConversionInput) -> Path:
+        """The original; raises VoiceSampleNotFound when it is gone."""
+        uploads = self.paths.uploads(recording.dataset) if recording.dataset else self.paths.job_uploads(self.job_id)
+        original = uploads.original(recording.sha256, recording.extension)
+        if not original.is_file():
+            raise VoiceSampleNotFound(f"the recording {recording.name!r} is not there any more")
+        return original
+
+    def known(self, number: int, attempt: int) -> FileRecord | None:
+        """The record that an earlier owner left, if its sound is whole; refusals count in the same attempt only."""
+        for folder in (self.own, *self.earlier):
+            try:
+                record = FileRecord.model_validate_json(folder.record(number).read_bytes())
+                if record.sound is not None:
+                    return self._take_over(record)
+            except (OSError, ValidationError):
+                continue
+            if record.attempt == attempt:
+                return record
+        return None
+
+    def _take_over(self, record: FileRecord) -> FileRecord:
+        """The record with its sound in this attempt's folder, so that the earlier one may go. Raises OSError."""
+        assert record.sound is not None
+        there = self.paths.in_data(record.sound)
+        if there.stat().st_size != record.size:
+            raise FileNotFoundError(record.sound)
+        here = self.own.sound(record.number, there.suffix.lstrip("."))
+        if here != there:
+            here.parent.mkdir(parents=True, exist_ok=True)
+            here.unlink(missing_ok=True)
+            os.link(there, here)
+            record = record.model_copy(update={"sound": self.paths.relative(here)})
+            _keep(self, record)
+        return record
+
+    def deaths(self, number: int) -> int:
+        """How many earlier owners ended in the middle of this recording."""
+        return sum(folder.begun(number).exists() for folder in self.earlier)
+
+
+def convert_all(
+    command: ConvertRecordings,
+    files: JobFiles,
+    voices: Voices,
+    *,
+    report: Report,
+    mark: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> list[FileRecord]:
+    """A record for every recording, at least one of them with a sound. Blocking.
+
+    Raises Cancelled when `should_stop` says so (what is finished stays), NothingConverted when every recording failed,
+    NotFound when the voice is gone, and retryable errors, which are about the platform and not about one recording.
+    """
+    settings = ConversionSettings.model_validate(command.settings)
+    total = len(command.inputs)
+    length = sum(recording.seconds for recording in command.inputs)
+    records: list[FileRecord] = []
+    behind = 0.0
+    for recording in command.inputs:
+        record = files.known(recording.number, command.attempt)
+        if record is None:
+            if should_stop():
+                raise Cancelled
+
+            def tell(share: float, recording: ConversionInput = recording, behind: float = behind) -> None:
+                part = behind + share * recording.seconds
+                fraction = part / length if length else (len(records) + share) / total
+                report(fraction, done=len(records), total=total, message=recording.name)
+
+            tell(0.0)
+            record = _convert_one(command, recording, settings, files, voices, tell, mark, should_stop)
+        records.append(record)
+        behind += recording.seconds
+    report(1.0, done=total, total=total)
+    if all(record.sound is None for record in records):
+        raise _nothing(records)
+    return records
+
+
+def _convert_one(
+    command: ConvertRecordings,
+    recording: ConversionInput,
+    settings: ConversionSettings,
+    files: JobFiles,
+    voices: Voices,
+    tell: Callable[[float], None],
+    mark: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> FileRecord:
+    number = recording.number
+    if files.deaths(number) >= DEATHS:
+        problem = PoisonCommand(f"{DEATHS} workers ended while they converted {recording.name!r}")
+        return _keep(files, _failed(command, recording, problem))
+    voice = voices.get(command.voice)
+    begun = files.own.begun(number)
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    begun.touch()
+    mark(f"recording {number}")  # from here on a death counts against this recording, not against the job
+    target = files.own.sound(number, settings.format.value)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    try:
+        made = convert_file(
+            voice.converter,
+            files.source(recording),
+            target,
+            settings.conversion(),
+            output_format=settings.format.value,
+            output_rate=settings.output_rate,
+            on_progress=tell,
+            should_stop=should_stop,
+        )
+    except (Cancelled, OSError):
+        begun.unlink(missing_ok=True)
+        raise
+    except PlatformError as error:
+        if error.retryable:
+            begun.unlink(missing_ok=True)
+            raise
+        record = _failed(command, recording, error)
+    except Exception as error:
+        log.error("conversion.unexpected", recording=number, error=f"{type(error).__name__}: {error}", exc_info=error)
+        record = _failed(command, recording, WorkFailed(f"{type(error).__name__}: {error}"[:500]))
+    else:
+        _flush(target)
+        record = FileRecord(
+            number=number,
+            name=recording.name,
+            sound=files.paths.relative(target),
+            seconds=round(made.seconds, 3),
+            sample_rate=made.sample_rate,
+            size=target.stat().st_size,
+            sha256=sha256_of(target),
+            compute_seconds=round(time.perf_counter() - started, 3),
+            voice_version=voice.version,
+            voice_sha256=voice.sha256,
+            attempt=command.attempt,
+        )
+    _keep(files, record)
+    begun.unlink(missing_ok=True)
+    return record
+
+
+def _failed(command: ConvertRecordings, recording: ConversionInput, error: PlatformError) -> FileRecord:
+    log.info("conversion.recording_failed", recording=recording.number, code=error.code, detail=error.detail)
+    return FileRecord(number=recording.number, name=recording.name, attempt=command.attempt, problem=error.problem())
+
+
+def _keep(files: JobFiles, record: FileRecord) -> FileRecord:
+    write_whole(files.own.record(record.number), record.model_dump_json(indent=1).encode())
+    return record
+
+
+def _flush(path: Path) -> None:
+    """The record must not outlive its sound in a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _nothing(records: list[FileRecord]) -> NothingConverted:
+    first = records[0].problem or {}
+    what = "the recording" if len(records) == 1 else f"none of the {len(records)} recordings"
+    could = "could not be converted" if len(records) == 1 else "could be converted; the first"
+    listed = [{"number": r.number, "name": r.name, "problem": r.problem} for r in records]
+    return NothingConverted(f"{what} {could}: {first.get('detail', '')}", files=listed)
