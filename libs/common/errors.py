@@ -25,7 +25,8 @@ PlatformError
     ├── TrainingDiverged          losses became NaN
     ├── TrainingCrashed           the training process died; retryable
     ├── ModelValidationFailed     F-089
-    ├── NothingConverted          every recording of a conversion job failed
+    ├── StepTimedOut              another step than training; retryable
+    ├── StepResultLost            what an earlier step made is gone or damaged
     └── PoisonCommand             a command that kills its worker
 
 Control flow of workers, not errors that anybody is told: TryAgain, Cancelled, Preempted, LeaseLost.
@@ -315,11 +316,22 @@ class ModelValidationFailed(WorkFailed):
     suggested_actions = ("Train longer, or with more and cleaner recordings.",)
 
 
-class NothingConverted(WorkFailed):
-    """None of the recordings could be converted"""
+class StepTimedOut(WorkFailed):
+    """The step took too long"""
 
-    code = "nothing_converted"
-    suggested_actions = ("See the reason for each recording in the job's results.",)
+    code = "step_timed_out"
+    retryable = True
+    suggested_actions = (
+        "Retry the job.",
+        "If the machine is slow or the dataset large, raise the limit that is named.",
+    )
+
+
+class StepResultLost(WorkFailed):
+    """What an earlier step made is gone or damaged"""
+
+    code = "step_result_lost"
+    suggested_actions = ("Retry the job: what is missing is made again, and the rest is kept.",)
 
 
 class PoisonCommand(WorkFailed):

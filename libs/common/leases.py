@@ -4,9 +4,10 @@ One record per step of a job. Every change of owner raises the token by one. The
 compare-and-set of this very record, so a worker that slept past its lease and was replaced cannot commit: its revision
 is old. Clocks decide only when a lease may be *taken*; that nobody commits twice rests on the revisions alone.
 
-    free ──acquire──▶ owned(token n) ──renew──▶ owned ──commit──▶ committed (final)
+    free ──acquire──▶ owned(token n) ──renew──▶ owned ──commit──▶ committed
       ▲                   │  └──release──▶ free                └─ any later owner reads the manifest's reference
       └───────ttl passed──┘
+    committed ──reopen──▶ owned(token n+1): a person retries, and what was made is gone or damaged
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ class Held:
 
 @dataclass(frozen=True)
 class Committed:
-    """The step is done; `manifest` names what it made."""
+    """The step is done, in this attempt; `manifest` names what it made."""
 
     manifest: ManifestRef
     revision: int
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Leases:
                 return Lease(self._bucket, key, record, revision)
             old = LeaseRecord.model_validate_json(entry.value)
             if old.committed is not None:
-                return Committed(old.committed, entry.revision)
+                return Committed(old.committed, entry.revision, old.attempt)
             if old.failed is not None and attempt <= old.attempt:
                 return Finished(old.failed, old.failures)
             if (left := old.expires_in(self._ttl)) > 0:
@@ -169,3 +171,16 @@ class Leases:
             except Conflict:
                 continue
             return Lease(self._bucket, key, record, revision)
+
+    async def reopen(self, job_id: str, step: str, attempt: int, claim: Committed) -> Lease | None:
+        """Takes a step that is done, because what it made is not there any more; None when somebody was faster.
+
+        The token grows, so whatever the former owner might still do counts for nothing.
+        """
+        key = f"{job_id}.{step}"
+        record = LeaseRecord(owner=self._owner, token=claim.manifest.token + 1, renewed_at=time.time(), attempt=attempt)
+        try:
+            revision = await self._bucket.update(key, record.model_dump_json().encode(), claim.revision)
+        except Conflict:
+            return None
+        return Lease(self._bucket, key, record, revision)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 import tempfile
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from libs.common.errors import Conflict, DatasetNotPrepared
+from libs.common.errors import StepResultLost
 from libs.common.events import ManifestRef
-from libs.common.paths import Paths
+from libs.common.paths import Paths, StepFolder
 
 
 class FileEntry(BaseModel):
@@ -99,22 +101,25 @@ def reference_of(paths: Paths, where: Path, content: bytes, token: int) -> Manif
 
 
 def load(paths: Paths, reference: ManifestRef) -> Manifest:
-    """The manifest that `reference` names; raises DatasetNotPrepared when it is gone, Conflict when it was changed."""
+    """The manifest that `reference` names; raises StepResultLost when it is gone or was changed."""
     where = paths.in_data(reference.path)
+    step = PurePosixPath(reference.path).parent.name
     try:
         content = where.read_bytes()
     except OSError as error:
-        raise DatasetNotPrepared(f"the step manifest {reference.path} cannot be read: {error.strerror}") from error
+        raise StepResultLost(
+            f"the step manifest {reference.path} cannot be read: {error.strerror}", step=step
+        ) from error
     if hashlib.sha256(content).hexdigest() != reference.sha256:
-        raise Conflict(f"the step manifest {reference.path} is not the one that was committed")
+        raise StepResultLost(f"the step manifest {reference.path} is not the one that was committed", step=step)
     return Manifest.model_validate_json(content)
 
 
-def verify(paths: Paths, manifest: Manifest) -> list[str]:
-    """Relative paths of files that are missing or have another size or content."""
+def verify(paths: Paths, manifest: Manifest, files: Iterable[str] | None = None) -> list[str]:
+    """Relative paths of files (of these, or of all) that are missing or have another size or content."""
     wrong = []
-    for relative, entry in manifest.files.items():
-        path = paths.in_data(relative)
+    for relative in manifest.files if files is None else files:
+        path, entry = paths.in_data(relative), manifest.files[relative]
         try:
             fits = path.stat().st_size == entry.size and sha256_of(path) == entry.sha256
         except OSError:
@@ -122,3 +127,40 @@ def verify(paths: Paths, manifest: Manifest) -> list[str]:
         if not fits:
             wrong.append(relative)
     return wrong
+
+
+def check(paths: Paths, manifest: Manifest, files: Iterable[str] | None = None) -> None:
+    """Raises StepResultLost, naming the step, unless its files (these, or all) are as they were committed."""
+    wrong = verify(paths, manifest, files)
+    if wrong:
+        raise StepResultLost(
+            f"{len(wrong)} of the files that the {manifest.step} step made are gone or damaged, such as {wrong[0]}",
+            step=manifest.step,
+            files=wrong[:10],
+        )
+
+
+def seems_whole(paths: Paths, reference: ManifestRef) -> bool:
+    """A quick look: the manifest is there and its files have their sizes. Their content is not read."""
+    try:
+        manifest = load(paths, reference)
+        return all(paths.in_data(name).stat().st_size == entry.size for name, entry in manifest.files.items())
+    except (StepResultLost, OSError, ValueError):
+        return False
+
+
+def discard_damaged(paths: Paths, reference: ManifestRef) -> None:
+    """Removes what a later attempt at the step must not take over: files that are not as they were committed.
+
+    Without the manifest nobody can tell which these are, and the whole attempt goes.
+    """
+    try:
+        manifest = load(paths, reference)
+    except (StepResultLost, ValueError):
+        step = StepFolder(paths.in_data(reference.path).parent)
+        shutil.rmtree(step.attempt(reference.token), ignore_errors=True)
+        return
+    for relative in verify(paths, manifest):
+        path = paths.in_data(relative)
+        if path.is_file() or path.is_symlink():
+            path.unlink()

@@ -213,8 +213,10 @@ class Worker:
             await delivery.nak(timedelta(seconds=max(claim.seconds, 0.05)))
             return
         if isinstance(claim, Committed):
-            await self._conclude_again(delivery, command, registered, claim)
-            return
+            reopened = await self._conclude_again(delivery, command, registered, claim)
+            if reopened is None:
+                return
+            claim = reopened
         if isinstance(claim, Finished):
             await self._tell(StepFailed, command, 0, failures=claim.failures, problem=claim.problem)
             await delivery.ack()
@@ -317,7 +319,10 @@ class Worker:
             try:
                 await registered.finish(command, manifest, place)
             except (PlatformError, OSError) as error:
-                await self._finish_failed(delivery, command, reference.token, error)
+                problem = error if isinstance(error, PlatformError) else Unavailable(f"a folder refuses: {error}")
+                if not problem.retryable:
+                    raise
+                await self._finish_later(delivery, command, reference.token, problem)
                 return
         assert manifest.event is not None
         event_class = CATALOGUE[manifest.event["type"]]
@@ -338,29 +343,52 @@ class Worker:
 
     async def _conclude_again(
         self, delivery: Delivery, command: Command, registered: _Registered, claim: Committed
-    ) -> None:
-        """What follows a commit of an earlier delivery. When it cannot be done, the job is told and waits no longer."""
+    ) -> Lease | None:
+        """What follows a commit of an earlier delivery; when it cannot be done, the job is told and waits no longer.
+
+        When a person asked again, what was made is looked at first, and done anew if it is not whole or cannot be put
+        in its place: the lease for that is returned.
+        """
+        is_asked_again = command.attempt > claim.attempt
         try:
+            if is_asked_again:
+                await self._check_whole(delivery, claim.manifest)
             await self._conclude(delivery, command, registered, claim.manifest, claim.revision)
         except Unavailable:
             raise
         except Exception as error:
             is_known = isinstance(error, PlatformError)
             log.error("worker.not_concluded", error=f"{type(error).__name__}: {error}", exc_info=not is_known)
+            if is_asked_again:
+                return await self._reopen(delivery, command, claim)
             failure = error if isinstance(error, PlatformError) else WorkFailed(f"{type(error).__name__}: {error}")
             await self._tell(StepFailed, command, claim.manifest.token, failures=1, problem=failure.problem())
             await delivery.ack()
+        return None
 
-    async def _finish_failed(
-        self, delivery: Delivery, command: Command, token: int, error: PlatformError | OSError
-    ) -> None:
+    async def _check_whole(self, delivery: Delivery, reference: ManifestRef) -> None:
+        """Raises StepResultLost unless every file is as it was committed; reading them may take a while."""
+
+        def read() -> None:
+            manifests.check(self.paths, manifests.load(self.paths, reference))
+
+        reading = asyncio.ensure_future(asyncio.to_thread(read))
+        while not (await asyncio.wait({reading}, timeout=self._settings.heartbeat.total_seconds()))[0]:
+            await delivery.in_progress()
+        await reading
+
+    async def _reopen(self, delivery: Delivery, command: Command, claim: Committed) -> Lease | None:
+        """The step is to be done again; what is damaged is not taken over."""
+        lease = await self._leases.reopen(command.job_id, command.step, command.attempt, claim)
+        if lease is None:
+            await delivery.nak(timedelta(seconds=0.05))
+            return None
+        await asyncio.to_thread(manifests.discard_damaged, self.paths, claim.manifest)
+        log.warning("worker.reopened", token=lease.token)
+        return lease
+
+    async def _finish_later(self, delivery: Delivery, command: Command, token: int, problem: PlatformError) -> None:
         """What was committed stays; the hook is tried again for as long as that can help, and people are told."""
-        problem = error if isinstance(error, PlatformError) else Unavailable(f"a folder does not take it: {error}")
-        if not problem.retryable:
-            log.error("worker.failed", code=problem.code, detail=problem.detail)
-            await self._tell(StepFailed, command, token, failures=1, problem=problem.problem())
-            await delivery.ack()
-            return
         delay = self._settings.retry_delays[0] if self._settings.retry_delays else timedelta(seconds=5)
         log.warning("worker.finish_failed", detail=problem.detail)
         await self._tell(

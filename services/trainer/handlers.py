@@ -45,7 +45,8 @@ class Handlers:
     async def on_train_voice(self, work: Work[TrainVoice]) -> Done:
         """Trains in a child process on exactly what the preprocessor committed."""
         prepared = await self._load(work.command.prepared)
-        filelist = self._file(prepared, "filelist.txt")
+        await asyncio.to_thread(manifests.check, self._paths, prepared)
+        filelist = await self._file(prepared, "filelist.txt")
         result = await training.run(work, self._paths.in_data(prepared.folder), filelist, self._settings)
         files = [path for name in RUN_FILES if (path := work.folder / name).is_file()]
         return Done(
@@ -70,7 +71,8 @@ class Handlers:
     async def on_build_index(self, work: Work[BuildIndex]) -> Done:
         prepared = await self._load(work.command.prepared)
         target = work.folder / INDEX
-        vectors = await work.unless_stopped(in_child(indexing.build, self._features(prepared), target))
+        features = await self._features(prepared)
+        vectors = await work.unless_stopped(in_child(indexing.build, features, target))
         return Done(
             event=IndexBuilt,
             fields={"voice": work.command.voice, "vectors": vectors},
@@ -86,8 +88,9 @@ class Handlers:
         prepared, trained, indexed = [
             await self._load(reference) for reference in (command.prepared, command.trained, command.indexed)
         ]
-        held_out, others = self._clips(prepared, trained)
-        trial = self._trial(prepared, self._file(trained, WEIGHTS), self._file(indexed, INDEX), held_out, others)
+        held_out, others = await self._clips(prepared, trained)
+        weights, index = await self._file(trained, WEIGHTS), await self._file(indexed, INDEX)
+        trial = self._trial(prepared, weights, index, held_out, others)
         quality = await work.unless_stopped(in_child(evaluation.try_voice, trial))
         target = work.folder / QUALITY
         manifests.write_whole(target, json.dumps(quality, indent=1, sort_keys=True).encode())
@@ -106,12 +109,12 @@ class Handlers:
         command = work.command
         references = (command.prepared, command.trained, command.indexed, command.evaluated)
         prepared, trained, indexed, evaluated = [await self._load(reference) for reference in references]
-        weights, index = self._file(trained, WEIGHTS), self._file(indexed, INDEX)
+        weights, index = await self._file(trained, WEIGHTS), await self._file(indexed, INDEX)
         card = await asyncio.to_thread(self._card, command, prepared, trained, evaluated, weights, index)
         version = self._paths.voice(command.voice).version_attempt(command.job_id, work.token)
         await asyncio.to_thread(voice_files.assemble, version, weights, index, card)
         work.mark("assembled")
-        held_out, _ = self._clips(prepared, trained)
+        held_out, _ = await self._clips(prepared, trained)
         trial = self._trial(prepared, version.weights, version.index, held_out[:3], ())
         await work.unless_stopped(in_child(evaluation.try_voice, trial, False))
         target = work.folder / "voice.json"
@@ -146,24 +149,32 @@ class Handlers:
     async def _load(self, reference: ManifestRef) -> Manifest:
         return await asyncio.to_thread(manifests.load, self._paths, reference)
 
-    def _file(self, manifest: Manifest, name: str) -> Path:
-        """The file of that name in a manifest. Raises DatasetNotPrepared when it has none or it is gone."""
+    async def _whole(self, manifest: Manifest, files: list[str]) -> list[Path]:
+        """These files of a manifest, as they were committed. Raises StepResultLost when one is gone or damaged."""
+        await asyncio.to_thread(manifests.check, self._paths, manifest, files)
+        return [self._paths.in_data(relative) for relative in files]
+
+    async def _file(self, manifest: Manifest, name: str) -> Path:
+        """The file of that name. Raises DatasetNotPrepared when the manifest has none, else as `_whole`."""
         for relative in manifest.files:
-            if relative.endswith(f"/{name}") and (path := self._paths.in_data(relative)).is_file():
-                return path
+            if relative.endswith(f"/{name}"):
+                return (await self._whole(manifest, [relative]))[0]
         raise DatasetNotPrepared(f"the {manifest.step} step of {manifest.job_id} left no {name}")
 
-    def _features(self, prepared: Manifest) -> list[Path]:
+    async def _features(self, prepared: Manifest) -> list[Path]:
         folder = f"/3_feature{prepared.data['width']}/"
-        return [self._paths.in_data(relative) for relative in prepared.files if folder in relative]
+        return await self._whole(prepared, [relative for relative in prepared.files if folder in relative])
 
-    def _clips(self, prepared: Manifest, trained: Manifest) -> tuple[list[Path], list[Path]]:
+    async def _clips(self, prepared: Manifest, trained: Manifest) -> tuple[list[Path], list[Path]]:
         """16 kHz pieces of recordings that the training held out, and others; if none were, some of the rest."""
         held = {str(source) for source in trained.data["result"]["split"]["held_out_sources"]}
-        pieces = [self._paths.in_data(relative) for relative in sorted(prepared.files) if "/1_16k_wavs/" in relative]
-        held_out = [path for path in pieces if path.stem.split("_")[0] in held]
-        others = [path for path in pieces if path.stem.split("_")[0] not in held]
-        return (held_out or others)[:CLIPS], others[:CLIPS]
+        pieces = [relative for relative in sorted(prepared.files) if "/1_16k_wavs/" in relative]
+        held_out = [relative for relative in pieces if Path(relative).stem.split("_")[0] in held]
+        others = [relative for relative in pieces if Path(relative).stem.split("_")[0] not in held]
+        return (
+            await self._whole(prepared, (held_out or others)[:CLIPS]),
+            await self._whole(prepared, others[:CLIPS]),
+        )
 
     def _trial(
         self, prepared: Manifest, weights: Path, index: Path, clips: list[Path], reference: list[Path] | tuple[()]

@@ -11,7 +11,7 @@ What a worker says about an earlier attempt, a step that is done or a job that i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.errors import Conflict, IllegalTransition
 from libs.common.events import (
     Data,
+    InputFile,
     ManifestRef,
-    RecordingsConverted,
     StepCancelled,
     StepDelayed,
     StepEvent,
@@ -34,16 +34,7 @@ from libs.common.events import (
     VoicePublished,
     VoiceTrained,
 )
-from libs.common.jobs import (
-    WORKS_IN_DATASET,
-    JobKind,
-    JobState,
-    QueueState,
-    Step,
-    check_transition,
-    lane_of,
-    next_step,
-)
+from libs.common.jobs import JobKind, JobState, QueueState, Step, check_transition, lane_of, next_step
 from libs.common.jobs import overall_progress as progress_at
 from libs.common.logs import get_logger
 from libs.common.paths import WITHOUT_DATASET
@@ -63,19 +54,16 @@ AFTER_TRAINING = frozenset({Step.index, Step.evaluate, Step.publish})
 
 @dataclass(frozen=True)
 class Order:
-    """What somebody wants to have done. `dataset` and `voice` are slugs; some kinds of jobs have no dataset.
-
-    `options` are the kind's own: a model of `events.py`, or plain values.
-    """
+    """What somebody wants to have done. `dataset` and `voice` are slugs; some kinds of jobs have no dataset."""
 
     id: str
     owner_id: str
     kind: JobKind
     name: str
-    options: Data | Mapping[str, Any]
+    options: Data
     dataset_id: str | None = None
     dataset: str | None = None
-    inputs: Sequence[Data] = ()
+    inputs: Sequence[InputFile] = ()
     preset: str = ""
     voice: str | None = None
     priority: int = 50
@@ -93,10 +81,10 @@ async def open_job(session: AsyncSession, order: Order) -> Job:
         name=order.name,
         dataset_id=order.dataset_id,
         dataset=order.dataset,
-        experiment=order.dataset if order.dataset and order.kind in WORKS_IN_DATASET else WITHOUT_DATASET,
+        experiment=order.dataset or WITHOUT_DATASET,
         voice=order.voice,
         preset=order.preset,
-        options=order.options.model_dump(mode="json") if isinstance(order.options, Data) else dict(order.options),
+        options=order.options.model_dump(mode="json"),
         inputs=[item.model_dump(mode="json") for item in order.inputs],
         priority=order.priority,
         status=JobState.pending.value,
@@ -175,8 +163,10 @@ async def cancel(session: AsyncSession, job: Job, actor: str) -> None:
     outbox.ask_to_stop(session, job.id, job.version, now)
 
 
-async def retry(session: AsyncSession, job: Job, actor: str) -> None:
+async def retry(session: AsyncSession, job: Job, actor: str, lost: Set[Step] = frozenset()) -> None:
     """Queues a failed or cancelled job again, from the step that is not done; what is done is kept.
+
+    Steps that are `lost` count as not done: what they made is not there any more.
 
     `job` must be locked. Raises IllegalTransition for any other job, Conflict when its dataset is being worked on, or
     its dataset or voice was deleted: nothing that is completed may be missing.
@@ -190,10 +180,11 @@ async def retry(session: AsyncSession, job: Job, actor: str) -> None:
         raise Conflict(f"the dataset {job.dataset!r} of this job was deleted", actions=("Start a new job.",))
     if job.voice is not None:
         await registry.expect_again(session, slug=job.voice)
-    done = {row.step for row in await _steps(session, job) if row.manifest is not None}
-    step = next_step(job.job_kind, None)
-    while step is not None and step.value in done:
-        step = next_step(job.job_kind, step)
+    for row in await _steps(session, job):
+        if row.step in lost:
+            row.manifest_path = row.manifest_sha256 = row.manifest_token = row.result = row.finished_at = None
+            note(session, job, now, f"what the {row.step} step made is gone: it is done again", level="warning")
+    step = await _first_to_do(session, job, None)
     assert step is not None, "a job whose steps are all done is completed"
     job.attempt += 1
     job.error = None
@@ -233,6 +224,15 @@ def _out_of_turn(job: Job, row: JobStep | None, event: StepEvent) -> str:
 
 async def _steps(session: AsyncSession, job: Job) -> list[JobStep]:
     return list((await session.scalars(select(JobStep).where(JobStep.job_id == job.id))).all())
+
+
+async def _first_to_do(session: AsyncSession, job: Job, after: Step | None) -> Step | None:
+    """The first step after `after` that is not done; None when all are."""
+    done = await made_by(session, job)
+    step = next_step(job.job_kind, after)
+    while step in done:
+        step = next_step(job.job_kind, step)
+    return step
 
 
 async def _flush_alone(session: AsyncSession, job: Job) -> None:
@@ -320,12 +320,10 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
     row.finished_at = now
     note(session, job, now, f"{event.step} finished", {"worker": event.worker} | _few(row.result))
     await session.flush()
-    following = next_step(job.job_kind, event.step)
+    following = await _first_to_do(session, job, event.step)
     if isinstance(event, VoiceTrained):  # the figures of the training stay; what follows takes seconds
         job.current_step = job.total_steps = event.steps
         job.losses = {name: value for name, value in event.losses.items() if math.isfinite(value)}
-    if isinstance(event, RecordingsConverted):
-        _tell_conversion(job, event)
     if following is None:
         if isinstance(event, VoicePublished):
             await _publish(session, job, event)
@@ -344,19 +342,6 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
         return
     tell(session, job, now)
     await _send(session, job, following, now)
-
-
-def _tell_conversion(job: Job, event: RecordingsConverted) -> None:
-    """The job's numbers; recordings that were refused when they came failed as well."""
-    told = job.summary or {}
-    failed = event.failed + len(told.get("refused", ()))
-    job.summary = told | {
-        "files": event.converted + failed,
-        "converted": event.converted,
-        "failed": failed,
-        "seconds": event.seconds,
-        "is_partial": failed > 0,
-    }
 
 
 async def _publish(session: AsyncSession, job: Job, event: VoicePublished) -> None:

@@ -126,4 +126,4 @@ async def test_nothing_changes_a_committed_record(bus: Bus) -> None:
     await lease.release()
 
     claim = await leases(bus, "b").acquire("job_1", "train", 1)
-    assert claim == Committed(REF, revision)
+    assert claim == Committed(REF, revision, attempt=1)

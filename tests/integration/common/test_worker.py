@@ -279,12 +279,55 @@ async def test_a_committed_result_that_was_lost_is_told_and_not_waited_for(
     done = await events.wait_for("prepared")
     paths.in_data(done.manifest.path).unlink()
 
-    await bus.send_command(command(attempt=2), Lane.normal)
+    again = command()
+    await bus._publish(again, again.subject(Lane.normal), "the same command, long after")
 
     failed = await events.wait_for("step_failed", seconds=10)
-    assert (failed.attempt, failed.problem["code"]) == (2, "dataset_not_prepared")
+    assert (failed.attempt, failed.problem["code"], failed.problem["step"]) == (1, "step_result_lost", "preprocess")
+    assert failed.problem["suggested_actions"]
     await asyncio.sleep(0.3)
     assert (await bus._js.stream_info("COMMANDS")).state.messages == 0
+
+
+@pytest.mark.parametrize("damage", ["a file is gone", "a file has other content", "the manifest is gone"])
+async def test_a_retry_does_a_committed_step_again_when_its_result_is_not_whole(
+    bus: Bus, processes: Processes, events: Events, paths: Paths, damage: str
+) -> None:
+    processes.start(STEP_SECONDS=0)
+    await bus.send_command(command(), Lane.normal)
+    first = await events.wait_for("prepared")
+    folder = paths.in_data(manifests.load(paths, first.manifest).folder)
+    if damage == "a file is gone":
+        (folder / "003").unlink()
+    elif damage == "a file has other content":
+        (folder / "003").write_text("8")
+    else:
+        paths.in_data(first.manifest.path).unlink()
+    counted = len(processes.lines("step"))
+
+    await bus.send_command(command(attempt=2), Lane.normal)
+    second = await events.wait_for("prepared", count=2)
+
+    assert result_of(paths, second) == EVERYTHING
+    assert (second.attempt, second.token, second.manifest.token) == (2, 2, 2)
+    assert second.place > first.place
+    assert len(processes.lines("step")) - counted == (20 if damage == "the manifest is gone" else 1)
+    assert processes.lines("finish")[-1].endswith("finish 2")
+
+
+async def test_a_retry_of_a_committed_step_that_is_whole_only_tells_it_again(
+    bus: Bus, processes: Processes, events: Events
+) -> None:
+    processes.start(STEP_SECONDS=0)
+    await bus.send_command(command(), Lane.normal)
+    first = await events.wait_for("prepared")
+
+    await bus.send_command(command(attempt=2), Lane.normal)
+    second = await events.wait_for("prepared", count=2)
+
+    assert second.manifest == first.manifest
+    assert second.place == first.place
+    assert len(processes.lines("begin")) == 1
 
 
 async def test_a_transient_failure_is_tried_three_times_more_and_then_final(

@@ -243,8 +243,25 @@ async def test_damaged_data_fails_the_job_with_its_reason(here: Platform) -> Non
         "missing": "dataset_not_prepared",
         "empty": "dataset_empty",
         "short": "dataset_too_short",
-        "gone": "dataset_not_prepared",
+        "gone": "step_result_lost",
     }
+
+
+async def test_a_prepared_file_that_changed_since_its_commit_fails_the_training_and_names_its_step(
+    here: Platform, prepared: ManifestRef
+) -> None:
+    file = sorted((attempt_of(here, "prepared") / "2a_f0").iterdir())[0]
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    here.start("trainer")
+
+    failed = await here.send(train("job_1", prepared), "step_failed")
+
+    assert failed.problem["code"] == "step_result_lost"
+    assert failed.problem["step"] == "preprocess"
+    assert failed.problem["files"] == [here.paths.relative(file)]
+    assert "etry the job" in failed.problem["suggested_actions"][0]
 
 
 def attempt_of(here: Platform, job: str) -> Path:

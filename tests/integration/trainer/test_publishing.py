@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,20 @@ def in_the_way_of(here: Platform, job: str) -> Path:
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("in the way")
     return obstacle
+
+
+async def test_a_retry_puts_a_version_together_again_that_was_committed_and_is_gone(
+    here: Platform, prepared: ManifestRef
+) -> None:
+    here.start("trainer")
+    order = publish("job_1", prepared, *untrained_steps(here.paths, "job_1"))
+    first = await here.send(order, "published")
+    voice = here.paths.voice("anna")
+    shutil.rmtree(voice.folder)
+
+    await here.bus.send_command(order.model_copy(update={"attempt": 2}), Lane.normal)
+    second = await here.events.wait_for("published", count=2)
+
+    assert (first.manifest.token, second.manifest.token) == (1, 2)
+    assert sha256_of(voice.version("job_1").weights) == second.weights_sha256
+    assert json.loads(voice.card.read_text())["version"] == "job_1"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from libs.common import manifests
-from libs.common.errors import Conflict, DatasetNotPrepared
+from libs.common.errors import StepResultLost
 from libs.common.events import ManifestRef
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
@@ -63,7 +63,7 @@ def test_a_changed_manifest_is_refused(paths: Paths) -> None:
     where = paths.in_data(reference.path)
     where.write_text(where.read_text().replace("job_1", "job_2"))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(StepResultLost, match="not the one"):
         manifests.load(paths, reference)
 
 
@@ -71,8 +71,39 @@ def test_a_lost_manifest_says_what_is_missing(paths: Paths) -> None:
     reference, _ = made(paths)
     paths.in_data(reference.path).unlink()
 
-    with pytest.raises(DatasetNotPrepared, match=r"manifest-1\.json"):
+    with pytest.raises(StepResultLost, match=r"manifest-1\.json"):
         manifests.load(paths, reference)
+
+
+def test_what_is_damaged_is_named_with_its_step_and_not_taken_over(paths: Paths) -> None:
+    reference, file = made(paths)
+    whole = file.with_name("metrics.jsonl")
+    whole.write_text("{}")
+    step = paths.experiment("anna").step("job_1", "train")
+    files = manifests.entries(paths, [file, whole])
+    manifest = manifests.load(paths, reference).model_copy(update={"files": files})
+    reference = manifests.store(paths, step.manifest(1), manifest)
+    assert manifests.seems_whole(paths, reference)
+    file.write_bytes(b"WEIGHTS")
+
+    manifests.check(paths, manifest, [paths.relative(whole)])
+    with pytest.raises(StepResultLost, match=r"voice\.pth") as raised:
+        manifests.check(paths, manifest)
+    manifests.discard_damaged(paths, reference)
+
+    assert raised.value.problem()["step"] == "train"
+    assert not file.exists()
+    assert whole.exists()
+    assert not manifests.seems_whole(paths, reference)
+
+
+def test_without_its_manifest_nothing_of_an_attempt_is_taken_over(paths: Paths) -> None:
+    reference, file = made(paths)
+    paths.in_data(reference.path).unlink()
+
+    manifests.discard_damaged(paths, reference)
+
+    assert not file.parent.exists()
 
 
 def test_a_link_is_replaced_in_one_step_and_removed_with_its_target(tmp_path: Path) -> None:
