@@ -27,6 +27,7 @@ PlatformError
     ├── ModelValidationFailed     F-089
     ├── StepTimedOut              another step than training; retryable
     ├── StepResultLost            what an earlier step made is gone or damaged
+    ├── NothingConverted          every recording of a conversion job failed
     └── PoisonCommand             a command that kills its worker
 
 Control flow of workers, not errors that anybody is told: TryAgain, Cancelled, Preempted, LeaseLost.
@@ -314,6 +315,13 @@ class ModelValidationFailed(WorkFailed):
 
     code = "model_validation_failed"
     suggested_actions = ("Train longer, or with more and cleaner recordings.",)
+
+
+class NothingConverted(WorkFailed):
+    """None of the recordings could be converted"""
+
+    code = "nothing_converted"
+    suggested_actions = ("See the reason for each recording in the job's results.",)
 
 
 class StepTimedOut(WorkFailed):

@@ -45,8 +45,9 @@ def _out(parts: Parts, job: Job) -> JobOut:
     return JobOut.of(job, len(parts.settings.retry_delays))
 
 
-def _accepted(response: Response, parts: Parts, job: Job) -> JobOut:
-    response.headers["Location"] = f"{PREFIX}/{job.kind}/jobs/{job.id}"
+def accepted(response: Response, parts: Parts, job: Job) -> JobOut:
+    """The answer to a request that queued a job."""
+    response.headers["Location"] = f"{PREFIX}/{job.job_kind.address}/jobs/{job.id}"
     response.headers["ETag"] = etag(job.id, job.version)
     return _out(parts, job)
 
@@ -72,7 +73,7 @@ async def start_training(
     price = parts.settings.gpu_hour_price
     async with parts.database.write() as session:
         job = await starting.start_training(session, caller, body, job_id=job_id, devices=devices, price=price)
-    return _accepted(response, parts, job)
+    return accepted(response, parts, job)
 
 
 @preprocess_router.post(
@@ -91,7 +92,7 @@ async def start_preprocessing(
     job_id = reserved_id(request, "job")
     async with parts.database.write() as session:
         job = await starting.start_preprocessing(session, caller, body, job_id=job_id, devices=devices)
-    return _accepted(response, parts, job)
+    return accepted(response, parts, job)
 
 
 @training_router.get("/stats", operation_id="training_stats", summary="How many jobs are where")
@@ -101,9 +102,11 @@ async def training_stats(caller: CurrentUser, parts: SharedParts) -> Stats:
         return await reading.statistics(session, caller, JobKind.training)
 
 
-def _add_job_routes(routes: APIRouter, kind: JobKind) -> None:
-    """What can be asked about a job of any kind."""
+def add_job_routes(routes: APIRouter, kind: JobKind, *, may_retry: bool = True) -> None:
+    """What can be asked about a job of any kind; `may_retry` when it can be taken up again after its end."""
     name = kind.value
+    if may_retry:
+        _add_retry(routes, kind)
 
     @routes.get("/jobs", operation_id=f"list_{name}_jobs", summary="Your jobs, newest first", responses=problems(403))
     async def list_jobs(
@@ -165,27 +168,6 @@ def _add_job_routes(routes: APIRouter, kind: JobKind) -> None:
             await lifecycle.cancel(session, job, caller.id)
         return CancelledJob.model_validate(_out(parts, job).model_dump() | {"success": True})
 
-    @routes.post(
-        "/jobs/{job_id}/retry",
-        status_code=202,
-        operation_id=f"retry_{name}_job",
-        summary="Take a failed or cancelled job up again",
-        responses=problems(403, 404, 409),
-    )
-    async def retry_job(job_id: str, response: Response, caller: Creator, parts: SharedParts) -> JobOut:
-        """Goes on at the step that was not finished; a training run goes on from its last checkpoint.
-
-        A finished step whose results are gone or damaged is done again.
-        """
-        async with parts.database.read() as session:
-            job = await reading.find(session, caller, kind, job_id)
-            made = await lifecycle.made_by(session, job)
-        lost = await asyncio.to_thread(reopening.lost, parts.paths, made, job.error)
-        async with parts.database.write() as session:
-            job = await reading.find(session, caller, kind, job_id, lock=True)
-            await lifecycle.retry(session, job, caller.id, lost)
-        return _accepted(response, parts, job)
-
     @routes.get(
         "/jobs/{job_id}/logs",
         operation_id=f"{name}_job_logs",
@@ -242,14 +224,37 @@ def _add_job_routes(routes: APIRouter, kind: JobKind) -> None:
         return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
 
 
+def _add_retry(routes: APIRouter, kind: JobKind) -> None:
+    @routes.post(
+        "/jobs/{job_id}/retry",
+        status_code=202,
+        operation_id=f"retry_{kind.value}_job",
+        summary="Take a failed or cancelled job up again",
+        responses=problems(403, 404, 409),
+    )
+    async def retry_job(job_id: str, response: Response, caller: Creator, parts: SharedParts) -> JobOut:
+        """Goes on at the step that was not finished; a training run goes on from its last checkpoint.
+
+        A finished step whose results are gone or damaged is done again.
+        """
+        async with parts.database.read() as session:
+            job = await reading.find(session, caller, kind, job_id)
+            made = await lifecycle.made_by(session, job)
+        lost = await asyncio.to_thread(reopening.lost, parts.paths, made, job.error)
+        async with parts.database.write() as session:
+            job = await reading.find(session, caller, kind, job_id, lock=True)
+            await lifecycle.retry(session, job, caller.id, lost)
+        return accepted(response, parts, job)
+
+
 def _event_id(header: str | None) -> int | None:
     """A client's last id; one that no feed gave out counts as none."""
     return int(header) if header and header.isascii() and header.isdigit() and len(header) < 19 else None
 
 
-_add_job_routes(training_router, JobKind.training)
-_add_job_routes(preprocess_router, JobKind.preprocess)
-_add_job_routes(model_job_router, JobKind.model)
+add_job_routes(training_router, JobKind.training)
+add_job_routes(preprocess_router, JobKind.preprocess)
+add_job_routes(model_job_router, JobKind.model)
 
 
 @training_router.get(

@@ -11,7 +11,7 @@ What a worker says about an earlier attempt, a step that is done or a job that i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.errors import Conflict, IllegalTransition
 from libs.common.events import (
     Data,
-    InputFile,
     ManifestRef,
+    RecordingsConverted,
     StepCancelled,
     StepDelayed,
     StepEvent,
@@ -34,7 +34,16 @@ from libs.common.events import (
     VoicePublished,
     VoiceTrained,
 )
-from libs.common.jobs import JobKind, JobState, QueueState, Step, check_transition, lane_of, next_step
+from libs.common.jobs import (
+    WORKS_IN_DATASET,
+    JobKind,
+    JobState,
+    QueueState,
+    Step,
+    check_transition,
+    lane_of,
+    next_step,
+)
 from libs.common.jobs import overall_progress as progress_at
 from libs.common.logs import get_logger
 from libs.common.paths import WITHOUT_DATASET
@@ -54,16 +63,19 @@ AFTER_TRAINING = frozenset({Step.index, Step.evaluate, Step.publish})
 
 @dataclass(frozen=True)
 class Order:
-    """What somebody wants to have done. `dataset` and `voice` are slugs; some kinds of jobs have no dataset."""
+    """What somebody wants to have done. `dataset` and `voice` are slugs; some kinds of jobs have no dataset.
+
+    `options` are the kind's own: a model of `events.py`, or plain values.
+    """
 
     id: str
     owner_id: str
     kind: JobKind
     name: str
-    options: Data
+    options: Data | Mapping[str, Any]
     dataset_id: str | None = None
     dataset: str | None = None
-    inputs: Sequence[InputFile] = ()
+    inputs: Sequence[Data] = ()
     preset: str = ""
     voice: str | None = None
     priority: int = 50
@@ -81,10 +93,10 @@ async def open_job(session: AsyncSession, order: Order) -> Job:
         name=order.name,
         dataset_id=order.dataset_id,
         dataset=order.dataset,
-        experiment=order.dataset or WITHOUT_DATASET,
+        experiment=order.dataset if order.dataset and order.kind in WORKS_IN_DATASET else WITHOUT_DATASET,
         voice=order.voice,
         preset=order.preset,
-        options=order.options.model_dump(mode="json"),
+        options=order.options.model_dump(mode="json") if isinstance(order.options, Data) else dict(order.options),
         inputs=[item.model_dump(mode="json") for item in order.inputs],
         priority=order.priority,
         status=JobState.pending.value,
@@ -324,6 +336,8 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
     if isinstance(event, VoiceTrained):  # the figures of the training stay; what follows takes seconds
         job.current_step = job.total_steps = event.steps
         job.losses = {name: value for name, value in event.losses.items() if math.isfinite(value)}
+    if isinstance(event, RecordingsConverted):
+        _tell_conversion(job, event)
     if following is None:
         if isinstance(event, VoicePublished):
             await _publish(session, job, event)
@@ -342,6 +356,19 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
         return
     tell(session, job, now)
     await _send(session, job, following, now)
+
+
+def _tell_conversion(job: Job, event: RecordingsConverted) -> None:
+    """The job's numbers; recordings that were refused when they came failed as well."""
+    told = job.summary or {}
+    failed = event.failed + len(told.get("refused", ()))
+    job.summary = told | {
+        "files": event.converted + failed,
+        "converted": event.converted,
+        "failed": failed,
+        "seconds": event.seconds,
+        "is_partial": failed > 0,
+    }
 
 
 async def _publish(session: AsyncSession, job: Job, event: VoicePublished) -> None:
