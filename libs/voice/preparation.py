@@ -25,7 +25,7 @@ from libs.voice.experiment import (
     save_wave,
     write_json,
 )
-from libs.voice.pitch import PitchExtractor, coarse, fill_unvoiced
+from libs.voice.pitch import PitchExtractor, coarse, f0_of_each, fill_unvoiced
 from libs.voice.slicing import Piece, PieceSettings, SlicerSettings
 from libs.voice.slicing_stream import slice_blocks
 
@@ -111,12 +111,16 @@ def prepare_blocks(
 
     def prepared(group: list[Piece]) -> Iterator[PreparedPiece]:
         check()
-        for piece, features in zip(group, encode_batch(encoder, [p.wave16k for p in group]), strict=True):
-            check()
-            if not np.isfinite(features).all():
+        encoded = encode_batch(encoder, [piece.wave16k for piece in group])
+        kept = []
+        for piece, features in zip(group, encoded, strict=True):
+            if np.isfinite(features).all():
+                kept.append((piece, features))
+            else:
                 drop("content")
-                continue
-            f0 = pitch.f0(piece.wave16k, settings.f0_method)
+        tracks = f0_of_each(pitch, [piece.wave16k for piece, _ in kept], settings.f0_method)
+        for (piece, features), f0 in zip(kept, tracks, strict=True):
+            check()
             if settings.fill_unvoiced:
                 f0 = fill_unvoiced(f0).astype(np.float32)
             yield PreparedPiece(piece.number, piece.wave, piece.wave16k, coarse(f0), f0, features)

@@ -6,6 +6,7 @@ Wei et al. 2023, "RMVPE: A robust model for vocal pitch estimation in polyphonic
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,170 +16,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from libs.common.errors import ModelFileRefused
+from libs.voice.rmvpe_network import BINS, N_MELS, RmvpeNetwork, fold_norms
 from libs.voice.safe_load import load_tensors
+
+__all__ = ["BINS", "N_MELS", "Rmvpe", "RmvpeNetwork", "decode", "load_rmvpe", "log_mel", "mel_filters", "network_of"]
 
 SAMPLE_RATE = 16000
 HOP = 160
 N_FFT = 1024
-N_MELS = 128
-BINS = 360
 MEL_FLOOR = 1e-5
 DEFAULT_THRESHOLD = 0.03
 CENTS_PER_BIN = 20.0
 FIRST_BIN_CENTS = 1997.3794084376191
 MAX_FILE_BYTES = 600 * 1024 * 1024
 CHUNK_FRAMES = 2048
-CHUNK_MARGIN_FRAMES = 128
+CHUNK_MARGIN_FRAMES = 256
+"""What a chunk sees on each side of the frames that it is asked for: 2.56 s.
+
+The pyramid of convolutions could reach 15 s and the recurrent layer has no limit. Measured on the full network with the
+fixtures' weights, the salience differs by 2e-4 at 32 frames, 9e-7 at 64, and only by rounding from 128 on. Multiples of
+32 keep the pooling in step."""
+BATCH_FRAMES = 1280
+"""Clips of the same length go through the network together up to this many frames."""
 
 Padding = Literal["reflect", "zeros"]
-
-
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions with batch norm and ReLU, plus the input. `[B, in, T, F]` → `[B, out, T, F]`."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-        )
-        self.shortcut: nn.Module = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x) + self.shortcut(x)
-        return out
-
-
-class BlockStack(nn.Module):
-    """`blocks` residual blocks in a row, the first changes the channel count."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
-        super().__init__()
-        self.conv = nn.ModuleList(ResidualBlock(inputs if i == 0 else outputs, outputs) for i in range(blocks))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.conv:
-            x = block(x)
-        return x
-
-
-class Encoder(nn.Module):
-    """Halves time and frequency per layer and keeps what it had before for the decoder."""
-
-    def __init__(self, inputs: int, channels: int, layers: int, blocks: int) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(inputs)
-        stacks = []
-        for i in range(layers):
-            outputs = channels * 2**i
-            stacks.append(BlockStack(inputs, outputs, blocks))
-            inputs = outputs
-        self.layers = nn.ModuleList(stacks)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = self.bn(x)
-        skips = []
-        for layer in self.layers:
-            x = layer(x)
-            skips.append(x)
-            x = nn.functional.avg_pool2d(x, 2)
-        return x, skips
-
-
-class Intermediate(nn.Module):
-    """The bottom of the U."""
-
-    def __init__(self, inputs: int, outputs: int, layers: int, blocks: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(BlockStack(inputs if i == 0 else outputs, outputs, blocks) for i in range(layers))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
-class DecoderLayer(nn.Module):
-    """Doubles time and frequency, then joins the encoder's tensor of that size."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Sequential(
-            nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-        )
-        self.conv2 = nn.ModuleList(ResidualBlock(outputs * 2 if i == 0 else outputs, outputs) for i in range(blocks))
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = torch.cat((self.conv1(x), skip), dim=1)
-        for block in self.conv2:
-            x = block(x)
-        return x
-
-
-class Decoder(nn.Module):
-    """The way up."""
-
-    def __init__(self, inputs: int, layers: int, blocks: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(inputs // 2**i, inputs // 2 ** (i + 1), blocks) for i in range(layers))
-
-    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        for layer, skip in zip(self.layers, reversed(skips), strict=True):
-            x = layer(x, skip)
-        return x
-
-
-class DeepUnet(nn.Module):
-    """Encoder, bottom and decoder. `[B, 1, T, 128]` → `[B, channels, T, 128]`."""
-
-    def __init__(self, blocks: int, layers: int, bottom_layers: int, channels: int) -> None:
-        super().__init__()
-        top = channels * 2 ** (layers - 1)
-        self.encoder = Encoder(1, channels, layers, blocks)
-        self.intermediate = Intermediate(top, top * 2, bottom_layers, blocks)
-        self.decoder = Decoder(top * 2, layers, blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, skips = self.encoder(x)
-        out: Tensor = self.decoder(self.intermediate(x), skips)
-        return out
-
-
-class BiGru(nn.Module):
-    """One bidirectional GRU layer. `[B, T, inputs]` → `[B, T, 2 * hidden]`."""
-
-    def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__()
-        self.gru = nn.GRU(inputs, hidden, num_layers=1, batch_first=True, bidirectional=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.gru(x)[0]
-        return out
-
-
-class RmvpeNetwork(nn.Module):
-    """The network `E2E` of RMVPE. Log-mel `[B, 128, T]`, T a multiple of `2 ** layers` → salience `[B, T, 360]` in 0…1.
-
-    Defaults are the public model's (741 tensors). Names of tensors are the public file's.
-    """
-
-    def __init__(self, blocks: int = 4, layers: int = 5, bottom_layers: int = 4, channels: int = 16) -> None:
-        super().__init__()
-        self.multiple = 2**layers
-        self.unet = DeepUnet(blocks, layers, bottom_layers, channels)
-        self.cnn = nn.Conv2d(channels, 3, 3, padding=1)
-        self.fc = nn.Sequential(BiGru(3 * N_MELS, 256), nn.Linear(512, BINS), nn.Dropout(0.25), nn.Sigmoid())
-
-    def forward(self, mel: Tensor) -> Tensor:
-        x = self.cnn(self.unet(mel.transpose(-1, -2).unsqueeze(1)))
-        salience: Tensor = self.fc(x.transpose(1, 2).flatten(-2))
-        return salience
 
 
 def mel_filters() -> Tensor:
@@ -229,15 +90,42 @@ class Rmvpe:
 
     @torch.inference_mode()
     def salience(self, mel: Tensor) -> Tensor:
-        """Salience `[T, 360]` of one log-mel `[128, T]`; the time axis is padded for the network and cut back."""
+        """Salience `[T, 360]` of one log-mel `[128, T]`, or `[B, T, 360]` of several `[B, 128, T]`.
+
+        The time axis is padded for the network (see `padding`) and cut back.
+        """
+        single = mel.ndim == 2
+        mel = mel[None] if single else mel
         frames = mel.shape[-1]
         missing = -frames % self.network.multiple
         if missing:
             # Reflection needs more frames than it adds; a clip under 0.3 s repeats its edge instead.
             mode = "constant" if self.padding == "zeros" else "reflect" if missing < frames else "replicate"
-            mel = nn.functional.pad(mel[None], (0, missing), mode=mode)[0]
-        out: Tensor = self.network(mel[None].to(self.device))[0, :frames]
-        return out
+            mel = nn.functional.pad(mel, (0, missing), mode=mode)
+        out: Tensor = self.network(mel.to(self.device))[:, :frames]
+        return out[0] if single else out
+
+    @torch.inference_mode()
+    def f0_batch(
+        self, waves: Sequence[NDArray[np.floating]], threshold: float = DEFAULT_THRESHOLD
+    ) -> Iterator[NDArray[np.float32]]:
+        """`f0` of each clip in turn, with the same numbers; neighbours of one length go through together."""
+        place = 0
+        while place < len(waves):
+            frames = len(waves[place]) // HOP + 1
+            most = max(1, BATCH_FRAMES // frames)
+            group = [waves[place]]
+            for wave in waves[place + 1 : place + most]:
+                if len(wave) // HOP + 1 != frames:
+                    break
+                group.append(wave)
+            place += len(group)
+            if len(group) == 1 or len(group[0]) <= N_FFT // 2:
+                yield from (self.f0(wave, threshold) for wave in group)
+                continue
+            mels = torch.stack([self._mel_of_frames(wave, 0, frames) for wave in group])
+            for salience in self.salience(mels).float().cpu().numpy():
+                yield decode(salience, threshold).astype(np.float32)
 
     @torch.inference_mode()
     def f0(self, wave: NDArray[np.floating], threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.float32]:
@@ -315,4 +203,6 @@ def load_rmvpe(path: Path, device: torch.device | str = "cpu", padding: Padding 
     state = load_tensors(path, max_bytes=MAX_FILE_BYTES)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelFileRefused(f"rmvpe: `{path.name}` is not a plain dictionary of tensors.", field="rmvpe")
-    return Rmvpe(network_of(state), device, padding)
+    # channels last: a sixth faster on a CPU, as is folding
+    network = fold_norms(network_of(state)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Rmvpe(network, device, padding)

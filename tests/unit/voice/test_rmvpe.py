@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from libs.common.errors import ModelFileRefused
 from libs.voice import rmvpe
+from libs.voice.rmvpe_network import fold_norms
 from tests.unit.voice.fixture_files import fixture_arrays, fixture_folder, fixture_json, recipe_value
 
 
@@ -119,6 +122,67 @@ def test_a_long_recording_in_chunks_has_the_pitch_of_the_whole() -> None:
 
     assert len(chunked) == len(whole) == 3001 > rmvpe.CHUNK_FRAMES
     np.testing.assert_allclose(chunked, whole, rtol=1e-3)
+
+
+def test_the_full_network_in_chunks_has_the_pitch_of_the_whole(full: rmvpe.Rmvpe) -> None:
+    rng = np.random.default_rng(4)
+    time = np.arange(16000 * 23) / 16000
+    tone = np.sin(2 * np.pi * (200 + 60 * np.sin(2 * time)) * time) * (np.sin(5 * time) > -0.5)
+    wave = (0.2 * tone + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
+    whole = full.salience(rmvpe.log_mel(torch.from_numpy(wave)))
+    sure = (lambda top: (top[:, 0] - top[:, 1]).numpy() > 1e-3)(whole.topk(2, dim=1).values)
+
+    chunked = full.f0(wave, threshold=0.0)
+
+    # the seam lies at frame 2048; what the two halves of the recurrent layer remember is cut there
+    np.testing.assert_allclose(chunked[sure], rmvpe.decode(whole.numpy(), 0.0)[sure], rtol=1e-4)
+    assert sure[2048 - 50 : 2048 + 50].sum() > 40
+
+
+def test_a_long_recording_never_goes_through_the_network_as_a_whole() -> None:
+    seen = []
+
+    class Watching(rmvpe.Rmvpe):
+        def salience(self, mel: torch.Tensor) -> torch.Tensor:
+            seen.append(mel.shape[-1])
+            return super().salience(mel)
+
+    torch.manual_seed(5)
+    Watching(rmvpe.RmvpeNetwork(1, 2, 1, 4)).f0(np.zeros(16000 * 90, dtype=np.float32))
+
+    assert sum(seen) >= 9001
+    assert max(seen) <= rmvpe.CHUNK_FRAMES + 2 * rmvpe.CHUNK_MARGIN_FRAMES
+
+
+def test_folding_the_norms_changes_no_number() -> None:
+    network = rmvpe.network_of(small_state()).eval()
+    mel = torch.from_numpy(fixture_arrays("rmvpe")["small_mel"])
+    before = rmvpe.Rmvpe(network).salience(mel)
+
+    folded = fold_norms(network)
+
+    norms = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(norms) == 1  # the one at the entrance has no convolution before it
+    torch.testing.assert_close(rmvpe.Rmvpe(folded).salience(mel), before, atol=1e-5, rtol=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.sampled_from([200, 4800, 4810, 5600, 9000]), max_size=9), seed=st.integers(0, 99))
+def test_clips_together_have_the_pitch_that_they_have_alone(lengths: list[int], seed: int) -> None:
+    model, draw = untrained(), np.random.default_rng(seed)
+    waves = [0.1 * draw.standard_normal(length).astype(np.float32) for length in lengths]
+
+    together = list(model.f0_batch(waves, threshold=0.0))
+
+    assert len(together) == len(waves)
+    for found, wave in zip(together, waves, strict=True):
+        salience = model.salience(rmvpe.log_mel(torch.from_numpy(wave))) if len(wave) > 512 else None
+        alone = model.f0(wave, threshold=0.0)
+        assert found.shape == alone.shape
+        if salience is not None:
+            top = salience.topk(2, dim=1).values
+            sure = (top[:, 0] - top[:, 1] > 1e-4).numpy()
+            np.testing.assert_allclose(found[sure], alone[sure], rtol=1e-4)
 
 
 def test_a_file_is_loaded_in_float_or_half(tmp_path: Path) -> None:
