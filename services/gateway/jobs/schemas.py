@@ -146,7 +146,7 @@ class PreprocessRequest(_About):
     """Prepare a dataset for training."""
 
     preset: str | None = Field(default=None, examples=["lite"])
-    f0_method: str = Field(default="auto", max_length=32, pattern=r"^[a-z0-9_-]+$")
+    f0_method: str = Field(default="auto", max_length=64, pattern=r"^[a-z0-9_+\[\]-]+$")
 
 
 class OptionsIn(BaseModel):
@@ -164,7 +164,7 @@ class OptionsIn(BaseModel):
     train_seconds: float | None = Field(default=None, ge=1, le=604_800)
     max_training_seconds: float = Field(default=7200.0, ge=1, le=604_800)
     seed: int = Field(default=1234, ge=0, le=2**31 - 1)
-    f0_method: str = Field(default="auto", max_length=32, pattern=r"^[a-z0-9_-]+$")
+    f0_method: str = Field(default="auto", max_length=64, pattern=r"^[a-z0-9_+\[\]-]+$")
     accumulation: int = Field(default=1, ge=1, le=64, description="Batches that make one step together", examples=[4])
     optimizer: Literal["adamw", "adam", "radam"] = "adamw"
     weight_decay: float | None = Field(

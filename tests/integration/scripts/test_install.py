@@ -111,7 +111,7 @@ def test_the_tools_of_the_tests_are_added_to_a_smaller_environment(checkout):
 
     install(checkout, "--dev")
 
-    assert [call.split()[-1] for call in calls(checkout)] == ["venv", ".[all]", ".[dev]"]
+    assert [call.split()[-1] for call in calls(checkout)] == ["venv", ".[all]", ".[dev]", "torchcrepe==0.0.24"]
 
 
 def test_changed_pins_are_installed(checkout):
