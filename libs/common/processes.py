@@ -68,6 +68,17 @@ class _Child:
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 
+async def end_pool(executor: ProcessPoolExecutor, patience: float) -> None:
+    """Ends a pool. Processes that are not done with what they do after `patience` seconds are killed."""
+    # The executor forgets its processes when it shuts down.
+    processes = list((executor._processes or {}).values())
+    ending = asyncio.ensure_future(asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True))
+    if not (await asyncio.wait({ending}, timeout=patience))[0]:
+        for process in processes:
+            process.kill()
+    await ending
+
+
 _idle: list[_Child] = []
 
 

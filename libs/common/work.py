@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from libs.common import manifests
-from libs.common.errors import Cancelled, LeaseLost, Preempted, StorageFull, TryAgain, Unavailable
+from libs.common.errors import Cancelled, LeaseLost, Preempted, StepTimedOut, StorageFull, TryAgain, Unavailable
 from libs.common.events import Command, StepFinished, StepProgress
 from libs.common.leases import Lease
 from libs.common.paths import StepFolder
@@ -100,6 +101,21 @@ class Work(Generic[C]):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+
+    @contextlib.asynccontextmanager
+    async def time_limit(self, within: timedelta) -> AsyncIterator[None]:
+        """Cancels the block when it takes longer, and raises StepTimedOut: a failed attempt, which is tried again."""
+        try:
+            async with asyncio.timeout(within.total_seconds()) as limit:
+                yield
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            step = self.command.step
+            raise StepTimedOut(
+                f"the {step} step was not done within {within.total_seconds():g} s",
+                setting=f"STEP_TIMEOUT_{step.upper()}",
+            ) from error
 
     async def stopped(self) -> Stop:
         """Waits until the work should end."""

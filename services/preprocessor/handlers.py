@@ -23,6 +23,10 @@ class Handlers:
 
     async def on_prepare_dataset(self, work: Work[PrepareDataset]) -> Done:
         """Prepares all recordings side by side, or finds that the same was done before."""
+        async with work.time_limit(self._settings.step_timeout_preprocess):
+            return await self._prepare(work)
+
+    async def _prepare(self, work: Work[PrepareDataset]) -> Done:
         command = work.command
         plan = await work.unless_stopped(plan_of(command, self._paths))
         earlier = await asyncio.to_thread(prepared.find, self._paths, command.experiment, plan.fingerprint)

@@ -17,13 +17,15 @@ from libs.common.errors import DatasetEmpty, InsufficientAudioQuality, TryAgain,
 from libs.common.events import PrepareDataset
 from libs.common.logs import get_logger
 from libs.common.paths import Paths
-from libs.common.processes import SPAWN, in_child
+from libs.common.processes import SPAWN, end_pool, in_child
 from libs.common.work import Work, raise_stop
 from services.preprocessor import pool
 
 log = get_logger("preparation")
 
 LEAST_VOICED = 0.03
+PATIENCE = 10.0
+"""Seconds that processes get to end what they are at when the preparation ends; one that hangs is killed then."""
 FORMAT = 1
 """Grows when the same recordings are prepared differently, so that older results are not used again."""
 
@@ -137,7 +139,7 @@ class Preparation:
         finally:
             stopping.cancel()
             stop.set()
-            await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
+            await end_pool(executor, PATIENCE)
         self._work.check()
         return self._conclude(folder, results, summary)
 
@@ -149,8 +151,10 @@ class Preparation:
         loop = asyncio.get_running_loop()
         total = len(self._plan.sources)
         self._work.report(0.0, done=0, total=total, message="preparing recordings")
+        # the largest first: one that began last would keep the other processes waiting
+        longest_first = sorted(self._plan.sources, key=lambda item: (-item[1].stat().st_size, item[0]))
         pending: set[asyncio.Future[dict[str, Any]]] = {
-            loop.run_in_executor(executor, pool.prepare, index, source) for index, source in self._plan.sources
+            loop.run_in_executor(executor, pool.prepare, index, source) for index, source in longest_first
         }
         results: list[dict[str, Any]] = []
         try:

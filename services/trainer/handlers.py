@@ -72,7 +72,8 @@ class Handlers:
         prepared = await self._load(work.command.prepared)
         target = work.folder / INDEX
         features = await self._features(prepared)
-        vectors = await work.unless_stopped(in_child(indexing.build, features, target))
+        async with work.time_limit(self._settings.step_timeout_index):
+            vectors = await work.unless_stopped(in_child(indexing.build, features, target))
         return Done(
             event=IndexBuilt,
             fields={"voice": work.command.voice, "vectors": vectors},
@@ -91,7 +92,8 @@ class Handlers:
         held_out, others = await self._clips(prepared, trained)
         weights, index = await self._file(trained, WEIGHTS), await self._file(indexed, INDEX)
         trial = self._trial(prepared, weights, index, held_out, others)
-        quality = await work.unless_stopped(in_child(evaluation.try_voice, trial))
+        async with work.time_limit(self._settings.step_timeout_evaluate):
+            quality = await work.unless_stopped(in_child(evaluation.try_voice, trial))
         target = work.folder / QUALITY
         manifests.write_whole(target, json.dumps(quality, indent=1, sort_keys=True).encode())
         numbers = {name: value for name, value in quality.items() if not isinstance(value, str)}
@@ -116,7 +118,8 @@ class Handlers:
         work.mark("assembled")
         held_out, _ = await self._clips(prepared, trained)
         trial = self._trial(prepared, version.weights, version.index, held_out[:3], ())
-        await work.unless_stopped(in_child(evaluation.try_voice, trial, False))
+        async with work.time_limit(self._settings.step_timeout_publish):
+            await work.unless_stopped(in_child(evaluation.try_voice, trial, False))
         target = work.folder / "voice.json"
         manifests.write_whole(target, version.card.read_bytes())
         return Done(

@@ -28,4 +28,9 @@ class TrainerSettings(CommonSettings):
     training_stall: timedelta = Field(
         default=timedelta(minutes=5), description="A training process that says nothing for this long is ended"
     )
+    step_timeout_index: timedelta = Field(
+        default=timedelta(hours=1), description="A step that takes longer is ended and tried again, as a failed attempt"
+    )
+    step_timeout_evaluate: timedelta = Field(default=timedelta(minutes=30), description="The same for the evaluation")
+    step_timeout_publish: timedelta = Field(default=timedelta(minutes=30), description="The same for publishing")
     evaluation_seconds: float = Field(default=12.0, gt=1, le=120, description="Held-out speech to try a voice on")

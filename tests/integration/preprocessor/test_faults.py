@@ -113,3 +113,22 @@ async def test_a_full_disk_delays_the_dataset_until_there_is_room(
     assert delayed.problem["code"] == "storage_full"
     assert delayed.problem["suggested_actions"]
     assert here.manifest(event).data["recordings"]
+
+
+async def test_a_preparation_that_hangs_is_ended_and_goes_on_at_the_next_try(
+    here: Platform, inputs: tuple[InputFile, ...]
+) -> None:
+    service = await here.started("preprocessor", PREPROCESS_PROCESSES=1, STEP_TIMEOUT_PREPROCESS="15")
+    await here.bus.send_command(prepare("job_1", inputs), Lane.normal)
+    await until(lambda: len(finished(here, 1)) >= 1)
+    children = [process for process in family(service.pid) if "spawn_main" in " ".join(process.cmdline())]
+    hanging = max(children, key=lambda process: process.create_time())  # the older one waits for a next plan
+    hanging.suspend()
+
+    event = await here.events.wait_for("prepared", seconds=150)
+
+    delayed = here.events.of("step_delayed")[0]  # on a busy machine the second try may take too long as well
+    assert delayed.problem["code"] == "step_timed_out"
+    assert delayed.problem["setting"] == "STEP_TIMEOUT_PREPROCESS"
+    assert here.manifest(event).token >= 2
+    assert not hanging.is_running()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import resource
@@ -20,7 +22,9 @@ from tests.integration.voice_services.parts import commit_prepared, prepared_ton
 from tests.integration.voice_services.platform import (
     Platform,
     Service,
+    evaluate,
     family,
+    index,
     publish,
     train,
     until,
@@ -307,3 +311,50 @@ async def test_two_trainers_share_the_jobs(here: Platform, prepared: ManifestRef
         for event in here.events.of("trained")
     ]
     assert weights[0] == weights[1]  # the same data, options and seed
+
+
+# -- steps that hang ---------------------------------------------------------------------------------------------------
+
+
+async def freeze_children(service: Service, frozen: list[psutil.Process], at_most: int = 1000) -> None:
+    """Stops the processes that a service starts for heavy work, as soon as they are there: they hang for good."""
+    while True:
+        for process in family(service.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process not in frozen and len(frozen) < at_most and "spawn_main" in " ".join(process.cmdline()):
+                    process.suspend()
+                    frozen.append(process)
+        await asyncio.sleep(0.01)
+
+
+async def test_a_step_whose_process_hangs_is_ended_and_tried_again_and_then_fails(
+    here: Platform, prepared: ManifestRef
+) -> None:
+    service = await here.started("trainer", STEP_TIMEOUT_INDEX="1")
+    frozen: list[psutil.Process] = []
+    freezing = asyncio.create_task(freeze_children(service, frozen))
+
+    failed = await here.send(index("job_1", prepared), "step_failed", seconds=40)
+    freezing.cancel()
+    await until_gone(frozen, 3.0)
+
+    assert len(here.events.of("step_delayed")) == 3
+    assert len(frozen) == 4
+    assert failed.problem["code"] == "step_timed_out"
+    assert failed.problem["setting"] == "STEP_TIMEOUT_INDEX"
+    assert failed.problem["suggested_actions"]
+    assert "within 1 s" in failed.problem["detail"]
+
+
+async def test_a_step_whose_process_hangs_once_is_done_at_the_second_try(here: Platform, prepared: ManifestRef) -> None:
+    service = await here.started("trainer", STEP_TIMEOUT_EVALUATE="12")
+    frozen: list[psutil.Process] = []
+    freezing = asyncio.create_task(freeze_children(service, frozen, at_most=1))
+    trained, indexed, _ = untrained_steps(here.paths, "job_1")
+
+    event = await here.send(evaluate("job_1", prepared, trained, indexed), "evaluated", seconds=90)
+    freezing.cancel()
+
+    assert here.events.of("step_delayed")[0].problem["code"] == "step_timed_out"
+    assert event.token == 2
+    assert not frozen[0].is_running()
