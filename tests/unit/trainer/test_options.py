@@ -1,0 +1,81 @@
+"""What a person asks of a training arrives at the engine under its own name and within its ranges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from libs.common.errors import InvalidInput
+from libs.common.events import TrainingOptions
+from libs.voice.training_config import TrainingConfig
+from services.gateway.jobs.presets import check_options
+from services.gateway.jobs.schemas import OptionsIn
+from services.trainer.settings import TrainerSettings
+from services.trainer.training import ENGINE_OPTIONS, config_of
+
+ASKED: dict[str, Any] = {
+    "preset": "rvc-v2-40k",
+    "epochs": 7,
+    "batch_size": 3,
+    "accumulation": 4,
+    "learning_rate": 2e-4,
+    "weight_decay": 0.1,
+    "optimizer": "radam",
+    "loss_function": "huber",
+    "dropout": 0.2,
+    "augmentation": True,
+    "ema_decay": 0.999,
+    "f0": False,
+    "precision": "bf16",
+    "pretrained": "mine",
+    "best_on_timeout": True,
+    "validation_split": 0.1,
+    "early_stopping_patience": 4,
+    "seed": 5,
+}
+
+
+def test_everything_that_may_be_asked_for_reaches_the_engine() -> None:
+    settings = TrainerSettings(service_token="x" * 32, training_processes=2)
+
+    config = TrainingConfig.from_dict(config_of(TrainingOptions(**ASKED), settings))
+
+    assert {name: getattr(config, name) for name in ASKED} == ASKED
+    assert config.processes == 2
+    assert set(ENGINE_OPTIONS) <= set(TrainingOptions.model_fields)
+    assert set(OptionsIn.model_fields) == set(TrainingOptions.model_fields)
+
+
+def test_what_is_left_out_is_the_engines_own_default() -> None:
+    config = TrainingConfig.from_dict(config_of(TrainingOptions(preset="lite"), TrainerSettings(service_token="x" * 32)))
+    own = TrainingConfig(preset="lite")
+
+    assert {name: getattr(config, name) for name in ENGINE_OPTIONS} == {n: getattr(own, n) for n in ENGINE_OPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("accumulation", 1, 64), ("weight_decay", 0.0, 1.0), ("dropout", 0.0, 0.9), ("ema_decay", 0.0, 0.99999)],
+)
+def test_the_gateway_and_the_engine_have_the_same_ranges(name: str, low: float, high: float) -> None:
+    for value in (low, high):
+        OptionsIn(**{name: value})
+        TrainingConfig.from_dict({name: value})
+    step = 1 if isinstance(low, int) else 0.001
+    for value in (low - step, high + step):
+        with pytest.raises(ValueError, match=name):
+            OptionsIn(**{name: value})
+        with pytest.raises(InvalidInput, match=name):
+            TrainingConfig.from_dict({name: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [("f0", False), ("pretrained", "mine")])
+def test_the_gateway_refuses_what_lite_does_not_have(field: str, value: object) -> None:
+    options = TrainingOptions.model_validate({"preset": "lite", field: value})
+
+    with pytest.raises(InvalidInput) as caught:
+        check_options("lite", options)
+
+    assert caught.value.field == f"options.{field}"
+    check_options("rvc-v2-40k", options)
