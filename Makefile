@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 2
 # Threads that wait give their core away (docs/decisions/0045).
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo check test test-slow bench quality up down golden docs
+.PHONY: help install demo check test test-slow bench quality fixtures up down golden docs
 
 help: ## print this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,11 @@ quality: ## how good the lite voice is on the recordings in VOICE_CORPUS: trains
 	@scripts/install --dev
 	@[[ -n "$${VOICE_CORPUS:-}" ]] || { echo "make quality needs VOICE_CORPUS: a folder with ljspeech/ and librispeech/" && exit 1; }
 	$(PY) -m scripts.quality --target "$$VOICE_CORPUS/ljspeech" --sources "$$VOICE_CORPUS/librispeech" --output var/quality
+
+fixtures: ## compare with RVC's own numbers in VOICE_FIXTURES and renew the table in docs/rvc-compatibility.md
+	@scripts/install --dev
+	@[[ -n "$${VOICE_FIXTURES:-}" ]] || { echo "make fixtures needs VOICE_FIXTURES: a folder of reference data" && exit 1; }
+	scripts/check-fixtures "$$VOICE_FIXTURES" --quiet --json var/fixtures.json --markdown docs/rvc-compatibility.md
 
 up: ## the five services and a broker on this machine, until Ctrl-C
 	@scripts/install

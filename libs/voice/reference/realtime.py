@@ -46,7 +46,7 @@ def _blocks(facts: Facts, case: Facts, ledger: Ledger, archive: str) -> None:
         voice,
         StubEncoder(facts["stub_encoder"], voice.content_width),
         pitch,
-        read_index(ledger.file(facts["index"])),
+        read_index(ledger.file(facts["index"])) if facts["index"] else None,
         block_frames=block // HOP_16K,
         skip_head=facts["skip_head_frames"],
         return_length=facts["return_length_frames"],

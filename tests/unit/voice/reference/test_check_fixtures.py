@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +205,7 @@ def test_a_document_without_a_place_for_the_table_is_refused(tmp_path: Path) -> 
     page.write_text("# Title\n")
 
     with pytest.raises(ValueError, match=r"page\.md has 0 parts"):
-        report.renew_document(page, check_folder(tmp_path / "data"), __import__("datetime").date(2026, 1, 1))
+        report.renew_document(page, check_folder(tmp_path / "data"), date(2026, 1, 1))
 
     assert page.read_text() == "# Title\n"
 
@@ -221,6 +222,17 @@ def test_all_reference_data_agree(voice_fixtures: Path, capsys: pytest.CaptureFi
     status = check_fixtures.main([str(voice_fixtures), "--quiet"])
 
     assert status == 0, capsys.readouterr().out
+
+
+def test_the_page_tells_of_a_whole_comparison_in_which_nothing_failed() -> None:
+    page = (PROJECT / "docs" / "rvc-compatibility.md").read_text()
+    part = page.split("<!-- comparison -->")[1].split("<!-- end -->")[0]
+    lines = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")][2:]
+
+    assert len(lines) > 50
+    assert {line[0] for line in lines} >= {"inventory", "pipeline", "realtime", "rmvpe", "hubert_fairseq", "rvc_v1_f0"}
+    assert {line[-1] for line in lines} == {"yes"}
+    assert f"{sum(int(line[2]) for line in lines)} quantities compared, 0 failed" in part
 
 
 @pytest.mark.slow
