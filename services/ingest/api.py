@@ -57,21 +57,33 @@ _FORM = {
 }
 
 
+async def _receive(request: Request, parts: Parts, *, are_models: bool) -> Response | UploadAnswer:
+    kind, declared = request.headers.get("content-type", ""), request.headers.get("content-length", "")
+    size = int(declared) if declared.isdigit() else None
+    try:
+        received = await parts.uploads.receive(kind, size, request.stream(), are_models=are_models)
+    except ClientDisconnect:
+        log.info("upload.client_gone")
+        return Response(status_code=CLIENT_GONE)
+    return UploadAnswer.model_validate(received)
+
+
 @router.post(
     "/uploads", operation_id="receive_uploads", summary="Stage the files of a form", response_model=UploadAnswer,
     openapi_extra=_FORM,
 )  # fmt: skip
 async def receive_uploads(request: Request, parts: Shared) -> Response | UploadAnswer:
     """The body is consumed as it comes. Files that are refused carry a problem in the answer; the others are staged."""
-    declared = request.headers.get("content-length", "")
-    try:
-        received = await parts.uploads.receive(
-            request.headers.get("content-type", ""), int(declared) if declared.isdigit() else None, request.stream()
-        )
-    except ClientDisconnect:
-        log.info("upload.client_gone")
-        return Response(status_code=CLIENT_GONE)
-    return UploadAnswer.model_validate(received)
+    return await _receive(request, parts, are_models=False)
+
+
+@router.post(
+    "/model-files", operation_id="receive_models", summary="Stage model files in quarantine",
+    response_model=UploadAnswer, openapi_extra=_FORM,
+)  # fmt: skip
+async def receive_models(request: Request, parts: Shared) -> Response | UploadAnswer:
+    """As `/uploads`, for voices, indices and archives: nothing in them is opened here."""
+    return await _receive(request, parts, are_models=True)
 
 
 @router.delete("/uploads/{upload_id}", operation_id="drop_upload", summary="Drop a staged upload", status_code=204)

@@ -22,6 +22,8 @@ class IngestSettings(CommonSettings):
     )
     upload_total_limit: ByteSize = Field(default=ByteSize(6_000_000_000), description="Size of one request")
     upload_count_limit: int = Field(default=500, ge=1, description="Files in one request")
+    model_file_limit: ByteSize = Field(default=ByteSize(2_000_000_000), description="Size of one model file")
+    model_count_limit: int = Field(default=4, ge=1, description="Model files in one request")
     upload_max_seconds: Seconds = Field(default=timedelta(hours=1), description="Length of one recording")
     upload_min_seconds: Seconds = Field(default=timedelta(seconds=0.3), description="Shorter recordings are refused")
     upload_idle: Seconds = Field(default=timedelta(minutes=2), description="An upload that stands still so long ends")

@@ -81,10 +81,12 @@ class Uploads:
         self._paths = paths
         self._examiners = examiners
 
-    async def receive(self, content_type: str, declared_bytes: int | None, body: AsyncIterable[bytes]) -> Received:
+    async def receive(
+        self, content_type: str, declared_bytes: int | None, body: AsyncIterable[bytes], *, are_models: bool = False
+    ) -> Received:
         """Stages every file of the form in `body`, which is read as it comes.
 
-        Raises InvalidInput for what is no form or stands still, TooLarge and TooMany at the limits, StorageFull, and
+        Model files (`are_models`) have limits of their own and are not opened here: they wait in quarantine. Raises InvalidInput for what is no form or stands still, TooLarge and TooMany at the limits, StorageFull, and
         what `body` raises. After an exception nothing of the request is staged.
         """
         limit = int(self._settings.upload_total_limit)
@@ -94,7 +96,10 @@ class Uploads:
                 limit_bytes=limit,
                 actions=("Send the files in several requests.",),
             )
-        reception = _Reception(self._settings, self._paths, self._examiners)
+        settings = self._settings
+        file_limit = int(settings.model_file_limit if are_models else settings.upload_file_limit)
+        count_limit = settings.model_count_limit if are_models else settings.upload_count_limit
+        reception = _Reception(settings, self._paths, self._examiners, are_models, file_limit, count_limit)
         try:
             return await reception.take(content_type, body)
         except BaseException:
@@ -164,6 +169,9 @@ class _Reception:
     settings: IngestSettings
     paths: Paths
     examiners: Examiners
+    are_models: bool
+    file_limit: int
+    count_limit: int
     fields: dict[str, str] = field(default_factory=dict)
     incoming: list[_Incoming] = field(default_factory=list)
     outcomes: list[asyncio.Task[Accepted | Rejected]] = field(default_factory=list)
@@ -172,7 +180,7 @@ class _Reception:
     async def take(self, content_type: str, body: AsyncIterable[bytes]) -> Received:
         limits = Limits(
             total_bytes=int(self.settings.upload_total_limit),
-            files=self.settings.upload_count_limit,
+            files=self.count_limit,
         )
         moving = _never_idle(body, self.settings.upload_idle.total_seconds())
         async with aclosing(moving), aclosing(read_form(content_type, moving, limits)) as events:
@@ -201,7 +209,7 @@ class _Reception:
             staging.remove(self.paths, file.upload_id)
 
     async def _data(self, file: _Incoming, data: bytes) -> None:
-        if not file.is_too_large and file.size + len(data) <= self.settings.upload_file_limit:
+        if not file.is_too_large and file.size + len(data) <= self.file_limit:
             await file.write(data)
             return
         if not file.is_too_large:
@@ -209,7 +217,7 @@ class _Reception:
             self.skipped += file.size
             await _whole(file.drop)
         self.skipped += len(data)
-        if self.skipped > self.settings.upload_file_limit + self.settings.upload_skip_limit:
+        if self.skipped > self.file_limit + self.settings.upload_skip_limit:
             raise self._too_large(file, "The request was refused because of it.")
 
     async def _end(self, file: _Incoming) -> None:
@@ -219,7 +227,8 @@ class _Reception:
         if not file.is_named and not file.size:
             return  # a browser's file input in which nothing was chosen
         await file.finish()
-        self.outcomes.append(asyncio.create_task(self._examine(file), name="uploads.examine"))
+        look = self._set_aside if self.are_models else self._examine
+        self.outcomes.append(asyncio.create_task(look(file), name="uploads.examine"))
 
     def _settle(self, outcome: Rejected) -> None:
         async def known() -> Accepted | Rejected:
@@ -228,7 +237,7 @@ class _Reception:
         self.outcomes.append(asyncio.create_task(known()))
 
     def _too_large(self, file: _Incoming, then: str) -> TooLarge:
-        limit = int(self.settings.upload_file_limit)
+        limit = self.file_limit
         return TooLarge(
             f"The file {file.name!r} is larger than {limit / 1024**2:g} MB, the limit for one file. {then}".strip(),
             field=file.field,
@@ -256,6 +265,20 @@ class _Reception:
         )
         await _whole(staging.complete, self.paths, record, report)
         return Accepted(field=file.field, report=report, **vars(record))
+
+    async def _set_aside(self, file: _Incoming) -> Accepted | Rejected:
+        """A model file as it came: whoever opens it does so elsewhere, and trusts nothing in it."""
+        record = Record(
+            upload_id=file.upload_id,
+            name=file.name,
+            sha256=file.sha256,
+            extension="model",
+            mime_type="application/octet-stream",
+            size_bytes=file.size,
+            duration_seconds=0.0,
+        )
+        await _whole(staging.complete, self.paths, record, {})
+        return Accepted(field=file.field, report={}, **vars(record))
 
 
 async def _whole(call: Callable[..., None], *arguments: Any) -> None:
