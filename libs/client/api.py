@@ -32,12 +32,14 @@ from libs.client.models import (
     Job,
     Kind,
     LogLine,
+    ModelFacts,
     Page,
     Sample,
     Tokens,
     Upload,
     User,
     Voice,
+    VoiceCheck,
 )
 
 Item = TypeVar("Item", bound=Answer)
@@ -247,11 +249,71 @@ class Client:
     def delete_voice(self, key: str) -> None:
         self.connection.request("DELETE", f"/models/{self.voice(key).id}")
 
-    def export_voice(self, key: str, target: Path) -> int:
-        """Saves weights, index and card as a zip; returns its size in bytes."""
+    def export_voice(self, key: str, target: Path, *, form: str = "voicewright") -> int:
+        """Saves a voice as a zip in the form `voicewright`, `rvc` or `applio`; returns its size in bytes."""
         path = f"/models/{self.voice(key).id}/export"
-        with self.connection.stream("GET", path, params={"format": "zip"}, timeout=300.0) as response:
+        with self.connection.stream("GET", path, params={"format": form}, timeout=900.0) as response:
             return _save(response, target)
+
+    def import_voice(
+        self, model: Path, name: str, *, index: Path | None = None, encoder: str = "auto", rights: str = ""
+    ) -> Job:
+        """Queues the import of a voice file or archive, of RVC, Applio or another installation."""
+        fields = {"name": name, "encoder": encoder, "rights": rights}
+        return self._send_model("/models/import", fields, model=model, index=index)
+
+    def extract_voice(
+        self,
+        checkpoint: Path,
+        name: str,
+        *,
+        index: Path | None = None,
+        config: Path | None = None,
+        speaker: int | None = None,
+        encoder: str = "auto",
+        rights: str = "",
+    ) -> Job:
+        """Queues the extraction of a voice from a training checkpoint, `G_….pth`."""
+        fields = {"name": name, "encoder": encoder, "rights": rights}
+        if speaker is not None:
+            fields["speaker"] = str(speaker)
+        return self._send_model("/models/extract", fields, model=checkpoint, index=index, config=config)
+
+    def merge_voices(self, first: str, second: str, name: str, *, share: float = 0.5) -> Job:
+        """Queues a new voice between two: `share` of the first (id, slug or name) and the rest of the second."""
+        body = {"first": first, "second": second, "share": share, "name": name}
+        return Job.model_validate(self._json("POST", "/models/merge", key=new_key(), json=body))
+
+    def inspect_voice(self, key: str) -> ModelFacts:
+        """What is in a voice's file."""
+        path = f"/models/{self.voice(key).id}/inspect"
+        return ModelFacts.model_validate(self._json("GET", path, timeout=600.0))
+
+    def verify_voice(self, key: str) -> VoiceCheck:
+        """Lets a voice be tried: its files, a test sound, and whether it can be used here."""
+        path = f"/models/{self.voice(key).id}/verify"
+        return VoiceCheck.model_validate(self._json("POST", path, timeout=600.0))
+
+    def convert_voice(self, key: str, form: str, target: Path) -> int:
+        """Saves a voice's file as fp16, fp32 or safetensors; returns its size in bytes."""
+        path = f"/models/{self.voice(key).id}/convert"
+        with self.connection.stream("POST", path, json={"form": form}, timeout=900.0) as response:
+            return _save(response, target)
+
+    def _send_model(self, path: str, fields: dict[str, str], **files: Path | None) -> Job:
+        """A form of model files, each opened anew for every try."""
+        with ExitStack() as opened:
+
+            def parts() -> list[tuple[str, tuple[str, IO[bytes], str]]]:
+                there = [(field, file) for field, file in files.items() if file is not None]
+                return [
+                    (field, (file.name, opened.enter_context(file.open("rb")), "application/octet-stream"))
+                    for field, file in there
+                ]
+
+            timeout = httpx.Timeout(10.0, read=1800.0, write=300.0)
+            given = {name: value for name, value in fields.items() if value}
+            return Job.model_validate(self._json("POST", path, key=new_key(), data=given, files=parts, timeout=timeout))
 
     def convert(
         self, recording: Path, voice: str, target: Path, *, told: Progress | None = None, **options: Any

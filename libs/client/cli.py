@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from libs.client import credentials
+from libs.client import cli_models, credentials
 from libs.client.api import Client
 from libs.client.cli_jobs import jobs_app, preprocess, train
 from libs.client.cli_voices import convert, voices_app
@@ -34,6 +34,7 @@ users_app = typer.Typer(help="Accounts; for administrators.", no_args_is_help=Tr
 app.add_typer(users_app, name="users")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(voices_app, name="voices")
+assert cli_models  # its commands are among those of `voices`
 app.command()(train)
 app.command()(preprocess)
 app.command()(convert)

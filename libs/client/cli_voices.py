@@ -83,12 +83,16 @@ def show_voice(voice: str, json: Annotated[bool, typer.Option("--json", help="Pr
 @voices_app.command("export")
 @speaks
 def export_voice(
-    voice: str, output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: <slug>.zip")] = None
+    voice: str,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: <slug>.zip")] = None,
+    form: Annotated[
+        Literal["voicewright", "rvc", "applio"], typer.Option(help="Whose program shall open it; ours keeps the card")
+    ] = "voicewright",
 ) -> None:
-    """Save weights, index and card of a voice as a zip."""
+    """Save a voice with its index as a zip."""
     with connected() as client:
         target = output or Path(f"{client.voice(voice).slug}.zip")
-        size = client.export_voice(voice, target)
+        size = client.export_voice(voice, target, form=form)
     out.print(f"{target}: {size / 1e6:.1f} MB", markup=False)
 
 

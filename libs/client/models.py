@@ -143,6 +143,36 @@ class Voice(Answer):
     card: dict[str, Any] | None = None
 
 
+class ModelFacts(Answer):
+    """What is in a voice's file."""
+
+    kind: str
+    network: str
+    version: str | None = None
+    sample_rate: int | None = None
+    f0: bool | None = None
+    speakers: int | None = None
+    content_width: int | None = None
+    precision: str = ""
+    parameters: int = 0
+    training: str | None = None
+    extra_keys: list[str] = []
+    content_encoder: dict[str, Any] | None = None
+    size_bytes: int = 0
+    sha256: str = ""
+    index_rows: int | None = None
+
+
+class VoiceCheck(Answer):
+    """What trying a voice showed."""
+
+    valid: bool
+    usable: bool
+    problems: list[Problem] = []
+    peak: float | None = None
+    level_db: float | None = None
+
+
 class Conversion(Answer):
     """What is known about a converted recording beside its sound."""
 

@@ -126,6 +126,8 @@ class MakingOptions(Data):
     first: VersionRef | None = None
     second: VersionRef | None = None
     share: float = Field(default=0.5, ge=0, le=1)
+    encoder: Literal["auto", "hubert", "builtin"] = "auto"
+    speaker: int | None = Field(default=None, ge=0, le=10_000)
     rights: str = Field(default="", description="What its owner says about the right to use the voice")
 
 

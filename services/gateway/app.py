@@ -28,6 +28,7 @@ from services.gateway.parts import Parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.system import api as system
 from services.gateway.voices import api as voices
+from services.gateway.voices import files_api as voice_files
 
 # What each domain answers, and what it does in the background while the gateway runs.
 ROUTERS: list[APIRouter] = [
@@ -40,6 +41,7 @@ ROUTERS: list[APIRouter] = [
     jobs_api.training_router,
     jobs_api.preprocess_router,
     jobs_api.model_job_router,
+    voice_files.file_router,
     voices.voice_router,
     conversions.conversion_job_router,
     conversion.conversion_router,

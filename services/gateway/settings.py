@@ -41,6 +41,7 @@ class GatewaySettings(CommonSettings):
     login_window: Seconds = Field(default=timedelta(minutes=5), description="How long failed logins count")
 
     upload_limit: ByteSize = Field(default=ByteSize(6_000_000_000), description="Size of one upload request")
+    model_limit: ByteSize = Field(default=ByteSize(4_000_000_000), description="Size of one request with model files")
     convert_limit: ByteSize = Field(default=ByteSize(60_000_000), description="Size of one conversion request")
     json_limit: ByteSize = Field(default=ByteSize(1_048_576), description="Size of every other request body")
     page_size: int = Field(default=50, ge=1, le=200)

@@ -28,6 +28,7 @@ class Staged:
     """One file that waits in ingest's staging area, as ingest describes it."""
 
     upload_id: str
+    field: str
     name: str
     sha256: str
     extension: str
@@ -46,8 +47,8 @@ class Form:
     rejected: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
-async def receive(parts: Parts, request: Request, limit: int) -> Form:
-    """Pipes the body into ingest and returns what it found in it.
+async def receive(parts: Parts, request: Request, limit: int, *, to: str = "/uploads") -> Form:
+    """Pipes the body into ingest and returns what it found in it; `to` is `/model-files` for files of voices.
 
     Raises TooLarge once more than `limit` bytes came or were announced, InvalidInput when the body is no multipart
     form, and whatever ingest says. When the client goes away, or this raises, ingest keeps nothing.
@@ -63,7 +64,7 @@ async def receive(parts: Parts, request: Request, limit: int) -> Form:
         raise _too_large(limit)
     try:
         answer = await parts.ingest.upload(
-            "/uploads",
+            to,
             _counted(request, limit),
             content_type=content_type,
             timeout=parts.settings.upload_timeout.total_seconds(),
@@ -107,6 +108,7 @@ def _form(answer: dict[str, Any]) -> Form:
         form.files.append(
             Staged(
                 upload_id=str(item["upload_id"]),
+                field=str(item.get("field") or ""),
                 name=name,
                 sha256=str(item["sha256"]),
                 extension=str(item["extension"]),

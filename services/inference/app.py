@@ -15,6 +15,7 @@ from libs.common.health import Check, ReadableCheck
 from libs.common.paths import Paths
 from libs.common.service import create_service
 from libs.common.worker import Worker
+from services.inference import models_api
 from services.inference.api import make_router
 from services.inference.handlers import Handlers
 from services.inference.queueing import ConversionQueue
@@ -60,7 +61,10 @@ def create_app(settings: InferenceSettings | None = None, bus: Bus | None = None
     return create_service(
         "inference",
         settings,
-        routers=[make_router(settings, paths, voices, queue)],
+        routers=[
+            make_router(settings, paths, voices, queue),
+            models_api.make_router(paths, voices, ConversionQueue(1, settings.conversions_waiting)),
+        ],
         lifespan=lifespan,
         checks=checks,
         title="Voicewright inference",

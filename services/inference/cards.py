@@ -20,7 +20,8 @@ def read_card(paths: Paths, slug: str) -> dict[str, Any] | None:
         raise NotFound(f"there is no voice {slug!r}", field="voice") from error
     try:
         card = json.loads(path.read_bytes())
-        if not all(isinstance(card[part]["sha256"], str) for part in ("weights", "index")):
+        parts = ("weights",) if card["index"] is None else ("weights", "index")
+        if not all(isinstance(card[part]["sha256"], str) for part in parts):
             raise TypeError
         paths.voice(slug).version(card["version"])
     except FileNotFoundError:

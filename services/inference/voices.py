@@ -61,7 +61,8 @@ class Voices:
             card = read_card(self._paths, slug)
             if card is None:
                 raise NotFound(f"there is no voice {slug}", field="voice")
-            key = (slug, f"{card['version']}:{card['weights']['sha256']}:{card['index']['sha256']}")
+            index = (card["index"] or {}).get("sha256", "")
+            key = (slug, f"{card['version']}:{card['weights']['sha256']}:{index}")
             with self._lock:
                 if key in self._loaded:
                     self._loaded.move_to_end(key)
@@ -81,10 +82,11 @@ class Voices:
         version = self._paths.voice(slug).version(str(card["version"]))
         self._check(version.weights, card["weights"]["sha256"])
         synthesizer = load_synthesizer(version.weights, self._device)
-        encoder = self._encoder("v1" if synthesizer.content_width == 256 else "v2")
-        check_same_encoder(card.get("content_encoder"), encoder)
-        self._check(version.index, card["index"]["sha256"])
-        index = read_index(version.index, width=synthesizer.content_width)
+        encoder = self.check_encoder(card, synthesizer.content_width)
+        index = None
+        if card["index"] is not None:  # a voice that came without one, or was merged
+            self._check(version.index, card["index"]["sha256"])
+            index = read_index(version.index, width=synthesizer.content_width)
         return LoadedVoice(
             slug=slug,
             version=str(card["version"]),
@@ -92,6 +94,12 @@ class Voices:
             card=card,
             converter=Converter(synthesizer, encoder, self.pitch, index),
         )
+
+    def check_encoder(self, card: dict[str, Any], width: int) -> ContentEncoder:
+        """The encoder for a voice with `width` values a frame. Raises InvalidInput when the voice needs another."""
+        encoder = self._encoder("v1" if width == 256 else "v2")
+        check_same_encoder(card.get("content_encoder"), encoder)
+        return encoder
 
     def _check(self, path: Path, expected: str) -> None:
         if sha256_of(path) != expected:

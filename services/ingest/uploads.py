@@ -86,8 +86,9 @@ class Uploads:
     ) -> Received:
         """Stages every file of the form in `body`, which is read as it comes.
 
-        Model files (`are_models`) have limits of their own and are not opened here: they wait in quarantine. Raises InvalidInput for what is no form or stands still, TooLarge and TooMany at the limits, StorageFull, and
-        what `body` raises. After an exception nothing of the request is staged.
+        Model files (`are_models`) have limits of their own and are not opened here: they wait in quarantine. Raises
+        InvalidInput for what is no form or stands still, TooLarge and TooMany at the limits, StorageFull, and what
+        `body` raises. After an exception nothing of the request is staged.
         """
         limit = int(self._settings.upload_total_limit)
         if declared_bytes is not None and declared_bytes > limit:

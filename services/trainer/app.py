@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from libs.common.bus import Bus
 from libs.common.connecting import ConnectingWorker
-from libs.common.events import BuildIndex, EvaluateVoice, PublishVoice, TrainVoice
+from libs.common.events import BuildIndex, EvaluateVoice, MakeVoice, PublishVoice, TrainVoice
 from libs.common.health import Check, StorageCheck, WritableFolderCheck
 from libs.common.paths import Paths
 from libs.common.service import create_service
@@ -18,6 +18,7 @@ from libs.common.worker import Worker
 from services.trainer.direct import router as direct_router
 from services.trainer.handlers import Handlers
 from services.trainer.hardware import Device
+from services.trainer.model_handlers import ModelHandlers
 from services.trainer.settings import TrainerSettings
 
 
@@ -36,6 +37,7 @@ def create_app(
         device,
     ]
     handlers = Handlers(settings, paths, store)
+    models = ModelHandlers(settings, paths, store)
 
     async def make(connected: Bus) -> Worker | None:
         if not await device.look():
@@ -45,6 +47,7 @@ def create_app(
         worker.on(BuildIndex, handlers.on_build_index)
         worker.on(EvaluateVoice, handlers.on_evaluate_voice)
         worker.on(PublishVoice, handlers.on_publish_voice, handlers.serve_version)
+        worker.on(MakeVoice, models.on_make_voice, models.serve_version)
         return worker
 
     broker = ConnectingWorker(settings, "trainer", make, bus)

@@ -138,14 +138,11 @@ class Handlers:
 
     async def serve_version(self, command: PublishVoice, manifest: Manifest, revision: int) -> None:
         """After the commit: the version gets its name, its copy in the object store, and is served."""
-        await asyncio.to_thread(self._serve, command, manifest, revision)
-
-    def _serve(self, command: PublishVoice, manifest: Manifest, revision: int) -> None:
         voice, card = self._paths.voice(command.voice), manifest.data["card"]
-        version = voice.version(command.job_id)
-        voice_files.put_in_place(voice, voice.version_attempt(command.job_id, manifest.token), version, card)
-        voice_files.keep_copy(self._storage, self._settings.voice_models_bucket, version, command.job_id)
-        voice_files.serve(voice, version, card, revision)
+        bucket = self._settings.voice_models_bucket
+        await asyncio.to_thread(
+            voice_files.publish, voice, self._storage, bucket, command.job_id, manifest.token, card, revision
+        )
 
     # -- what earlier steps made --------------------------------------------------------------------------------------
 
@@ -215,8 +212,8 @@ class Handlers:
             "content_width": result["content_width"],
             "content_encoder": prepared.data["encoder"],
             "f0_method": prepared.data["f0_method"],
-            "weights": _file_facts(voice.weights.name, weights),
-            "index": _file_facts(voice.index.name, index),
+            "weights": voice_files.file_facts(voice.weights.name, weights),
+            "index": voice_files.file_facts(voice.index.name, index),
             "quality": evaluated.data["quality"],
             "training": {
                 **{k: result[k] for k in ("steps", "epochs", "losses", "seconds", "ended", "best_step", "device")},
@@ -237,7 +234,3 @@ class Handlers:
             },
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def _file_facts(name: str, path: Path) -> dict[str, Any]:
-    return {"file": name, "sha256": manifests.sha256_of(path), "size": path.stat().st_size}

@@ -33,4 +33,7 @@ class TrainerSettings(CommonSettings):
     )
     step_timeout_evaluate: timedelta = Field(default=timedelta(minutes=30), description="The same for the evaluation")
     step_timeout_publish: timedelta = Field(default=timedelta(minutes=30), description="The same for publishing")
+    step_timeout_make: timedelta = Field(
+        default=timedelta(minutes=30), description="The same for a voice that is imported, extracted or merged"
+    )
     evaluation_seconds: float = Field(default=12.0, gt=1, le=120, description="Held-out speech to try a voice on")

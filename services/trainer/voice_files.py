@@ -22,22 +22,25 @@ from libs.common.paths import Voice, VoiceVersion, version_key
 from libs.common.storage import Storage
 
 
-def assemble(version: VoiceVersion, weights: Path, index: Path, card: dict[str, Any]) -> None:
-    """Copies weights and index and writes the card into a version's folder, each file whole and on disk."""
+def assemble(version: VoiceVersion, weights: Path, index: Path | None, card: dict[str, Any]) -> None:
+    """Copies weights and index, if any, and writes the card into a version's folder, each file whole and on disk."""
     if version.folder.exists():
         shutil.rmtree(version.folder)
     version.folder.mkdir(parents=True)
     _copy(weights, version.weights)
-    _copy(index, version.index)
+    if index is not None:
+        _copy(index, version.index)
     write_whole(version.card, json.dumps(card, indent=1, sort_keys=True).encode())
 
 
 def fits(version: VoiceVersion, card: dict[str, Any]) -> bool:
-    """Whether the folder holds exactly the files that the card names."""
+    """Whether the folder holds exactly the files that the card names; a voice may be without an index."""
     try:
+        index = version.index
+        has_its_index = sha256_of(index) == card["index"]["sha256"] if card["index"] else not index.exists()
         return bool(
             sha256_of(version.weights) == card["weights"]["sha256"]
-            and sha256_of(version.index) == card["index"]["sha256"]
+            and has_its_index
             and json.loads(version.card.read_text()) == card
         )
     except (OSError, ValueError, KeyError):
@@ -57,8 +60,10 @@ def put_in_place(voice: Voice, attempt: VoiceVersion, version: VoiceVersion, car
 
 
 def keep_copy(storage: Storage, bucket: str, version: VoiceVersion, job_id: str) -> None:
-    """A copy of the three files in the object store. Raises Unavailable, StorageFull."""
+    """A copy of the version's files in the object store. Raises Unavailable, StorageFull."""
     for path in (version.weights, version.index, version.card):
+        if path == version.index and not path.exists():
+            continue
         key = version_key(version.slug, job_id, path.name)
         if storage.size(bucket, key) != path.stat().st_size:
             storage.put_file(bucket, key, path)
@@ -78,6 +83,21 @@ def serve(voice: Voice, version: VoiceVersion, card: dict[str, Any], revision: i
         shown = card | {"revision": revision, "version": version.folder.name}
         write_whole(voice.card, json.dumps(shown, indent=1, sort_keys=True).encode())
         return True
+
+
+def publish(
+    voice: Voice, storage: Storage, bucket: str, job_id: str, token: int, card: dict[str, Any], revision: int
+) -> None:
+    """What follows the commit of a version: its name, its copy in the object store, and that it is served."""
+    version = voice.version(job_id)
+    put_in_place(voice, voice.version_attempt(job_id, token), version, card)
+    keep_copy(storage, bucket, version, job_id)
+    serve(voice, version, card, revision)
+
+
+def file_facts(name: str, path: Path) -> dict[str, Any]:
+    """What a card says about one of its files: the name that it will have, checksum, size."""
+    return {"file": name, "sha256": sha256_of(path), "size": path.stat().st_size}
 
 
 def read_card(path: Path) -> dict[str, Any] | None:

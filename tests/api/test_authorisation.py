@@ -242,6 +242,7 @@ def test_every_post_that_creates_takes_an_idempotency_key() -> None:
     creating = {"create_user", "create_dataset", "upload_samples", "start_training", "start_preprocessing"} | {
         "start_conversion"
     }
+    creating |= {"import_model", "extract_model", "merge_models"}
 
     having = {
         operation["operationId"]

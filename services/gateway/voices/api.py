@@ -15,6 +15,7 @@ from services.gateway.paging import Cursor, Limit, page
 from services.gateway.parts import SharedParts
 from services.gateway.routing import problems, router
 from services.gateway.voices import export, registry, removing
+from services.gateway.voices.files_api import file_of
 from services.gateway.voices.schemas import VoiceChange, VoiceDetail, VoiceOut, VoicePage
 from services.gateway.voices.tables import VoiceStatus
 
@@ -78,22 +79,32 @@ async def delete_model(model_id: str, caller: Creator, parts: SharedParts, if_ma
     "/{model_id}/export",
     operation_id="export_model",
     response_class=StreamingResponse,
-    responses=problems(404, 409)
+    responses=problems(404, 409, 429)
     | {
         200: {
-            "description": "A zip with weights, index and card",
+            "description": "A zip with the voice and its index",
             "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
         }
     },
 )
 async def export_model(
-    model_id: str, caller: CurrentUser, parts: SharedParts, format: Annotated[Literal["zip"], Query()] = "zip"
+    model_id: str,
+    caller: CurrentUser,
+    parts: SharedParts,
+    format: Annotated[
+        Literal["zip", "voicewright", "rvc", "applio"],
+        Query(description="`voicewright` (or `zip`) has the card and is taken in again without loss"),
+    ] = "zip",
 ) -> Response:
-    """Take a voice with you: the weights and the index as RVC has them, and the card."""
+    """Take a voice with you: in this platform's form with its card, or with the names and keys of RVC or Applio."""
     async with parts.database.read() as session:
         voice = await registry.find(session, caller, model_id)
     if voice.status != VoiceStatus.ready.value or voice.job_id is None:
         raise registry.VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+    if format in ("rvc", "applio"):
+        async with parts.database.write() as session:
+            audit.record(session, caller.id, "voice.exported", voice.id, job_id=voice.job_id, form=format)
+        return await file_of(parts, voice, format)
     version = parts.paths.voice(voice.slug).version(voice.job_id)
     files = await asyncio.to_thread(export.open_version, version)
     async with parts.database.write() as session:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -81,3 +81,72 @@ class VoiceChange(BaseModel):
 
     name: Name | None = None
     description: Text | None = None
+
+
+class VoiceForm(BaseModel):
+    """The plain fields beside the files from which a voice is made."""
+
+    name: Name = Field(description="Name of the voice; that of a voice of yours makes a new version of it")
+    encoder: Literal["auto", "hubert", "builtin"] = Field(
+        default="auto",
+        description="Which content encoder the voice was trained with, when its file does not say: "
+        "`hubert` is RVC's (HuBERT or ContentVec) and what `auto` takes a foreign file for, `builtin` is our own",
+    )
+    speaker: int | None = Field(
+        default=None, ge=0, le=10_000, description="Of a training checkpoint: keep this speaker alone"
+    )
+    rights: Annotated[Text, Field(max_length=2000)] = Field(
+        default="", description="What you say about your right to use this voice; kept in its card"
+    )
+
+
+class MergeRequest(BaseModel):
+    """Mix two voices of the same network, weight by weight."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"first": "anna", "second": "ben", "share": 0.5, "name": "Both"}]},
+    )
+
+    first: Name = Field(description="Id, slug or name of one of your voices")
+    second: Name = Field(description="The other one")
+    share: float = Field(default=0.5, ge=0, le=1, description="How much of the first voice; the rest is the second's")
+    name: Name
+
+
+class ConvertRequest(BaseModel):
+    """The form that a voice's file shall have."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"form": "fp16"}]})
+
+    form: Literal["fp16", "fp32", "safetensors"] = Field(description="Half or full precision, or safetensors")
+
+
+class ModelFacts(BaseModel):
+    """What is in a voice's file; null where the file does not say."""
+
+    kind: str = Field(description="`voice`, or `safetensors`", examples=["voice"])
+    network: str = Field(description="`rvc` or `lite`", examples=["rvc"])
+    version: str | None = Field(description="RVC's version", examples=["v2"])
+    sample_rate: int | None = Field(examples=[40000])
+    f0: bool | None = Field(description="Whether it needs the pitch")
+    speakers: int | None
+    content_width: int | None = Field(description="Values per content frame", examples=[768])
+    precision: str = Field(examples=["fp16"])
+    parameters: int
+    training: str | None = Field(description="How far it was trained, in its file's words", examples=["20epoch"])
+    extra_keys: list[str] = []
+    content_encoder: dict[str, Any] | None = Field(default=None, description="As its card has it; null is unknown")
+    size_bytes: int
+    sha256: str
+    index_rows: int | None = Field(default=None, description="Vectors in its index; null without one")
+
+
+class VoiceCheck(BaseModel):
+    """What trying a voice showed."""
+
+    valid: bool = Field(description="It loads, its files are those of its card, and it makes sound of a test sound")
+    usable: bool = Field(description="This installation can convert with it")
+    problems: list[dict[str, Any]] = Field(description="What stands in the way, as problem details")
+    peak: float | None = Field(default=None, description="Of the test sound, 0-1")
+    level_db: float | None = Field(default=None, description="Of the test sound, dB below full scale")

@@ -68,6 +68,13 @@ class IngestDouble:
             except PlatformError as error:
                 return problems.answer(error.problem(), headers={"Connection": "close"})
 
+        @app.post("/model-files")
+        async def models(request: Request) -> JSONResponse:
+            try:
+                return JSONResponse(await self._stage(request, are_models=True))
+            except PlatformError as error:
+                return problems.answer(error.problem(), headers={"Connection": "close"})
+
         @app.post("/datasets/{slug}/files")
         async def claim(slug: str, request: Request) -> dict[str, Any]:
             ids = (await request.json())["upload_ids"]
@@ -124,17 +131,17 @@ class IngestDouble:
 
         return app
 
-    async def _stage(self, request: Request) -> dict[str, Any]:
+    async def _stage(self, request: Request, are_models: bool = False) -> dict[str, Any]:
         answer: dict[str, Any] = {"fields": {}, "files": []}
         made: list[str] = []
         try:
-            name, data, total, is_over = "", bytearray(), 0, False
+            part, name, data, total, is_over = "", "", bytearray(), 0, False
             async for event in read_form(request.headers["content-type"], self._watched(request), Limits(files=1000)):
                 match event:
                     case Field():
                         answer["fields"][event.name] = event.value
                     case FileBegin():
-                        name, data, is_over = event.filename, bytearray(), False
+                        part, name, data, is_over = event.field, event.filename, bytearray(), False
                     case FileData():
                         total += len(event.data)
                         if total > self.total_limit:
@@ -143,7 +150,8 @@ class IngestDouble:
                         if not is_over:
                             data += event.data
                     case FileEnd():
-                        answer["files"].append(self._keep(name, bytes(data), is_over, made))
+                        kept = self._keep(name, bytes(data), is_over, made, are_models)
+                        answer["files"].append(kept | {"field": part})
         except BaseException:
             self.aborted += 1
             for upload_id in made:
@@ -151,10 +159,11 @@ class IngestDouble:
             raise
         return answer
 
-    def _keep(self, name: str, data: bytes, is_over: bool, made: list[str]) -> dict[str, Any]:
+    def _keep(self, name: str, data: bytes, is_over: bool, made: list[str], are_models: bool) -> dict[str, Any]:
         if is_over:
             return {"field": "files", "name": name, "problem": TooLarge(f"over {self.file_limit} bytes").problem()}
-        for magic, (extension, mime_type) in MAGIC.items():
+        accepted = {b"": ("model", "application/octet-stream")} if are_models else MAGIC
+        for magic, (extension, mime_type) in accepted.items():
             if data.startswith(magic):
                 upload_id = secrets.token_hex(8)
                 sha256 = hashlib.sha256(data).hexdigest()
