@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+
+from libs.voice.reference.recipe import WeightRecipe
 
 
 def fixture_folder(group: str) -> Path:
@@ -33,19 +36,7 @@ def fixture_arrays(group: str, name: str | None = None) -> dict[str, NDArray[Any
         return {key: arrays[key] for key in arrays.files}
 
 
-def recipe_value(key: str, number: int, shape: tuple[int, ...], seed: int) -> NDArray[Any]:
-    """Weight `number` (in sorted key order) by the fixtures' weight recipe, for networks without stored weights."""
-    if key.endswith("num_batches_tracked"):
-        return np.zeros(shape, dtype=np.int64)
-    n = np.random.RandomState(seed + number).standard_normal(shape).astype(np.float32)
-    last = key.rsplit(".", 1)[-1]
-    one, tenth, fan = np.float32(1), np.float32(0.1), np.float32(np.sqrt(np.prod(shape[1:], dtype=np.float64)))
-    if key.endswith("running_var"):
-        return one + tenth * np.abs(n)
-    if key.endswith("running_mean") or key.endswith("beta") or last.startswith("bias"):
-        return tenth * n
-    if key.endswith(("weight_g", "gamma")) or len(shape) == 1:
-        return one + tenth * n
-    if len(shape) == 4:
-        return np.float32(0.5) * n / fan
-    return n / fan
+def recipe_state(shapes: dict[str, list[int]], seed: int) -> dict[str, torch.Tensor]:
+    """Weights by the fixtures' recipe, for networks without stored ones."""
+    recipe = WeightRecipe(fixture_folder("inventory").parent / "recipe.json")
+    return recipe.state({key: tuple(shape) for key, shape in shapes.items()}, seed)

@@ -15,14 +15,7 @@ from hypothesis import strategies as st
 from libs.common.errors import ModelFileRefused
 from libs.voice import rmvpe
 from libs.voice.rmvpe_network import fold_norms
-from tests.unit.voice.fixture_files import fixture_arrays, fixture_folder, fixture_json, recipe_value
-
-
-def recipe_state(shapes: dict[str, list[int]], seed: int) -> dict[str, torch.Tensor]:
-    state = {}
-    for number, key in enumerate(sorted(shapes)):
-        state[key] = torch.from_numpy(np.asarray(recipe_value(key, number, tuple(shapes[key]), seed)))
-    return state
+from tests.unit.voice.fixture_files import fixture_arrays, fixture_folder, fixture_json, recipe_state
 
 
 def small_state() -> dict[str, torch.Tensor]:
