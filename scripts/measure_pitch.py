@@ -1,6 +1,6 @@
-"""Which packaged pitch method is best when RMVPE's file is absent? Exact synthetic truth, noise, octave errors, speed.
+"""How exact, how robust and how fast is each pitch method? Exact synthetic truth, noise, octave errors, speed.
 
-    python scripts/measure_pitch.py [--out FILE.json] [--seconds 4]
+    python -m scripts.measure_pitch [--out FILE.json] [--seconds 4] [--methods swift,crepe-tiny] [--rmvpe rmvpe.pt]
 
 The truth is exact because the voices are made from it: pulse trains that glide, through vowel resonances, with
 consonant-like noise and silence between. With VOICE_CORPUS set, agreement with Praat on real speech is added.
@@ -16,12 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
+import torch
 from numpy.typing import NDArray
 
+from libs.common.errors import InvalidInput
 from libs.voice.pitch import HOP, SAMPLE_RATE, Pitch
 
 VOWELS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480))
 RANGES = {"low": (70, 140), "middle": (130, 280), "high": (220, 520)}
+METHODS = "rmvpe,swift,crepe,crepe-tiny,dio,harvest,praat,hybrid[swift+dio+praat],hybrid[swift+crepe-tiny+dio]"
 LEVELS = {"clean": None, "20 dB": 20.0, "10 dB": 10.0, "0 dB": 0.0}
 
 
@@ -93,14 +96,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each synthetic voice")
     parser.add_argument("--voices", type=int, default=4, help="synthetic voices per range")
+    parser.add_argument("--methods", default=METHODS, help="comma-separated")
+    parser.add_argument("--rmvpe", type=Path, help="where rmvpe.pt is")
+    parser.add_argument("--real", type=int, default=24, help="recordings of $VOICE_CORPUS to compare with Praat")
     arguments = parser.parse_args()
-    pitch = Pitch(threads=1)
-    methods = ["swift", "dio", "harvest", "praat"]
-    try:
-        pitch.f0(np.zeros(1600, dtype=np.float32), "praat")
-    except Exception as absent:
-        print(f"praat left out: {absent}")
-        methods.remove("praat")
+    torch.set_num_threads(1)
+    pitch = Pitch(arguments.rmvpe, threads=1)
+    methods = []
+    for method in arguments.methods.split(","):
+        try:
+            methods.append(pitch.resolve(method))
+        except InvalidInput as absent:
+            print(f"left out: {absent}")
     rng = np.random.default_rng(0)
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for method in methods:
@@ -121,20 +128,20 @@ def main() -> None:
                     scores.append(score(found, truth))
             rows[method][level_name] = {k: float(np.mean([s[k] for s in scores])) for k in scores[0]}
             rows[method][level_name]["times_real_time"] = total / spent
-    waves = real_speech(24)
+    waves = real_speech(arguments.real) if arguments.real else []
     if waves and "praat" in methods:
         reference = [pitch.f0(wave, "praat").astype(np.float64) for wave in waves]
         for method in (m for m in methods if m != "praat"):
             tracks = [pitch.f0(wave, method) for wave in waves]
             # All frames together: a clip with ten voiced frames shall not count as much as one with ten thousand.
             rows[method]["real, against praat"] = score(np.concatenate(tracks), np.concatenate(reference))
-    print("method    condition             cents  gross%  octave%  missed%  false%  x real")
+    print(f"{'method':30} condition             cents  gross%  octave%  missed%  false%  x real")
     for method, conditions in rows.items():
         for name, row in conditions.items():
             speed = row.get("times_real_time")
             print(
-                f"{method:9} {name:20} {row['cents']:6.1f} {100 * row['gross']:7.2f} {100 * row['octave']:8.2f} "
-                f"{100 * row['missed']:8.2f} {100 * row['false']:7.2f} {'' if speed is None else f'{speed:7.0f}'}"
+                f"{method:30} {name:20} {row['cents']:6.1f} {100 * row['gross']:7.2f} {100 * row['octave']:8.2f} "
+                f"{100 * row['missed']:8.2f} {100 * row['false']:7.2f} {'' if speed is None else f'{speed:7.1f}'}"
             )
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=2) + "\n")

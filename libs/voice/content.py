@@ -102,10 +102,12 @@ class HubertEncoder:
         device: torch.device | str = "cpu",
         name: str = "hubert",
         dtype: torch.dtype = torch.float32,
+        packed: bool = True,
     ) -> None:
         """`network` is changed for inference (see hubert_packed) and must not be used for anything else afterwards.
 
         `dtype`: bfloat16 makes a CPU that multiplies it natively faster and leaves three digits; off by default.
+        `packed`: false leaves the network as it is, for comparison.
         Raises InvalidInput for v1 without a final projection.
         """
         layers = network.config.layers
@@ -118,7 +120,8 @@ class HubertEncoder:
         self.width = int(network.config.projected_width or 0) if self.project else network.config.width
         self.device = torch.device(device)
         self.batch_samples = batch_samples(self.device)
-        self.network = pack(network, dtype) if self.device.type == "cpu" else network.to(self.device)
+        packs = packed and self.device.type == "cpu"
+        self.network = pack(network, dtype) if packs else network.to(self.device)
 
     def encode(self, wave16k: Float32) -> Float32:
         """See ContentEncoder. The recording is taken as a whole, as the reference does."""

@@ -71,9 +71,15 @@ class SmallContentEncoder(nn.Module):
     width = 768
 
     def __init__(
-        self, weights: Path | None = None, device: torch.device | str = "cpu", chunk_frames: int = CHUNK_FRAMES
+        self,
+        weights: Path | None = None,
+        device: torch.device | str = "cpu",
+        chunk_frames: int = CHUNK_FRAMES,
+        packed: bool = True,
     ) -> None:
         """`weights`: a file written by `scripts/pretrain/encoder.py`; the packaged one by default.
+
+        `packed`: false leaves the network's products as they are, for comparison (see packed_linear).
 
         Raises ModelFileRefused when the file is something else.
         """
@@ -94,7 +100,7 @@ class SmallContentEncoder(nn.Module):
         self.batch_samples = GPU_BATCH_SAMPLES if torch.device(device).type != "cpu" else CPU_BATCH_SAMPLES
         self.to(device)
         self.eval().requires_grad_(False)
-        if torch.device(device).type == "cpu":
+        if packed and torch.device(device).type == "cpu":
             pack(self.network)
 
     def encode(self, wave16k: Float32) -> Float32:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from libs.common.jobs import Lane
 from libs.common.manifests import Manifest
 from libs.voice.experiment import ExperimentFolders, validate_experiment
 from libs.voice.hubert import Hubert, HubertConfig
@@ -144,3 +146,19 @@ def write_small_hubert(path: Path, seed: int) -> None:
     model = {"conv_feature_layers": "[(32,10,5)] + [(32,3,2)] * 4 + [(32,2,2)] * 2", "encoder_attention_heads": 12}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": network.state_dict(), "cfg": {"model": model}}, path)
+
+
+async def test_recordings_are_prepared_side_by_side(here: Platform, tmp_path: Path) -> None:
+    inputs = here.place("anna", make_recordings(tmp_path / "in", 4, 20.0))
+    here.start("preprocessor", PREPROCESS_PROCESSES=2)
+    attempt = here.paths.experiment("anna").step("job_1", "preprocess").attempt(1)
+    await here.bus.send_command(prepare("job_1", inputs), Lane.normal)
+
+    together = 0
+    while not here.events.of("prepared"):
+        begun = {path.name.split("_")[0] for path in attempt.glob("0_gt_wavs/[0-9]*")}
+        finished = {note.stem for note in (attempt / ".prepared").glob("*.json")}
+        together = max(together, len(begun - finished))
+        await asyncio.sleep(0.002)
+
+    assert together == 2
