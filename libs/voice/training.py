@@ -90,9 +90,8 @@ class _Run:
         if team.leads:
             self.folder.adopt(inputs.earlier)
         team.wait()
-        begun = self.folder.read_plan()
-        steps = newest_step(self.folder.checkpoints)
-        self.built = with_bases(config, inputs.bases, begun, has_checkpoint=steps is not None)
+        begun, has_state = self.folder.read_plan(), newest_step(self.folder.checkpoints) is not None
+        self.built = with_bases(config, inputs.bases, begun, has_checkpoint=has_state)
         self.threads = set_threads(config.threads or max(1, usable_cores() // config.processes))
         be_deterministic(device)
         self.recipe = self._new_recipe()
@@ -143,6 +142,9 @@ class _Run:
         self.interval = validation_interval(self.config, self.total, self.epoch_length)
         if self.team.leads:
             self.curves = Curves(self.folder, self.now.step, tensorboard=self.config.tensorboard)
+            if self.damaged:
+                self.log(f"damaged checkpoints were set aside: {', '.join(self.damaged)}")
+                self.curves.event(self.now.step, self._epoch(), damaged_checkpoints=self.damaged)
         self.log(
             f"{self.config.preset} on {self.device} with {self.threads} threads: step {self.now.step} of {self.total}, "
             f"{len(self.split.training)} pieces, {len(self.split.held_out)} held out by {self.split.by}"
@@ -182,7 +184,7 @@ class _Run:
         """Measure, and write down what holds for the whole run, however often it is interrupted."""
         if self.team.leads:
             check_room(self.folder.root, bytes_needed(self.recipe, self.config))
-        trial = Trial(self.learner, self.team, self._before_trial, self.log)
+        trial = Trial(self.learner, self.team, lambda: (self._tell("measure"), self._obey()), self.log)
         alone = self.team.size == 1
         if self.config.threads is None and self.device.type == "cpu" and self.threads > 1 and alone:
             self.recipe.prepare(1000, self.epoch_length)
@@ -197,10 +199,6 @@ class _Run:
         if self.team.leads:
             self.folder.write_plan(self._plan())
         self.team.wait()
-
-    def _before_trial(self) -> None:
-        self._tell("measure")
-        self._obey()
 
     def _plan(self) -> dict[str, Any]:
         return {
@@ -220,15 +218,15 @@ class _Run:
 
     def _resume(self) -> int | None:
         # the first process may set broken checkpoints aside; the others look when that is done
+        before = self.store.damaged()
         checkpoint = self.store.resume(self.now) if self.team.leads else None
+        self.damaged = [name for name in self.store.damaged() if name not in before]
         self.team.wait()
         if not self.team.leads:
             checkpoint = self.store.resume(self.now)
         if checkpoint is None:
             return None
         self.log(f"resumed from the checkpoint of step {self.now.step}")
-        if damaged := self.store.damaged():
-            self.log(f"damaged checkpoints were set aside: {', '.join(damaged)}")
         return self.now.step
 
     # -- the steps -----------------------------------------------------------------------------------------------------

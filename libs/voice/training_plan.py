@@ -20,7 +20,7 @@ TRIALS_TOGETHER = 6
 class Trial:
     """Measures steps. Several processes make the same number of them, and the slowest counts."""
 
-    def __init__(self, learner: Learner, team: Team, before_each: Callable[[], None], say: Callable[[str], None]):
+    def __init__(self, learner: Learner, team: Team, before_each: Callable[[], object], say: Callable[[str], None]):
         self._learner = learner
         self._team = team
         self._before_each = before_each

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from libs.common.errors import (
     Cancelled,
@@ -35,10 +34,11 @@ from libs.voice.artefact import load_synthesizer
 from libs.voice.child import Outcome, TrainingChild
 from libs.voice.device import usable_cores
 from libs.voice.progress import Progress
-from libs.voice.safe_load import load_tensors
 from libs.voice.training import StopReason, TrainingInputs, TrainingResult, train
 from libs.voice.training_config import TrainingConfig
+from tests.unit.voice import runs
 from tests.unit.voice.experiments import make_experiment
+from tests.unit.voice.runs import final_state, ignore, in_a_child, steps_of
 
 CONFIG = TrainingConfig(
     preset="rvc-tiny", total_steps=12, threads=1, checkpoint_every_steps=3, early_stopping_patience=0
@@ -56,11 +56,8 @@ def as_it_was() -> Any:
     torch.use_deterministic_algorithms(False)
 
 
-def ignore(_: Progress) -> None: ...
-
-
 def run(experiment: Path, folder: Path, config: TrainingConfig = CONFIG, **stop: Any) -> TrainingResult:
-    return train(TrainingInputs(experiment, folder), config, ignore, **stop)
+    return runs.run(experiment, folder, config, **stop)
 
 
 def stop_at(step: int, reason: StopReason) -> tuple[Callable[[Progress], None], Callable[[], StopReason | None]]:
@@ -74,52 +71,14 @@ def stop_at(step: int, reason: StopReason) -> tuple[Callable[[Progress], None], 
     return ignore, should_stop
 
 
-def final_state(folder: Path) -> dict[str, Tensor]:
-    newest = max(folder.glob("checkpoints/checkpoint-*"))
-    state = load_tensors(newest / "state.pt")
-    flat: dict[str, Tensor] = {}
-
-    def walk(name: str, value: Any) -> None:
-        if isinstance(value, Tensor):
-            flat[name] = value
-        elif isinstance(value, dict):
-            for key, each in value.items():
-                walk(f"{name}/{key}", each)
-
-    walk("", {key: state[key] for key in ("modules", "optimizers")})
-    return flat
-
-
 def assert_same_weights(one: Path, other: Path) -> None:
-    first, second = final_state(one), final_state(other)
-    assert first.keys() == second.keys()
-    assert len(first) > 100
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-
-
-def steps_of(folder: Path) -> list[int]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["step"] for line in lines if "validation" not in line]
+    assert runs.different(one, other) == []
 
 
 @pytest.fixture(scope="module")
 def unbroken(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult]:
     folder = tmp_path_factory.mktemp("unbroken")
     return folder, run(experiment, folder)
-
-
-async def in_a_child(
-    experiment: Path, folder: Path, config: TrainingConfig = CONFIG, kill_at: int | None = None, delay: float = 0.0
-) -> Outcome:
-    child = TrainingChild({"experiment": str(experiment), "run": str(folder)}, config.as_dict())
-    await child.start()
-    async for line in child.progress():
-        metrics = folder / "metrics.jsonl"
-        done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-        if kill_at is not None and (line["step"] >= kill_at or done >= kill_at):
-            await asyncio.sleep(delay)
-            child.kill()
-    return await child.wait()
 
 
 def test_a_run_ends_with_a_voice_that_loads_and_sounds(unbroken: tuple[Path, TrainingResult]) -> None:
@@ -169,10 +128,10 @@ def test_a_run_killed_at_random_steps_ends_with_the_weights_of_an_unbroken_one(
     delays = [chance.uniform(0, 0.15) for _ in kills]
 
     endings = [
-        asyncio.run(in_a_child(experiment, tmp_path, kill_at=step, delay=delay)).ending
+        asyncio.run(in_a_child(experiment, tmp_path, CONFIG, kill_at=step, delay=delay)).ending
         for step, delay in zip(kills, delays, strict=True)
     ]
-    last = asyncio.run(in_a_child(experiment, tmp_path))
+    last = asyncio.run(in_a_child(experiment, tmp_path, CONFIG))
 
     assert "crashed" in endings, (kills, delays)
     assert last.ending == "completed", last
@@ -229,6 +188,9 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
 
     assert result.resumed_from == 6
     assert steps_of(tmp_path) == list(range(1, 13))
+    told = [line["damaged_checkpoints"] for line in runs.lines_of(tmp_path) if "damaged_checkpoints" in line]
+    assert told == [["checkpoint-00000008.broken"]]
+    assert "damaged checkpoints were set aside" in (tmp_path / "train.log").read_text()
     assert_same_weights(tmp_path, unbroken[0])
 
 

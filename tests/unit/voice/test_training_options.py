@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +350,31 @@ def test_a_disk_without_room_is_told_before_the_first_step(experiments: dict[str
     check_room(tmp_path, free // 2)
     with pytest.raises(StorageFull, match=r"needs .* GB .* GB are free"):
         check_room(tmp_path, free + 2**33)
+
+
+ON_A_SMALL_DISK = """
+import sys
+from pathlib import Path
+from libs.common.errors import StorageFull
+from libs.voice.training import TrainingInputs, train
+from libs.voice.training_config import TrainingConfig
+try:
+    train(TrainingInputs(Path(sys.argv[1]), Path(sys.argv[2])), TrainingConfig(preset="rvc-tiny"), lambda _: None)
+except StorageFull as error:
+    print(error, sorted(path.name for path in Path(sys.argv[2]).iterdir()))
+"""
+
+
+def test_a_run_asks_for_room_before_it_does_anything(experiments: dict[str, Path], tmp_path: Path) -> None:
+    disk = f"mount -t tmpfs -o size=8m none {tmp_path}"  # in a namespace of its own, gone with the process
+    if subprocess.run(["unshare", "-m", "sh", "-c", disk], capture_output=True, check=False).returncode:
+        pytest.skip("small disks cannot be made here")
+    program = f"{disk} && exec {sys.executable} -c '{ON_A_SMALL_DISK}' {experiments['rvc-tiny']} {tmp_path}/run"
+
+    done = subprocess.run(["unshare", "-m", "sh", "-c", program], capture_output=True, text=True, check=False)
+
+    assert "a training needs 0.0" in done.stdout, done.stderr
+    assert done.stdout.endswith("0.01 GB are free []\n")
 
 
 def test_the_curves_are_in_tensorboards_files_too(experiments: dict[str, Path], tmp_path: Path) -> None:
