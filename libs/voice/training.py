@@ -184,9 +184,13 @@ class _Run:
         """Measure, and write down what holds for the whole run, however often it is interrupted."""
         if self.team.leads:
             check_room(self.folder.root, bytes_needed(self.recipe, self.config))
-        trial = Trial(self.learner, self.team, lambda: (self._tell("measure"), self._obey()), self.log)
-        alone = self.team.size == 1
-        if self.config.threads is None and self.device.type == "cpu" and self.threads > 1 and alone:
+
+        def before_each() -> None:
+            self._tell("measure")
+            self._obey()
+
+        trial = Trial(self.learner, self.team, before_each, self.log)
+        if self.config.threads is None and self.device.type == "cpu" and self.threads > 1 and self.team.size == 1:
             self.recipe.prepare(1000, self.epoch_length)
             self.threads = trial.threads(self.threads)
         if self.config.total_steps is not None:
@@ -283,7 +287,6 @@ class _Run:
 
     def _held_out_losses(self) -> dict[str, float]:
         phase: Phase = "validate" if self.total else "measure"
-        seed_all(stream_seed(self.config.seed, "validation", 0))
         return self.held_out.losses(self.recipe, self.device, self.now.step, lambda: self._tell(phase))
 
     def _validate(self) -> None:
