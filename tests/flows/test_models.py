@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from typer.testing import CliRunner
 
 from libs.client.api import Client
+from libs.client.cli import app
 from libs.client.errors import ApiProblem
 from libs.client.models import Job
 from libs.common.manifests import sha256_of
@@ -206,6 +210,34 @@ def test_a_trainer_that_is_killed_in_an_import_only_delays_it(platform: Platform
     assert sha256_of(served(platform, done)) == sha256_of(files / "anna.pth")
     platform.wait_until(lambda: not quarantine(platform), say="an empty quarantine")
     assert speaks(platform, "survivor", tmp_path)
+
+
+def test_the_command_line_takes_voices_in_tries_mixes_and_takes_them_out(
+    platform: Platform, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICEWRIGHT_URL", platform.stack.url("gateway"))
+    monkeypatch.setenv("VOICEWRIGHT_TOKEN", platform.client.connection.token or "")
+
+    def voicewright(*arguments: object, code: int = 0) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in ("voices", *arguments)])
+        assert result.exit_code == code, result.output
+        return " ".join(result.output.split())
+
+    index = ("--index", index_of(files))
+    voicewright("import", files / "anna.pth", *index, "--name", "Line", "--encoder", "builtin", "--follow")
+    voicewright("extract", files / "G_200.pth", "--name", "Line two", "--encoder", "builtin", "--follow")
+    voicewright("merge", "line", "line-two", "--name", "Line three", "--share", 0.3, "--follow", code=5)
+    refused = voicewright("import", files / "hostile.pth", "--name", "Line four", "--follow", code=5)
+    voicewright("export", "line", "--form", "rvc", "-o", tmp_path / "line.zip")
+    voicewright("convert-file", "line", "--form", "fp32", "-o", tmp_path / "line.pth")
+
+    assert "may be an attack" in refused
+    assert "rvc" in voicewright("inspect", "line")
+    assert "line works" in voicewright("verify", "line")
+    assert json.loads(voicewright("verify", "line", "--json"))["usable"] is True
+    with zipfile.ZipFile(tmp_path / "line.zip") as archive:
+        assert any(name.endswith(".pth") for name in archive.namelist())
+    assert all(value.dtype == torch.float32 for value in weights(tmp_path / "line.pth").values())
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
