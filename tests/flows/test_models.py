@@ -226,7 +226,7 @@ def test_the_command_line_takes_voices_in_tries_mixes_and_takes_them_out(
     index = ("--index", index_of(files))
     voicewright("import", files / "anna.pth", *index, "--name", "Line", "--encoder", "builtin", "--follow")
     voicewright("extract", files / "G_200.pth", "--name", "Line two", "--encoder", "builtin", "--follow")
-    voicewright("merge", "line", "line-two", "--name", "Line three", "--share", 0.3, "--follow", code=5)
+    voicewright("merge", "line", "line-two", "--name", "Line three", "--share", 0.3, "--follow")
     refused = voicewright("import", files / "hostile.pth", "--name", "Line four", "--follow", code=5)
     voicewright("export", "line", "--form", "rvc", "-o", tmp_path / "line.zip")
     voicewright("convert-file", "line", "--form", "fp32", "-o", tmp_path / "line.pth")
