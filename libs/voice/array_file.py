@@ -35,10 +35,8 @@ def read_array(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[Any]:
     with path.open("rb") as file:
         try:
             shape, fortran, dtype = _header(file)
-        except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
-            raise ModelFileRefused(
-                f"{path.name} is no readable .npy file: {str(error).splitlines()[0][:200]}"
-            ) from error
+        except Exception as error:  # numpy's reader of headers is Python's own parser and raises as it does
+            raise ModelFileRefused(f"{path.name} is no readable .npy file: {_first_line(error)}") from error
         if dtype.kind not in "biuf":
             raise ModelFileRefused(f"{path.name} holds {dtype} and not numbers; Python objects are never read")
         if any(type(n) is not int or n < 0 for n in shape):
@@ -93,3 +91,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     else:
         raise ValueError(f"version {version} of the format is for records, which no features are")
     return shape, fortran, dtype
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

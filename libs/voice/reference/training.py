@@ -11,8 +11,8 @@ from torch import Tensor
 
 from libs.voice.reference.facts import Facts
 from libs.voice.reference.ledger import EXACT, Ledger, Tolerance
+from libs.voice.rvc.checkpoints import read_training_checkpoint
 from libs.voice.rvc.discriminator import Judgement
-from libs.voice.rvc.files import training_state
 from libs.voice.rvc.layers import no_noise, take_segments
 from libs.voice.rvc.losses import adversarial_loss, discriminator_loss, feature_loss, kl_loss, mel_loss
 from libs.voice.rvc.spectral import linear_spectrogram, log_mel
@@ -150,7 +150,7 @@ def check_checkpoint(facts: Facts, network: SynthesizerNetwork, ledger: Ledger, 
     """
     path = ledger.file(facts["file"])
     file = load_tensors(path)
-    state = training_state(path)
+    state = read_training_checkpoint(path).model
     ledger.same("keys", list(file), facts["keys"])
     ledger.same("iteration", file["iteration"], facts["iteration"])
     ledger.near("learning_rate", file["learning_rate"], facts["learning_rate"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from libs.common.errors import ModelFileRefused
 from libs.voice.rvc.config import NetworkConfig, config_from_export
 from libs.voice.rvc.synthesizer import SynthesizerNetwork
-from libs.voice.safe_load import load_tensors
 
 _PARAMETRISED = {
     ".parametrizations.weight.original0": ".weight_g",
@@ -127,15 +125,6 @@ def shape_differences(given: Mapping[str, Tensor], expected: Mapping[str, tuple[
 def _some(names: list[str], join: str = ", ", most: int = 5) -> str:
     rest = len(names) - most
     return join.join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def training_state(path: Path) -> dict[str, Tensor]:
-    """The `model` of a training checkpoint or pretrained base (`G_*.pth`, `f0G40k.pth`), in RVC's older names."""
-    file = load_tensors(path)
-    model = file.get("model") if isinstance(file, dict) else None
-    if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
-        raise ModelFileRefused(f"{path.name} holds no `model`: it is no RVC training checkpoint or base model")
-    return old_names(model)
 
 
 def rate_of(values: dict[str, Any]) -> int:

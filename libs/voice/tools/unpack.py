@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from libs.common.errors import ModelFileRefused, NotFound
+from libs.common.errors import ModelFileRefused, NotFound, PlatformError
 from libs.voice.artefact import is_safetensors, read_voice, voice_of
 from libs.voice.atomic import TEMPORARY_PREFIX, storage_full_told
 from libs.voice.file_kinds import kind_of, wrong_kind
@@ -86,15 +86,9 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> _Held:
                     target.parent.mkdir()
                     _copy(source, target, entry.file_size, path.name)
                 (held.indices if place.suffix.lower() == ".index" else held.models).append(target)
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        OverflowError,
-    ) as error:
+    except (PlatformError, OSError):
+        raise
+    except Exception as error:  # whatever a hostile archive provokes in the reader is a refusal
         raise ModelFileRefused(f"{path.name} is no readable zip: {error}") from error
     return held
 
@@ -138,6 +132,9 @@ def _place(entry: zipfile.ZipInfo, name: str) -> PurePosixPath:
         raise ModelFileRefused(f"{name}: the entry {_shown(entry)} is a link or a device, and no file")
     if entry.flag_bits & _ENCRYPTED:
         raise ModelFileRefused(f"{name} is encrypted; unpack it and give the files")
+    # other methods let a file ask for gigabytes of dictionary before a byte is unpacked
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ModelFileRefused(f"{name}: the entry {_shown(entry)} is packed in a rare way; use a plain zip")
     return place
 
 

@@ -342,7 +342,9 @@ def _archives(proof: Path) -> list[Case]:
         case("bomb-as-card", zipped([("voice.json", b" " * 60_000_000)], deflated), "100-fold"),
         case("overlap", patched(good, central, 42, struct.pack("<L", 0), 1), "overlaps|readable"),
         case("encrypted", patched(good, central, 8, b"\x01\0"), "encrypted"),
-        case("method-unknown", patched(good, central, 10, b"\x63\0"), "readable zip"),
+        case("method-unknown", patched(good, central, 10, b"\x63\0"), "rare way"),
+        case("lzma", zipped([("x.pth", b"hello")], zipfile.ZIP_LZMA), "rare way"),
+        case("bzip2-bomb", zipped([("x.pth", b"\0" * 9_000_000)], zipfile.ZIP_BZIP2), "rare way|100-fold"),
         case("link", linked.getvalue(), "link or a device"),
         case("parent", zipped([("a/../../x.pth", b"x")]), "leave its folder"),
         case("absolute", zipped([("/tmp/x.pth", b"x")]), "leave its folder"),
@@ -439,6 +441,7 @@ def _arrays(proof: Path) -> list[Case]:
         Case("header-of-1-mb", ".npy", npy_header("{" + " " * 60_000 + "}"), "no readable"),
         Case("longer-than-claimed", ".npy", good.getvalue() + b"\0", "claims an array of 128 bytes and has 129"),
         Case("cut", ".npy", good.getvalue()[:-1], "claims an array of 128 bytes and has 127"),
+        Case("header-of-no-end", ".npy", npy_header("{'descr': '<f4', \n("), "no readable"),
         Case("cut-header", ".npy", good.getvalue()[:20], "no readable"),
         Case("pickle", ".npy", pickle.dumps(Payload(proof)), "no readable"),
     ]

@@ -13,7 +13,8 @@ from libs.common.errors import InvalidInput, ModelFileRefused, StorageFull
 from libs.voice.artefact import load_synthesizer, write_voice
 from libs.voice.atomic import write_atomically
 from libs.voice.recipe import build_recipe
-from libs.voice.rvc.files import network_from_export, training_state
+from libs.voice.rvc.checkpoints import read_training_checkpoint
+from libs.voice.rvc.files import network_from_export
 from libs.voice.rvc.layers import no_noise
 from libs.voice.rvc.synthesizer import SynthesizerNetwork
 from libs.voice.safe_load import load_tensors
@@ -68,7 +69,7 @@ def test_a_training_checkpoint_of_rvc_fits_our_network_in_its_own_order() -> Non
     facts = read_json("rvc_v2_f0/rvc_v2_f0.json")
     network = SynthesizerNetwork(config_of(facts["config"], "v2", True))
 
-    state = training_state(FIXTURES / "rvc_v2_f0" / "G_70.pth")
+    state = read_training_checkpoint(FIXTURES / "rvc_v2_f0" / "G_70.pth").model
     network.load_state_dict(state)
 
     assert list(state) == list(network.state_dict())
