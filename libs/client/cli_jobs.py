@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json as plain_json
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group
@@ -39,6 +40,20 @@ def watch(client: Client, job: Job) -> Job:
     return done
 
 
+TRAIN_OPTIONS = ("epochs", "batch_size", "learning_rate", "seed", "f0_method", "train_seconds", "preset", "name")
+
+
+def named_value(text: str) -> tuple[str, Any]:
+    """`ema_decay=0.999` as name and value: what is JSON is read as such, the rest is text."""
+    name, found, value = text.partition("=")
+    if not found or not name.isidentifier() or name in TRAIN_OPTIONS:
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE, or it has an option of its own", param_hint="--option")
+    try:
+        return name, plain_json.loads(value)
+    except ValueError:
+        return name, value
+
+
 @speaks
 def train(
     dataset: DatasetOption,
@@ -50,10 +65,15 @@ def train(
     learning_rate: Annotated[float | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     f0_method: Annotated[str | None, typer.Option(help="auto, rmvpe, swift, harvest, …")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Another option of the API, as ema_decay=0.999; repeatable"),
+    ] = None,
     priority: Annotated[int, typer.Option(min=0, max=100, help="80 goes before 50")] = 50,
     follow: FollowOption = False,
 ) -> None:
     """Train a voice from a dataset."""
+    others = dict(named_value(text) for text in option or ())
     with connected() as client:
         job = client.add_training_job(
             dataset_key(client, dataset),
@@ -66,6 +86,7 @@ def train(
             learning_rate=learning_rate,
             seed=seed,
             f0_method=f0_method,
+            **others,
         )
         for warning in job.warnings:
             err.print(warning, style="yellow", markup=False)

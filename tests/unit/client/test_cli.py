@@ -125,6 +125,25 @@ def test_training_sends_what_was_asked_for_and_nothing_else(voicewright, gateway
     }
 
 
+def test_every_option_of_the_api_can_be_given_by_name(voicewright, gateway):
+    given = ("ema_decay=0.999", "f0=false", "optimizer=radam")
+
+    result = voicewright("train", "--dataset", "anna", *(part for text in given for part in ("--option", text)))
+
+    assert result.exit_code == 0, result.output
+    body = next(body for method, route, body in gateway.seen if (method, route) == ("POST", "/training/jobs"))
+    assert body["options"] == {"ema_decay": 0.999, "f0": False, "optimizer": "radam"}
+
+
+@pytest.mark.parametrize("text", ["ema_decay", "=1", "a b=1", "epochs=3"])
+def test_an_option_without_a_name_or_with_one_of_its_own_is_refused(voicewright, gateway, text):
+    result = voicewright("train", "--dataset", "anna", "--option", text)
+
+    assert result.exit_code != 0
+    assert "NAME=VALUE" in result.output
+    assert not [route for method, route, _ in gateway.seen if route == "/training/jobs"]
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [("completed", Exit.ok), ("failed", Exit.job_failed), ("cancelled", Exit.job_cancelled)]
 )
