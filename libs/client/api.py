@@ -29,6 +29,7 @@ from libs.client.models import (
     Conversion,
     Dataset,
     FeedEvent,
+    FileResult,
     Job,
     Kind,
     LogLine,
@@ -40,6 +41,7 @@ from libs.client.models import (
     User,
     Voice,
     VoiceCheck,
+    address,
 )
 
 Item = TypeVar("Item", bound=Answer)
@@ -197,29 +199,29 @@ class Client:
         *first, last = get_args(Kind)
         for kind in first:
             try:
-                return Job.model_validate(self._json("GET", f"/{kind}/jobs/{job_id}"))
+                return Job.model_validate(self._json("GET", f"/{address(kind)}/jobs/{job_id}"))
             except ApiProblem as problem:
                 if problem.status != 404:
                     raise
-        return Job.model_validate(self._json("GET", f"/{last}/jobs/{job_id}"))
+        return Job.model_validate(self._json("GET", f"/{address(last)}/jobs/{job_id}"))
 
     def jobs(self, *, kind: Kind = "training", status: str | None = None, limit: int | None = None) -> list[Job]:
         """Your jobs, newest first; `status="active"` for those that are not over."""
-        return list(self._pages(f"/{kind}/jobs", Job, limit=limit, status=status))
+        return list(self._pages(f"/{address(kind)}/jobs", Job, limit=limit, status=status))
 
     def cancel(self, job: Job) -> Job:
-        return Job.model_validate(self._json("POST", f"/{job.kind}/jobs/{job.id}/cancel"))
+        return Job.model_validate(self._json("POST", f"{job.path}/cancel"))
 
     def retry(self, job: Job) -> Job:
         """Takes a failed or cancelled job up again, from its last checkpoint."""
-        return Job.model_validate(self._json("POST", f"/{job.kind}/jobs/{job.id}/retry"))
+        return Job.model_validate(self._json("POST", f"{job.path}/retry"))
 
     def logs(self, job: Job, *, limit: int | None = None) -> Iterator[LogLine]:
-        return self._pages(f"/{job.kind}/jobs/{job.id}/logs", LogLine, limit=limit)
+        return self._pages(f"{job.path}/logs", LogLine, limit=limit)
 
     def follow(self, job: Job, *, after: int | None = None, patience: float = 600.0) -> Iterator[FeedEvent]:
         """The live feed of a job until it is over; see `feed.follow`."""
-        return feed.follow(self.connection, f"/{job.kind}/jobs/{job.id}/events", after=after, patience=patience)
+        return feed.follow(self.connection, f"{job.path}/events", after=after, patience=patience)
 
     def wait(self, job: Job, *, told: Callable[[FeedEvent], None] | None = None) -> Job:
         """The job once it is completed; raises JobEnded when it failed or was cancelled."""
@@ -321,7 +323,8 @@ class Client:
         """Says `recording` in `voice` (id, slug or name) and saves the sound at `target`, whole or not at all.
 
         Options: pitch_shift (semitones), index_rate 0-1, protect 0-0.5, rms_mix_rate 0-1, f0_method, format
-        (wav, flac, mp3, ogg; default: the suffix of `target`).
+        (wav, flac, mp3, ogg; default: the suffix of `target`), output_rate (Hz), seed, and the others of the API's
+        form: filter_radius, fill_unvoiced, f0_file, speaker_id, split_silence, autotune…, proposed_pitch…, formant_….
         """
         given = {name: str(value) for name, value in options.items() if value is not None}
         given.setdefault("format", target.suffix.lstrip(".").lower() or "wav")
@@ -342,6 +345,43 @@ class Client:
             real_time_factor=_number(headers.get("X-Real-Time-Factor")),
             size_bytes=size,
         )
+
+    def add_conversion_job(
+        self,
+        recordings: Sequence[Path],
+        voice: str,
+        *,
+        told: Progress | None = None,
+        **options: Any,
+    ) -> Job:
+        """Queues a conversion of `recordings`, sent in one request, in `voice` (id, slug or name).
+
+        Options: those of `convert`, and sample_ids (separated by commas) or dataset_id, name, priority.
+        """
+        fields = {"voice": voice} | {name: str(value) for name, value in options.items() if value is not None}
+        key = new_key()
+        with ExitStack() as opened:
+
+            def parts() -> list[tuple[str, tuple[str | None, Any, str]]]:
+                streams = [opened.enter_context(path.open("rb")) for path in recordings]
+                sent: list[tuple[str, tuple[str | None, Any, str]]] = [
+                    ("files", (path.name, CountedFile(stream, told) if told else stream, _type(path)))
+                    for path, stream in zip(recordings, streams, strict=True)
+                ]
+                return sent or [("_", (None, b"", "text/plain"))]  # so that it is a form of parts
+
+            timeout = httpx.Timeout(10.0, read=1800.0, write=300.0)
+            answer = self._json("POST", "/convert/jobs", key=key, data=fields, files=parts, timeout=timeout)
+        return Job.model_validate(answer)
+
+    def conversion_results(self, job: Job) -> list[FileResult]:
+        """What became of each recording of a conversion job."""
+        return [FileResult.model_validate(item) for item in self._json("GET", f"{job.path}/results")["files"]]
+
+    def save_conversion(self, job: Job, result: FileResult, target: Path) -> int:
+        """Saves one sound of a conversion job at `target`, whole or not at all; returns its size in bytes."""
+        with self.connection.stream("GET", f"{job.path}/results/{result.number}", timeout=300.0) as response:
+            return _save(response, target)
 
 
 def _type(path: Path) -> str:

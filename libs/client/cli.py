@@ -15,10 +15,12 @@ import typer
 
 from libs.client import cli_models, credentials
 from libs.client.api import Client
+from libs.client.cli_conversions import live
 from libs.client.cli_jobs import jobs_app, preprocess, train
 from libs.client.cli_voices import convert, voices_app
 from libs.client.errors import ApiProblem
 from libs.client.models import Rejected, Upload
+from libs.client.sounds import SOUND, sound_files
 from libs.client.terminal import Exit, byte_bar, connected, err, fail, out, seconds, speaks, table, when
 
 EXIT_CODES = "".join((__doc__ or "").partition("Exit codes")[1:])
@@ -38,8 +40,7 @@ assert cli_models  # its commands are among those of `voices`
 app.command()(train)
 app.command()(preprocess)
 app.command()(convert)
-
-SOUND = frozenset({".wav", ".mp3", ".m4a", ".mp4", ".aac", ".ogg", ".opus", ".webm", ".flac"})
+app.command()(live)
 
 
 @app.command()
@@ -111,17 +112,6 @@ def list_users() -> None:
                 user.id, user.email, user.name, user.role, "yes" if user.is_active else "no", when(user.created_at)
             )
     out.print(rows)
-
-
-def sound_files(paths: list[Path]) -> list[Path]:
-    """The named files, and the sound files in the named folders and below, in the order of their names."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SOUND)
-        else:
-            found.append(path)
-    return found
 
 
 def send_files(client: Client, files: list[Path], dataset_id: str, parallel: int) -> tuple[int, list[Rejected]]:

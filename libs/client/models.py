@@ -8,7 +8,12 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
-Kind = Literal["training", "preprocess", "model"]
+Kind = Literal["training", "preprocess", "model", "conversion"]
+
+
+def address(kind: str) -> str:
+    """Below which address the jobs of a kind are found."""
+    return "convert" if kind == "conversion" else kind
 
 
 class Answer(BaseModel):
@@ -114,12 +119,29 @@ class Job(Answer):
     estimated_seconds: float | None = None
     estimated_cost: float | None = None
     error: Problem | None = None
+    summary: dict[str, Any] | None = None
     warnings: list[str] = []
     version: int = 0
 
     @property
     def is_over(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def path(self) -> str:
+        """Its address below `/api/v1`."""
+        return f"/{address(self.kind)}/jobs/{self.id}"
+
+
+class FileResult(Answer):
+    """What became of one recording of a conversion job; `file` is its name in the result."""
+
+    number: int
+    name: str
+    state: str
+    file: str | None = None
+    seconds: float | None = None
+    problem: Problem | None = None
 
 
 class LogLine(Answer):

@@ -26,6 +26,7 @@ from libs.common.settings import CommonSettings
 
 log = logs.get_logger("service")
 
+WEBSOCKET_BYTES = 1024 * 1024  # of one message
 STARTUP_FAILED = 3  # what uvicorn itself exits with
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -164,6 +165,7 @@ def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
         access_log=False,
         timeout_graceful_shutdown=int(settings.drain_timeout.total_seconds()),
         server_header=False,
+        ws_max_size=WEBSOCKET_BYTES,
     )
     server = _Server(config, app)
     with contextlib.suppress(KeyboardInterrupt):

@@ -24,6 +24,7 @@ from services.gateway.datasets import api as datasets
 from services.gateway.inner import InnerService
 from services.gateway.jobs import api as jobs_api
 from services.gateway.jobs import background as jobs
+from services.gateway.live import api as live
 from services.gateway.parts import Parts
 from services.gateway.settings import GatewaySettings
 from services.gateway.system import api as system
@@ -45,6 +46,7 @@ ROUTERS: list[APIRouter] = [
     voices.voice_router,
     conversions.conversion_job_router,
     conversion.conversion_router,
+    live.live_router,
     system.system_router,
     system.version_router,
     system.root_router,

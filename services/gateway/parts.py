@@ -14,6 +14,7 @@ from libs.common.paths import Paths
 from libs.common.storage import Storage
 from services.gateway.database import Database
 from services.gateway.inner import InnerService
+from services.gateway.live.places import LiveSessions
 from services.gateway.settings import GatewaySettings
 
 
@@ -30,6 +31,7 @@ class Parts:
     connected: Bus | None = None
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     metadata_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    live: LiveSessions = field(default_factory=LiveSessions)
 
     @property
     def bus(self) -> Bus:

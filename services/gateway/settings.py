@@ -58,6 +58,9 @@ class GatewaySettings(CommonSettings):
     conversion_results_lifetime: Seconds = Field(
         default=timedelta(days=7), description="How long the sounds of a conversion job are kept"
     )
+    live_sessions_per_user: int = Field(default=2, ge=0, le=100, description="Live conversions of one account")
+    live_ticket_lifetime: Seconds = Field(default=timedelta(seconds=30), description="For a browser's WebSocket")
+    live_handshake: Seconds = Field(default=timedelta(seconds=10), description="Time for a session's first message")
     staged_lifetime: Seconds = Field(
         default=timedelta(minutes=10), description="After this time a half-received recording is swept or claimed again"
     )

@@ -14,6 +14,7 @@ from services.gateway import idempotency
 from services.gateway.accounts import sessions
 from services.gateway.conversions import removing as conversions
 from services.gateway.datasets import receiving, removing
+from services.gateway.live import tickets
 from services.gateway.parts import Parts
 from services.gateway.voices import removing as voices
 
@@ -39,6 +40,7 @@ async def _answers(parts: Parts) -> None:
 
 async def _tokens(parts: Parts) -> None:
     await sessions.sweep(parts.database, parts.settings)
+    await tickets.sweep(parts)
 
 
 SWEEPS: list[Callable[[Parts], Awaitable[None]]] = [_answers, _tokens, _samples, _deletions, _conversions]

@@ -18,6 +18,7 @@ from libs.common.worker import Worker
 from services.inference import models_api
 from services.inference.api import make_router
 from services.inference.handlers import Handlers
+from services.inference.live_api import LiveSessions, make_live_router
 from services.inference.queueing import ConversionQueue
 from services.inference.settings import InferenceSettings
 from services.inference.voices import EnginesCheck, Voices
@@ -63,6 +64,7 @@ def create_app(settings: InferenceSettings | None = None, bus: Bus | None = None
         settings,
         routers=[
             make_router(settings, paths, voices, queue),
+            make_live_router(settings, voices, LiveSessions(settings.live_sessions)),
             models_api.make_router(paths, voices, ConversionQueue(1, settings.conversions_waiting)),
         ],
         lifespan=lifespan,

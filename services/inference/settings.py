@@ -20,5 +20,12 @@ class InferenceSettings(CommonSettings):
     conversion_jobs_at_once: int = Field(
         default=1, ge=0, le=32, description="Conversion jobs in hand at the same time; 0 takes none and needs no broker"
     )
+    live_sessions: int = Field(default=4, ge=0, le=1000, description="Live conversions at the same time")
+    live_queue: timedelta = Field(
+        default=timedelta(seconds=1), description="Sound that may wait in a live conversion; then the oldest is dropped"
+    )
+    live_idle: timedelta = Field(default=timedelta(seconds=30), description="Silence of a client that ends its session")
+    live_longest: timedelta = Field(default=timedelta(hours=1), description="Longest live conversion")
+    live_stats: timedelta = Field(default=timedelta(seconds=2), description="How often a client is told of block times")
     voices_in_memory: int = Field(default=8, ge=1, le=1000, description="Loaded voices that are kept")
     conversion_limit: timedelta = Field(default=timedelta(minutes=30), description="Longest recording in one request")

@@ -45,7 +45,11 @@ class Caller:
 
 async def caller_of(parts: Parts, token: str) -> Caller:
     """The active account that an access token names; raises Unauthenticated otherwise."""
-    user_id = read_access_token(parts.settings, token)
+    return await active_account(parts, read_access_token(parts.settings, token))
+
+
+async def active_account(parts: Parts, user_id: str) -> Caller:
+    """The account with this id; raises Unauthenticated when it is gone or was deactivated."""
     user = await parts.database.look_up(_ACTIVE, user_id=user_id)
     if user is None:
         raise Unauthenticated("the account of this token does not exist any more", reason="account_gone")

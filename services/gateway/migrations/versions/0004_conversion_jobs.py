@@ -1,4 +1,4 @@
-"""Conversion jobs: any number of them may read one dataset, and a job tells in numbers what it made."""
+"""Conversions as jobs (any number may read one dataset, and a job tells in numbers what it made), and live ones."""
 
 from __future__ import annotations
 
@@ -31,9 +31,19 @@ def upgrade() -> None:
     op.drop_index("uq_jobs_running_per_dataset", table_name="jobs")
     op.add_column("jobs", sa.Column("summary", JSON, nullable=True))
     _one_job_per_dataset(WORKING)
+    op.create_table(
+        "socket_tickets",
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=40), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_socket_tickets_user_id_users", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("hash", name="pk_socket_tickets"),
+    )
+    op.create_index("ix_socket_tickets_expires_at", "socket_tickets", ["expires_at"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_table("socket_tickets")
     # The older program knows no such job.
     for table in ("job_log", "job_steps"):
         op.execute(f"DELETE FROM {table} WHERE job_id IN (SELECT id FROM jobs WHERE kind = 'conversion')")  # noqa: S608
