@@ -124,6 +124,27 @@ def test_lengths_stay_exact_over_many_blocks_of_odd_settings() -> None:
     assert converter.latency_seconds == pytest.approx(0.03 + 0.02 + 0.01)
 
 
+class Beacon(Sines):
+    """A tone wherever the content is not silent."""
+
+    def render(self, content: Tensor, f0: Tensor, coarse: Tensor, speaker: int, generator: torch.Generator) -> Tensor:
+        sounding = (content.abs().amax(1) > 0.01).float().repeat_interleave(320)
+        return 0.3 * torch.sin(2 * np.pi * 500 * torch.arange(len(sounding)) / 32000) * sounding
+
+
+@pytest.mark.parametrize(("block", "crossfade"), [(0.1, 0.05), (0.25, 0.05), (0.05, 0.15)])
+def test_what_goes_in_comes_out_within_the_latency(block: float, crossfade: float) -> None:
+    converter = stream(Beacon(), block_seconds=block, crossfade_seconds=crossfade)
+    wave = np.concatenate([np.zeros(16000), tone(1.0)])
+
+    out = run(converter, wave)
+
+    # A block is played while the next comes in: its first sample sounds one block after its own time.
+    heard = np.flatnonzero(np.abs(out) > 0.05)[0] / 32000 + block
+    assert heard - 1.0 == pytest.approx(converter.latency_seconds, abs=0.035)
+    assert heard - 1.0 <= converter.latency_seconds + 0.005
+
+
 def test_a_held_tone_comes_out_as_one_tone_of_its_pitch_moved_by_the_shift() -> None:
     converter = stream(pitch_shift=7.0)
 
