@@ -1,104 +1,117 @@
-"""`python -m libs.voice.tools`: the tools for files on this machine, without a platform. Answers are JSON."""
+"""Voice files on this machine, without a platform: `python -m libs.voice.tools inspect voice.pth`."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, ParamSpec
+
+import typer
 
 from libs.common.errors import PlatformError
 from libs.voice import tools
 
+P = ParamSpec("P")
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0 when it is done, 1 when a file is refused (the reason on stderr), 2 for a wrong command line."""
-    given = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], dict[str, Any]] = given.run
-    try:
-        answer = run(given)
-    except PlatformError as error:
-        print(error.detail, file=sys.stderr)
-        for action in error.actions:
-            print(f"  {action}", file=sys.stderr)
-        return 1
-    print(json.dumps(answer, indent=1, ensure_ascii=False, default=str))
-    return 0
+FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
+IndexOption = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="The voice's .index")]
+OutputOption = Annotated[Path, typer.Option("--output", "-o")]
+
+app = typer.Typer(
+    help="Look into voice files, try, merge, convert, extract, pack and unpack them. Nothing in a file is run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m libs.voice.tools", description="Tools for voice files.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+def _speaks(command: Callable[P, Any]) -> Callable[P, None]:
+    """Prints what a command found as JSON; a refusal is one sentence on stderr and exit code 1."""
 
-    def command(name: str, run: Callable[[argparse.Namespace], dict[str, Any]], text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
-        made.set_defaults(run=run)
-        return made
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            found = command(*args, **kwargs)
+        except PlatformError as error:
+            sys.stderr.write(f"{error.title()}: {error.detail}\n")
+            raise typer.Exit(1) from None
+        if found is not None:
+            sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False, default=str) + "\n")
 
-    look = command("inspect", _inspect, "Tell what is in a model file.")
-    look.add_argument("file", type=Path)
-    check = command("verify", _verify, "Open a voice, with its index, and let it speak.")
-    check.add_argument("file", type=Path)
-    check.add_argument("--index", type=Path)
-    merge = command("merge", _merge, "Mix two voices.")
-    merge.add_argument("first", type=Path)
-    merge.add_argument("second", type=Path)
-    merge.add_argument("output", type=Path)
-    merge.add_argument("--share", type=float, default=0.5, help="of the first, 0 to 1 (0.5)")
-    convert = command("convert", _convert, "Write a voice in another form.")
-    convert.add_argument("source", type=Path)
-    convert.add_argument("output", type=Path)
-    convert.add_argument("--form", choices=("fp16", "fp32", "safetensors"), required=True)
-    extract = command("extract", _extract, "Make a voice of a training checkpoint, G_….pth.")
-    extract.add_argument("checkpoint", type=Path)
-    extract.add_argument("output", type=Path, help="a file, or a folder: RVC's name is then taken")
-    extract.add_argument("--config", type=Path, help="the experiment's config.json")
-    extract.add_argument("--speaker", type=int, help="keep this speaker alone")
-    unpack = command("unpack", _unpack, "Take voice, index and card out of a zip.")
-    unpack.add_argument("archive", type=Path)
-    unpack.add_argument("folder", type=Path)
-    pack = command("pack", _pack, "Pack voice and index into a zip.")
-    pack.add_argument("form", choices=("rvc", "applio", "voicewright"))
-    pack.add_argument("model", type=Path)
-    pack.add_argument("output", type=Path)
-    pack.add_argument("--index", type=Path)
-    return parser
+    return wrapped
 
 
-def _inspect(given: argparse.Namespace) -> dict[str, Any]:
-    return tools.inspect_model(given.file).as_dict()
+@app.command()
+@_speaks
+def inspect(file: FileArgument) -> dict[str, Any]:
+    """What is in a voice, training checkpoint or discriminator."""
+    return tools.inspect_model(file).as_dict()
 
 
-def _verify(given: argparse.Namespace) -> dict[str, Any]:
-    return asdict(tools.verify_voice(given.file, given.index))
+@app.command()
+@_speaks
+def verify(file: FileArgument, index: IndexOption = None) -> dict[str, Any]:
+    """Open a voice and let it say a test sound."""
+    return asdict(tools.verify_voice(file, index))
 
 
-def _merge(given: argparse.Namespace) -> dict[str, Any]:
-    tools.merge_voices(given.first, given.second, given.share, given.output)
-    return {"written": given.output}
+@app.command()
+@_speaks
+def merge(
+    first: FileArgument,
+    second: FileArgument,
+    output: OutputOption,
+    share: Annotated[float, typer.Option(min=0, max=1, help="How much of the first; the rest is the second's")] = 0.5,
+) -> None:
+    """Mix two voices of one network."""
+    tools.merge_voices(first, second, share, output)
 
 
-def _convert(given: argparse.Namespace) -> dict[str, Any]:
-    tools.convert_file(given.source, given.output, given.form)
-    return {"written": given.output}
+@app.command()
+@_speaks
+def convert(
+    file: FileArgument,
+    output: OutputOption,
+    form: Annotated[Literal["fp16", "fp32", "safetensors"], typer.Option()],
+) -> None:
+    """A voice in half or full precision, or as safetensors."""
+    tools.convert_file(file, output, form)
 
 
-def _extract(given: argparse.Namespace) -> dict[str, Any]:
-    written = tools.extract_voice(given.checkpoint, given.output, config=given.config, speaker=given.speaker)
-    return {"written": written}
+@app.command()
+@_speaks
+def extract(
+    checkpoint: FileArgument,
+    output: OutputOption,
+    config: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Its config.json")] = None,
+    speaker: Annotated[int | None, typer.Option(min=0, help="Keep this speaker alone")] = None,
+) -> dict[str, str]:
+    """The voice in a training checkpoint, `G_….pth`."""
+    return {"voice": str(tools.extract_voice(checkpoint, output, config=config, speaker=speaker))}
 
 
-def _unpack(given: argparse.Namespace) -> dict[str, Any]:
-    return asdict(tools.open_archive(given.archive, given.folder))
+@app.command()
+@_speaks
+def pack(
+    file: FileArgument,
+    output: OutputOption,
+    form: Annotated[Literal["rvc", "applio", "voicewright"], typer.Option()] = "voicewright",
+    index: IndexOption = None,
+) -> None:
+    """A voice and its index as a zip for RVC, Applio or this platform."""
+    tools.write_archive(form, file, index, None, output)
 
 
-def _pack(given: argparse.Namespace) -> dict[str, Any]:
-    tools.write_archive(given.form, given.model, given.index, None, given.output)
-    return {"written": given.output}
+@app.command()
+@_speaks
+def unpack(archive: FileArgument, into: Annotated[Path, typer.Option("--into", file_okay=False)]) -> dict[str, Any]:
+    """Take the voice and its index out of such a zip."""
+    return asdict(tools.open_archive(archive, into))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()
