@@ -13,6 +13,7 @@ SHOWN = {
     "config.json": "run.json",
     "train.log": "train.log",
     "metrics.jsonl": "metrics.jsonl",
+    "tensorboard": "tensorboard",
     "checkpoints": "checkpoints",
 }
 LEDGER = "trained.json"

@@ -92,7 +92,9 @@ async def test_a_killed_trainer_leaves_no_training_and_another_goes_on(here: Pla
     assert here.manifest(event).token == 2
     assert resumed_at(attempt(here, 2)) == [kept]
     assert steps_of(attempt(here, 2)) == list(range(1, 41))
-    assert (here.paths.experiment("anna").folder / "metrics.jsonl").resolve() == attempt(here, 2) / "metrics.jsonl"
+    for name in ("metrics.jsonl", "tensorboard"):
+        assert (here.paths.experiment("anna").folder / name).resolve() == attempt(here, 2) / name
+    assert len(list((attempt(here, 2) / "tensorboard").iterdir())) == 2  # what each of the two processes wrote
 
 
 async def test_sigterm_saves_the_training_and_hands_it_over(here: Platform, prepared: ManifestRef) -> None:
