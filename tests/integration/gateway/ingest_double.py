@@ -35,6 +35,7 @@ class IngestDouble:
     staged: dict[str, tuple[str, str, bytes]] = field(default_factory=dict)
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    sent: dict[str, list[str]] = field(default_factory=dict)
     received_bytes: int = 0
     aborted: int = 0
     is_claim_broken: bool = False
@@ -91,6 +92,20 @@ class IngestDouble:
                 self.files[slug, sha256] = data
                 moved.append({"upload_id": upload_id, "sha256": sha256, "extension": extension})
             return {"files": moved}
+
+        @app.post("/jobs/{job_id}/files")
+        async def claim_for_job(job_id: str, request: Request) -> dict[str, Any]:
+            ids = (await request.json())["upload_ids"]
+            if any(upload_id not in self.staged for upload_id in ids):
+                raise VoiceSampleNotFound("this upload is not staged")
+            self.sent.setdefault(job_id, []).extend(self.staged.pop(upload_id)[0] for upload_id in ids)
+            return {"files": []}
+
+        @app.delete("/jobs/{job_id}/files", status_code=204)
+        @app.delete("/jobs/{job_id}", status_code=204)
+        async def remove_job(job_id: str) -> Response:
+            self.sent.pop(job_id, None)
+            return Response(status_code=204)
 
         @app.delete("/uploads/{upload_id}", status_code=204)
         async def drop(upload_id: str) -> Response:
