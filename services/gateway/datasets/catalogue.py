@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import Conflict, NotFound
-from libs.common.jobs import ACTIVE
+from libs.common.jobs import ACTIVE, WORKS_IN_DATASET, JobState, Step
 from services.gateway import slugs
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.database import utcnow
-from services.gateway.datasets.tables import GONE, Dataset, Sample, SampleStatus
+from services.gateway.datasets.tables import GONE, Dataset, DatasetStatus, Sample, SampleStatus
 from services.gateway.etags import check_match, etag
 from services.gateway.jobs.tables import Job
 from services.gateway.text import is_key
@@ -22,11 +22,12 @@ from services.gateway.text import is_key
 
 @dataclass(frozen=True)
 class Summary:
-    """A dataset with what it holds."""
+    """A dataset with what it holds and what is done with it."""
 
     dataset: Dataset
     item_count: int
     duration_seconds: float
+    status: DatasetStatus = DatasetStatus.active
 
 
 async def find(session: AsyncSession, caller: Caller, key: str, *, for_update: bool = False) -> Dataset:
@@ -67,7 +68,22 @@ async def create(
     return dataset, renamed
 
 
-def _summaries() -> Select[Dataset, int, float]:
+def _status() -> ColumnElement[str]:
+    """`processing` while a job works in the dataset, `failed` when the latest one could not prepare it (F-060)."""
+    works = (Job.dataset_id == Dataset.id, Job.kind.in_([kind.value for kind in WORKS_IN_DATASET]))
+    is_worked_on = exists().where(*works, Job.status.in_(ACTIVE)).correlate(Dataset)
+    could_not_be_prepared = and_(
+        Job.status == JobState.failed.value, Job.phase.in_([Step.validate.value, Step.preprocess.value])
+    )
+    latest = select(could_not_be_prepared).where(*works).order_by(Job.id.desc()).limit(1)
+    return case(
+        (is_worked_on, DatasetStatus.processing.value),
+        (latest.correlate(Dataset).scalar_subquery(), DatasetStatus.failed.value),
+        else_=DatasetStatus.active.value,
+    )
+
+
+def _summaries() -> Select[Dataset, int, float, str]:
     held = (
         select(
             Sample.dataset_id,
@@ -79,14 +95,15 @@ def _summaries() -> Select[Dataset, int, float]:
         .subquery()
     )
     return (
-        select(Dataset, func.coalesce(held.c.recordings, 0), func.coalesce(held.c.seconds, 0.0))
+        select(Dataset, func.coalesce(held.c.recordings, 0), func.coalesce(held.c.seconds, 0.0), _status())
         .outerjoin(held, held.c.dataset_id == Dataset.id)
         .where(Dataset.status.not_in(GONE))
     )
 
 
 async def summary(session: AsyncSession, dataset: Dataset) -> Summary:
-    """How much one dataset holds."""
+    """How much one dataset holds, and what is done with it."""
+    status = await session.scalar(select(_status()).where(Dataset.id == dataset.id))
     items, seconds = (
         await session.execute(
             select(func.count(), func.coalesce(func.sum(Sample.duration_seconds), 0.0)).where(
@@ -94,7 +111,7 @@ async def summary(session: AsyncSession, dataset: Dataset) -> Summary:
             )
         )
     ).one()
-    return Summary(dataset, int(items), float(seconds))
+    return Summary(dataset, int(items), float(seconds), DatasetStatus(status or dataset.status))
 
 
 async def listing(session: AsyncSession, caller: Caller, *, after: str | None, limit: int) -> list[Summary]:
@@ -102,7 +119,9 @@ async def listing(session: AsyncSession, caller: Caller, *, after: str | None, l
     statement = _summaries().where(caller.sees(Dataset.owner_id)).order_by(Dataset.id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(Dataset.id < after)
-    return [Summary(row[0], int(row[1]), float(row[2])) for row in await session.execute(statement)]
+    return [
+        Summary(row[0], int(row[1]), float(row[2]), DatasetStatus(row[3])) for row in await session.execute(statement)
+    ]
 
 
 async def change(

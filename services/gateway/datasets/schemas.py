@@ -39,7 +39,9 @@ class DatasetOut(BaseModel):
     description: str
     user_id: str
     type: Literal["audio"] = "audio"
-    status: DatasetStatus
+    status: DatasetStatus = Field(
+        description="`processing` while a job works in it, `failed` if its preparation failed"
+    )
     item_count: int = Field(examples=[12])
     duration_seconds: float = Field(examples=[312.5])
     created_at: datetime
@@ -57,7 +59,7 @@ class DatasetOut(BaseModel):
             name=row.name,
             description=row.description,
             user_id=row.owner_id,
-            status=DatasetStatus(row.status),
+            status=summary.status,
             item_count=summary.item_count,
             duration_seconds=round(summary.duration_seconds, 3),
             created_at=row.created_at,

@@ -15,7 +15,10 @@ NAME_LENGTH = 200
 
 
 class DatasetStatus(StrEnum):
-    """F-060. `deleting` is between the request and the removal of the files; `deleted` keeps the slug taken."""
+    """F-060. `deleting` is between the request and the removal of the files; `deleted` keeps the slug taken.
+
+    `processing` and `failed` are in no row: they are what its jobs say of a dataset that is `active`.
+    """
 
     active = "active"
     processing = "processing"

@@ -336,3 +336,27 @@ async def test_a_result_that_can_never_be_applied_fails_the_job(house: House, wo
 
     assert failed["error"]["code"] == "conflict"
     assert failed["phase"] == "publish"
+
+
+async def test_a_dataset_says_what_its_jobs_do_with_it(house: House, workers: Workers) -> None:
+    anna = await house.person()
+    dataset = await house.dataset(anna)
+
+    async def status() -> str:
+        one = (await anna.get(f"/datasets/{dataset}")).json()["status"]
+        (listed,) = (await anna.get("/datasets")).json()["items"]
+        assert listed["status"] == one
+        return str(one)
+
+    said = [await status()]
+    job = await house.train(anna, dataset)
+    said.append(await status())
+    await (await workers.take()).fail()
+    await house.wait_status(anna, job["id"], "failed")
+    said.append(await status())
+    workers.work()
+    await anna.post(f"/training/jobs/{job['id']}/retry")
+    await house.wait_status(anna, job["id"], "completed")
+    said.append(await status())
+
+    assert said == ["active", "processing", "failed", "active"]
