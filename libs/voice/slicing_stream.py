@@ -106,7 +106,7 @@ class StreamSlicer:
             yield from self._rest(self._quietest(run, min(self._seen, run + frames.max_silence)) * frames.hop)
         elif self._lead is not None and len(self._lead):
             # silent throughout: the reference keeps the beginning, up to its quietest frame
-            yield Cut(self._number, 0, len(self._lead), self._lead)
+            yield Cut(int(self._pieces.numbering == "rvc"), 0, len(self._lead), self._lead)
 
     def _advance(self, until: int) -> Iterator[Cut]:
         """Learn the levels of the frames before `until` and give what they settle."""

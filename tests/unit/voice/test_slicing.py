@@ -160,3 +160,34 @@ def test_impossible_settings_are_refused_by_name() -> None:
         slicing.SlicerSettings(min_interval_ms=5)
     with pytest.raises(InvalidInput, match="max_silence_kept_ms"):
         slicing.SlicerSettings(max_silence_kept_ms=5)
+
+
+def test_in_rvcs_numbering_a_full_piece_takes_the_number_of_the_remainder_before_it() -> None:
+    silence = np.zeros(32000)
+    wave = np.concatenate([tone(2.0), silence, tone(5.0), silence, tone(2.0)])
+    settings = slicing.PieceSettings(seconds=3.0, numbering="rvc")
+
+    numbers = [number for number, _, _ in slicing.piece_ranges(wave, 32000, settings)]
+    streamed = [piece.number for piece in slicing.slice_recording(wave, 32000, settings)]
+
+    assert numbers == streamed == [1, 1, 3, 4]
+    plain = slicing.piece_ranges(wave, 32000, slicing.PieceSettings(seconds=3.0))
+    assert [number for number, _, _ in plain] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("numbering", "number"), [("rvc", 1), ("applio", 0)])
+def test_a_recording_that_is_quiet_throughout_is_numbered_in_a_stream_as_in_one(numbering: str, number: int) -> None:
+    hiss = np.random.default_rng(0).uniform(-1e-3, 1e-3, 5 * 32000)
+    settings = slicing.PieceSettings(numbering=numbering)  # type: ignore[arg-type]
+
+    ranges = list(slicing.piece_ranges(slicing.high_pass(hiss, 32000), 32000, settings))
+    pieces = list(slicing.slice_recording(hiss, 32000, settings))
+
+    assert [found[0] for found in ranges] == [piece.number for piece in pieces] == [number]
+
+
+def test_an_unknown_numbering_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="`applio` or `rvc`") as refusal:
+        slicing.PieceSettings(numbering="mine")  # type: ignore[arg-type]
+
+    assert refusal.value.field == "numbering"
