@@ -166,6 +166,7 @@ def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
         timeout_graceful_shutdown=int(settings.drain_timeout.total_seconds()),
         server_header=False,
         ws_max_size=WEBSOCKET_BYTES,
+        ws_per_message_deflate=False,  # sound does not compress, and trying costs time
     )
     server = _Server(config, app)
     with contextlib.suppress(KeyboardInterrupt):

@@ -63,7 +63,6 @@ _SOUND: dict[int | str, dict[str, Any]] = {
         },
     },
     206: {"description": "The range of a single sound that was asked for"},
-    416: {"description": "The range lies outside of the sound", "content": {"application/problem+json": {}}},
 }
 
 

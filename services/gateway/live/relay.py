@@ -110,16 +110,21 @@ async def _relay(socket: WebSocket, inner: InnerSocket) -> None:
 
 
 async def _inwards(socket: WebSocket, inner: InnerSocket) -> None:
+    """What the client says. When inference has closed, its last words are still on their way: `_outwards` ends it."""
+    is_open = True
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         text = message.get("text")
-        await inner.send(text if text is not None else message.get("bytes") or b"")
+        if is_open:
+            try:
+                await inner.send(text if text is not None else message.get("bytes") or b"")
+            except InnerClosed:
+                is_open = False
 
 
 async def _outwards(socket: WebSocket, inner: InnerSocket) -> None:
-    """What inference says; its last words still go out when the client's next message finds the stream closed."""
     while True:
         message = await inner.receive()
         if isinstance(message, str):
