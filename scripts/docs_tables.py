@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -223,12 +224,40 @@ def licences_table() -> str:
     return table(["package", "licence, as the package states it", "in images"], rows)
 
 
+# -- benchmarks -------------------------------------------------------------------------------------------------------
+
+
+def newest_benchmark() -> Path:
+    """The JSON of the last `make bench` that is kept: docs/benchmarks/<date>.json."""
+    return max((DOCS / "benchmarks").glob("20[0-9][0-9]-[0-9][0-9]-[0-9][0-9].json"))
+
+
+def _figures(found: dict[str, Any], before: str = "") -> list[list[str]]:
+    rows = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            rows += _figures(value, f"{before}{name}: ")
+        else:
+            rows.append([f"{before}{name}", str(value)])
+    return rows
+
+
+def benchmarks_table() -> str:
+    """The figures of the newest measurement that is kept, and what they were measured on."""
+    path = newest_benchmark()
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    about = f"{measured['machine']}; speech: {measured['speech']}; load before: {measured['load_before']:.1f}"
+    columns = table(["figure", ""], _figures(measured["figures"])).replace("| --- | --- |", "| --- | ---: |")
+    return f"## {path.stem}\n\n{about}: [JSON](benchmarks/{path.name}).\n\n{columns}"
+
+
 # -- the files --------------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_tables,
     "events": events_tables,
     "licences": licences_table,
+    "benchmarks": benchmarks_table,
 }
 
 

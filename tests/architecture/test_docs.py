@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from libs.client.cli import app
+from libs.common.settings import PORTS
 from scripts import docs_tables
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -70,6 +72,38 @@ def test_the_readmes_commands_exist():
 
     assert named - targets == set()
     assert {"demo", "test", "check"} <= named
+
+
+def test_the_readme_shows_a_picture_of_the_five_services_and_its_two_commands():
+    picture, *_ = re.findall(r"```\n(.*?)```", README, re.S)
+    boxes = {word for line in picture.splitlines() for word in re.findall(r"[│║] +([a-z]+) +[│║]", line)}
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+
+    services = {path.parent.name for path in (PROJECT / "services").glob("*/__main__.py")}
+    assert services <= boxes
+    assert "git clone" in shell
+    assert "make demo" in shell
+
+
+def test_what_the_readme_names_is_there():
+    """Paths, programs of the project, and the port at which people find the API."""
+    named = set(re.findall(r"`((?:scripts|libs|services|docs|deploy|tests)/[\w./-]+)`", README))
+    programs = set(re.findall(r"\.venv/bin/([\w-]+)", README))
+    ports = {int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", README)}
+
+    assert {path for path in named if not (PROJECT / path).exists()} == set()
+    assert programs == {"voicewright"}
+    assert "voicewright = " in (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+    assert ports == {PORTS["gateway"]}
+
+
+def test_the_readmes_commands_of_the_command_line_are_known_to_it():
+    named = re.findall(r"^\.venv/bin/voicewright ([a-z]+)", README, re.M)
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name or group.typer_instance.info.name for group in app.registered_groups}
+
+    assert {"login", "upload", "train", "convert"} <= set(named)
+    assert set(named) - known == set()
 
 
 def test_every_service_says_what_it_is():

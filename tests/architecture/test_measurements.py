@@ -1,0 +1,58 @@
+"""Is every figure that was promised measured, told and kept, and the proof of the README's commands complete?"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts import docs_tables
+
+PROJECT = Path(__file__).resolve().parents[2]
+NEWEST = json.loads(docs_tables.newest_benchmark().read_text(encoding="utf-8"))
+ASKED_FOR = [
+    "ingest of 102 × 60 s mp3, s",
+    "preprocess, × real time",
+    "training lite, steps/s",
+    "training rvc-tiny, steps/s",
+    "conversion, real-time factor",
+    *(f"job reads with 50 clients, {figure} ms" for figure in ("p50", "p95", "p99")),
+    *(f"idle memory of {service}, MB" for service in ("gateway", "ingest", "preprocessor", "trainer", "inference")),
+]
+
+
+@pytest.mark.parametrize("figure", ASKED_FOR)
+def test_a_figure_that_was_asked_for_is_kept(figure: str) -> None:
+    assert NEWEST["figures"][figure] > 0
+
+
+def test_nothing_failed_in_the_measurement_that_is_told() -> None:
+    assert NEWEST["failed"] == {}
+    assert NEWEST["machine"]
+    assert NEWEST["speech"]
+
+
+def test_the_told_figures_are_those_of_the_json() -> None:
+    told = (PROJECT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+    assert docs_tables.benchmarks_table() in told
+
+
+def test_the_idle_services_stay_within_what_was_promised() -> None:
+    assert NEWEST["figures"]["idle memory of gateway, MB"] < 150
+    assert NEWEST["figures"]["idle memory of ingest, MB"] < 250
+
+
+def test_the_kept_log_shows_both_commands_of_the_readme_and_that_the_tests_passed() -> None:
+    log = (PROJECT / "docs" / "proofs" / "bare-container.log").read_text(encoding="utf-8")
+
+    clone, demo = log.index("$ git clone"), log.index("$ make demo")
+    tests = log.index("$ make test")
+    verdict = re.search(r"=+ (\d+) passed, .* in [\d.]+s", log[tests:])
+    assert clone < demo < tests
+    assert re.search(r"# make demo took \d+ s", log[demo:tests])
+    assert verdict is not None
+    assert int(verdict[1]) > 1000
+    assert " failed" not in verdict[0]
