@@ -15,7 +15,7 @@ from torch import Tensor
 from libs.common.errors import ModelFileRefused
 from libs.voice.atomic import save_tensors, write_atomically
 from libs.voice.file_kinds import kind_of, wrong_kind
-from libs.voice.rvc.files import file_dict, network_from_export, rate_of
+from libs.voice.rvc.files import exported_names, file_dict, network_from_export, rate_of
 from libs.voice.rvc.voice import RvcSynthesizer
 from libs.voice.safe_load import load_tensors
 from libs.voice.safetensors_file import SafetensorsVoice, read_safetensors, write_safetensors
@@ -26,8 +26,9 @@ SAFETENSORS = ".safetensors"
 
 @dataclass(frozen=True)
 class VoiceFile:
-    """A voice as its file has it, nothing converted: `weights` by name, and in `config` every other plain key.
+    """A voice as its file has it: `weights` by name in the file's precision, and in `config` every other plain key.
 
+    RVC networks have RVC's older names (weight_g, weight_v) here, and no posterior encoder, which only training needs.
     `config` of kind rvc: config (list of 18), sr, f0, version, and what RVC (info) or Applio (epoch, step, …) adds; of
     kind lite: its dimensions. `content_encoder` as in a voice card; None for files that do not say (all `.pth`).
     """
@@ -93,7 +94,7 @@ def voice_of(file: Any, name: str) -> VoiceFile:
             raise ModelFileRefused(f"{name} holds no configuration")
         return VoiceFile("lite", dict(weights), dict(config))
     others = {key: value for key, value in file.items() if key != "weight" and _is_plain(value)}
-    return VoiceFile("rvc", dict(weights), others)
+    return VoiceFile("rvc", exported_names(weights), others)
 
 
 def cast_weights(weights: dict[str, Tensor], precision: Literal["fp16", "fp32"], name: str) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _ENCRYPTED = 0x1
+_UTF8 = 0x800
 
 
 MAX_ENTRIES = 100_000
@@ -80,7 +81,8 @@ def require_torch_layout(file: IO[bytes], directory: Directory, entries: Sequenc
         if len(header) != _LOCAL.size or header[:4] != b"PK\x03\x04":
             raise ModelFileRefused(f"{name}: the entry {entry.filename[:60]!r} does not begin where it should")
         *_, name_length, extra_length = _LOCAL.unpack(header)
-        if file.read(name_length) != entry.orig_filename.encode():
+        written_in = "utf-8" if entry.flag_bits & _UTF8 else "cp437"
+        if file.read(name_length) != entry.orig_filename.encode(written_in):
             raise ModelFileRefused(f"{name}: the entry {entry.filename[:60]!r} has two names")
         reached = entry.header_offset + _LOCAL.size + name_length + extra_length + entry.file_size
         if reached > directory.start:

@@ -48,6 +48,11 @@ def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def exported_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a voice's file holds of a network: `old_names` without the posterior encoder, in the same order."""
+    return {name: value for name, value in old_names(state).items() if not name.startswith("enc_q.")}
+
+
 def network_from_export(file: dict[str, Any], name: str) -> SynthesizerNetwork:
     """The network (float32, evaluation mode) that an exported file's dict describes.
 
@@ -57,7 +62,7 @@ def network_from_export(file: dict[str, Any], name: str) -> SynthesizerNetwork:
     weights = file.get("weight")
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ModelFileRefused(f"{name} holds no `weight`: it is no exported RVC voice")
-    state = {key: value for key, value in old_names(weights).items() if not key.startswith("enc_q.")}
+    state = exported_names(weights)
     config = config_of_export(file, weights, name)
     check_state(state, config, name)
     network = SynthesizerNetwork(config, with_posterior=False)

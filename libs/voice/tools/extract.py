@@ -14,7 +14,7 @@ from libs.common.errors import InvalidInput, ModelFileRefused, NotFound
 from libs.voice.artefact import SAFETENSORS, cast_weights, write_voice
 from libs.voice.rvc.checkpoints import SPEAKERS, read_training_checkpoint
 from libs.voice.rvc.config import NetworkConfig, config_from_export
-from libs.voice.rvc.files import check_state
+from libs.voice.rvc.files import check_state, exported_names
 from libs.voice.rvc.shapes import config_from_shapes
 from libs.voice.tools.keys import rvc_name
 
@@ -41,7 +41,7 @@ def extract_voice(
     network = _network(training_checkpoint, checkpoint.model, config)
     has_posterior = any(key.startswith("enc_q.") for key in checkpoint.model)
     check_state(checkpoint.model, network, name, with_posterior=has_posterior)
-    weights = {key: value for key, value in checkpoint.model.items() if not key.startswith("enc_q.")}
+    weights = exported_names(checkpoint.model)
     if speaker is not None:
         if not 0 <= speaker < network.speakers:
             raise InvalidInput(f"speaker is {speaker}; {name} has 0 to {network.speakers - 1}", field="speaker")

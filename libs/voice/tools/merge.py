@@ -9,7 +9,6 @@ from torch import Tensor
 
 from libs.common.errors import InvalidInput
 from libs.voice.artefact import SAFETENSORS, VoiceFile, cast_weights, read_voice, synthesizer_of, write_voice
-from libs.voice.rvc.files import old_names
 from libs.voice.tools.inspect import ModelInfo, describe_voice
 from libs.voice.tools.keys import rvc_config
 
@@ -57,8 +56,7 @@ def merge_voices(first: Path, second: Path, share: float, output: Path) -> None:
 def _read(path: Path) -> VoiceFile:
     voice = read_voice(path)
     synthesizer_of(voice, path.name)
-    weights = {key: value for key, value in old_names(voice.weights).items() if not key.startswith("enc_q.")}
-    return VoiceFile(voice.kind, weights, voice.config, voice.form, voice.content_encoder)
+    return voice
 
 
 def _require_alike(voices: tuple[VoiceFile, ...], infos: tuple[ModelInfo, ...], names: tuple[str, str]) -> None:

@@ -53,6 +53,14 @@ def test_tensors_numbers_and_text_come_back(tmp_path: Path, zipped: bool) -> Non
     assert loaded["n"] == 7
 
 
+@pytest.mark.parametrize("stem", ["声音 测试", "Zoë", "A.B-c (1)", "x" * 200])
+def test_a_file_may_have_any_name_which_torch_writes_inside(tmp_path: Path, stem: str) -> None:
+    torch.save({"weight": OrderedDict(a=torch.ones(2))}, tmp_path / f"{stem}.pth")
+    (tmp_path / f"{stem}.pth").rename(tmp_path / "other.pth")
+
+    assert torch.equal(load_tensors(tmp_path / "other.pth")["weight"]["a"], torch.ones(2))
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("nested", [True, False])
 def test_a_payload_is_refused_and_never_runs(tmp_path: Path, zipped: bool, nested: bool) -> None:

@@ -16,6 +16,7 @@ from tests.unit.voice.voice_files import (
     applio_voice,
     exported,
     lite_voice,
+    parametrised,
     rewritten,
     rvc_voice,
     tiny_network,
@@ -57,6 +58,16 @@ def test_half_precision_comes_back_bit_for_bit_and_rounds_once(tmp_path: Path, m
     assert after.config == before.config
     assert list(after.config) == list(before.config)
     assert all(torch.equal(after.weights[name], before.weights[name]) for name in before.weights)
+
+
+def test_the_newer_weight_norm_and_a_posterior_encoder_are_written_as_rvc_has_them(tmp_path: Path) -> None:
+    source = rvc_voice(tmp_path / "a.pth")
+    newer = parametrised({key: value.half() for key, value in tiny_network().state_dict().items()})
+    convert_file(source, tmp_path / "plain.pth", "fp16")
+
+    convert_file(rewritten(source, tmp_path / "n.pth", weight=newer), tmp_path / "b.pth", "fp16")
+
+    assert (tmp_path / "b.pth").read_bytes() == (tmp_path / "plain.pth").read_bytes()
 
 
 def test_rounding_to_half_stays_within_its_last_bit(tmp_path: Path) -> None:
