@@ -37,6 +37,9 @@ class Handlers:
         except Cancelled:
             work.check()  # says whether it was cancelled, preempted, or taken over
             raise
+        except asyncio.CancelledError:
+            files.nobody_died()  # the worker goes before the thread has come to a place to stop
+            raise
         converted = [record for record in records if record.sound is not None]
         return Done(
             event=RecordingsConverted,

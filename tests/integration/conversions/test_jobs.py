@@ -108,6 +108,7 @@ async def test_when_every_file_is_refused_there_is_no_job(studio: Studio, tmp_pa
     assert not any(studio.here.paths.staging.glob("upl_*"))
 
 
+@pytest.mark.slow
 async def test_samples_of_a_dataset_are_converted_and_stay(studio: Studio, recordings: Make) -> None:
     anna = await studio.person()
     await studio.voice(anna)
@@ -155,6 +156,7 @@ async def test_what_belongs_to_somebody_else_does_not_exist(studio: Studio, reco
     assert (await anna.get(f"{address}/result")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_repeated_request_is_the_same_job(studio: Studio, recordings: Make) -> None:
     anna = await studio.person()
     await studio.voice(anna)
@@ -168,6 +170,7 @@ async def test_a_repeated_request_is_the_same_job(studio: Studio, recordings: Ma
     assert len((await anna.get("/convert/jobs")).json()["items"]) == 1
 
 
+@pytest.mark.slow
 async def test_what_was_sent_goes_with_the_end_and_the_result_when_it_is_deleted(
     studio: Studio, recordings: Make
 ) -> None:
@@ -187,6 +190,7 @@ async def test_what_was_sent_goes_with_the_end_and_the_result_when_it_is_deleted
     assert not (paths.experiment(".jobs").steps / job["id"]).exists()
 
 
+@pytest.mark.slow
 async def test_results_expire(studio: Studio, recordings: Make) -> None:
     anna = await studio.person()
     await studio.voice(anna)
@@ -279,6 +283,7 @@ async def test_an_asked_worker_gives_the_job_back_and_restarted_gateways_miss_no
     assert list(begun) == []
 
 
+@pytest.mark.slow
 async def test_a_command_that_comes_twice_is_done_once(studio: Studio, recordings: Make) -> None:
     anna = await studio.person()
     await studio.voice(anna)

@@ -134,6 +134,7 @@ async def test_sound_comes_back_in_step_and_pitch_follows_what_was_asked(studio:
     assert stats["block_ms"]["mean"] > 0
 
 
+@pytest.mark.slow
 async def test_frames_of_any_size_and_16_bits_are_taken_and_the_rest_is_filled_up(
     studio: Studio, recordings: Make
 ) -> None:
@@ -213,6 +214,7 @@ async def test_a_first_message_that_cannot_be_is_refused_by_name(studio: Studio)
         assert (code, on.problem["field"]) == (4422, field), message
 
 
+@pytest.mark.slow
 async def test_settings_that_cannot_be_are_refused_and_the_stream_goes_on(studio: Studio, recordings: Make) -> None:
     anna = await studio.person()
     await studio.voice(anna)
@@ -273,6 +275,7 @@ async def test_a_session_that_ends_in_any_way_gives_its_place_back(studio: Studi
     assert said["type"] == "ready"
 
 
+@pytest.mark.slow
 async def test_an_account_has_its_own_limit(studio: Studio) -> None:
     anna = await studio.person()
     await studio.voice(anna)
@@ -285,6 +288,7 @@ async def test_an_account_has_its_own_limit(studio: Studio) -> None:
     assert (code, third.problem["code"]) == (4429, "busy")
 
 
+@pytest.mark.slow
 async def test_a_voice_that_is_retrained_meanwhile_is_used_by_the_next_session(
     studio: Studio, recordings: Make
 ) -> None:
@@ -305,6 +309,7 @@ async def test_a_voice_that_is_retrained_meanwhile_is_used_by_the_next_session(
     assert not np.allclose(before, after)
 
 
+@pytest.mark.slow
 async def test_silence_and_age_end_a_session(studio: Studio) -> None:
     anna = await studio.person()
     await studio.voice(anna)
@@ -330,6 +335,7 @@ async def test_silence_and_age_end_a_session(studio: Studio) -> None:
     assert (old, long.problem["code"]) == (4413, "recording_too_long")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["inference", "gateway"])
 async def test_a_service_that_goes_says_come_again(studio: Studio, name: str) -> None:
     anna = await studio.person()
@@ -345,6 +351,7 @@ async def test_a_service_that_goes_says_come_again(studio: Studio, name: str) ->
     assert gone in (0, -signal.SIGTERM)
 
 
+@pytest.mark.slow
 async def test_a_killed_inference_is_told_as_unavailable(studio: Studio) -> None:
     anna = await studio.person()
     await studio.voice(anna)
