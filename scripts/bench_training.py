@@ -23,7 +23,7 @@ from libs.voice.device import pick_device, set_threads
 from libs.voice.lite_recipe import LiteRecipe
 from libs.voice.recipe import Recipe, check_losses
 from libs.voice.rvc.losses import adversarial_loss, discriminator_loss, feature_loss
-from libs.voice.rvc.recipe import RvcRecipe, _Pass
+from libs.voice.rvc.recipe import Passed, RvcRecipe
 from libs.voice.training_config import TrainingConfig
 from scripts.measure_training import synthetic_batch
 
@@ -61,7 +61,7 @@ class Measured(RvcRecipe):
 
     way = PLAIN
 
-    def _teach_judges(self, parts: Sequence[Batch]) -> tuple[_Pass | None, list[dict[str, float]]]:
+    def _teach_judges(self, parts: Sequence[Batch]) -> tuple[Passed | None, list[dict[str, float]]]:
         if self.way.judged_at_once:
             return super()._teach_judges(parts)
         passed = self._forward(parts[0])
@@ -72,7 +72,7 @@ class Measured(RvcRecipe):
         loss.backward()  # type: ignore[no-untyped-call]
         return passed, [told]
 
-    def _teach_generator(self, parts: Sequence[Batch], kept: _Pass | None) -> list[dict[str, float]]:
+    def _teach_generator(self, parts: Sequence[Batch], kept: Passed | None) -> list[dict[str, float]]:
         if self.way.spared:
             return super()._teach_generator(parts, kept)
         assert kept is not None

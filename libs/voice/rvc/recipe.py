@@ -63,7 +63,7 @@ class EpochDecay:
 
 
 @dataclass(frozen=True)
-class _Pass:
+class Passed:
     """The generator's forward pass of one part: segments `[b, 1, n]` of both sounds, and the losses without judges."""
 
     real: Tensor
@@ -151,7 +151,7 @@ class RvcRecipe:
         c = self.network_config
         padded = [_at_least(part, c.segment_frames, c.hop_length) for part in parts]
         self.synthesizer.train()
-        kept: _Pass | None = None
+        kept: Passed | None = None
         # the judges have learnt already when memory ran out after them and the step is asked for again
         if self._judged is None or self._judged[0] != padded[0].step:
             self._optimizers["discriminator"].zero_grad(set_to_none=True)
@@ -173,7 +173,7 @@ class RvcRecipe:
             self.average.update(self.synthesizer)
         return values | judged
 
-    def _teach_judges(self, parts: Sequence[Batch]) -> tuple[_Pass | None, list[dict[str, float]]]:
+    def _teach_judges(self, parts: Sequence[Batch]) -> tuple[Passed | None, list[dict[str, float]]]:
         """The judges' gradients; returns the generator's pass with its graph when there is one part only."""
         alone = len(parts) == 1
         told = []
@@ -187,7 +187,7 @@ class RvcRecipe:
             loss.backward()  # type: ignore[no-untyped-call]
         return (passed if alone else None), told
 
-    def _teach_generator(self, parts: Sequence[Batch], kept: _Pass | None) -> list[dict[str, float]]:
+    def _teach_generator(self, parts: Sequence[Batch], kept: Passed | None) -> list[dict[str, float]]:
         told = []
         for part in parts:
             passed = kept if kept is not None else self._forward(part)
@@ -205,7 +205,7 @@ class RvcRecipe:
             total.backward()  # type: ignore[no-untyped-call]
         return told
 
-    def _forward(self, batch: Batch) -> _Pass:
+    def _forward(self, batch: Batch) -> Passed:
         c = self.network_config
         if c.dropout:  # both passes of a part must drop the same values
             torch.manual_seed(batch.seeds[0])
@@ -229,7 +229,7 @@ class RvcRecipe:
         mel = mel_loss(real_mel, made_mel, self.loss_function)
         kl = kl_loss(out.z_p, out.logs_q, out.m_p, out.logs_p, out.mask)
         check_losses({"mel": mel, "kl": kl})
-        return _Pass(real, made, mel, kl)
+        return Passed(real, made, mel, kl)
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, float]:

@@ -25,7 +25,7 @@ from libs.voice.learning import Learner
 from libs.voice.recipe import Recipe, build_recipe
 from libs.voice.training_config import PRESETS, TrainingConfig
 from tests.unit.voice.experiments import make_experiment
-from tests.unit.voice.runs import final_state, in_a_child, lines_of, run
+from tests.unit.voice.runs import different, in_a_child, lines_of, run
 
 PRESET_NAMES = ("rvc-tiny", "lite")
 
@@ -247,9 +247,8 @@ def test_two_processes_that_are_killed_go_on_as_if_they_had_not_been(tmp_path: P
 
     assert killed.ending in ("crashed", "completed")
     assert resumed.ending == whole.ending == "completed"
-    one, other = final_state(tmp_path / "broken"), final_state(tmp_path / "whole")
-    for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-6)
+    # a sum of two is the same in either order; with more processes last bits may differ
+    assert different(tmp_path / "broken", tmp_path / "whole") == []
 
 
 PARENT = """

@@ -84,6 +84,7 @@ def test_every_option_changes_the_voice_that_comes_out(
     assert json.loads((tmp_path / "asked/run.json").read_text())["config"].items() >= option.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["rvc-tiny", "lite"])
 def test_bfloat16_trains_and_its_losses_are_near_those_of_float32(
     experiments: dict[str, Path], tmp_path: Path, preset: str
