@@ -63,6 +63,12 @@ class NatsServer:
         self.kill()
         self.start()
 
+    def lose_store(self) -> None:
+        """Ends, forgets everything, and starts again on the same port."""
+        self.kill()
+        shutil.rmtree(self._store)
+        self.start()
+
 
 @pytest.fixture
 def nats_server(tmp_path: Path) -> Iterator[NatsServer]:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ from libs.common.events import Command, Envelope, Event, JobChanged, StepProgres
 from libs.common.jobs import Lane
 from libs.common.logs import current_traceparent, get_logger
 from libs.common.settings import CommonSettings
+from libs.common.tasks import end
 
 log = get_logger("bus")
 
@@ -160,6 +161,9 @@ class Bus:
         self.service = service
         self._stores: dict[str, KeyValue] = {}
         self._closing = asyncio.Event()
+        self._is_ensured = False
+        self._connections = 1  # grows with each reconnect: a consumer may be gone that was there before
+        self._restoring: asyncio.Task[None] | None = None
 
     # -- connection ---------------------------------------------------------------------------------------------------
 
@@ -170,8 +174,12 @@ class Bus:
         async def disconnected() -> None:
             log.info("bus.disconnected")
 
+        made: list[Bus] = []
+
         async def reconnected() -> None:
             log.info("bus.reconnected")
+            for bus in made:
+                bus._restore()
 
         waited = 0
         is_first = True
@@ -202,7 +210,8 @@ class Bus:
                     reconnected_cb=reconnected,
                 )
                 is_first = False
-                return cls(client, settings, service)
+                made.append(cls(client, settings, service))
+                return made[0]
             except _AWAY as error:
                 await failed(error)
                 await asyncio.sleep(0.5)
@@ -219,6 +228,8 @@ class Bus:
     async def close(self) -> None:
         """Ends all iterators, sends what is buffered, and disconnects."""
         self._closing.set()
+        if self._restoring is not None:
+            await end([self._restoring])
         if self._nc.is_connected:
             with contextlib.suppress(*_AWAY):
                 await asyncio.wait_for(self._nc.flush(), 2)
@@ -274,6 +285,22 @@ class Bus:
             await self._persist(partial(self._ensure_stream, config), f"the stream {config.name}")
         for name in BUCKETS:
             await self._persist(partial(self._ensure_bucket, name), f"the bucket {name}")
+        self._is_ensured = True
+
+    def _restore(self) -> None:
+        """After an interruption: a broker that lost its store gets its streams again, by whoever is first."""
+        self._connections += 1
+        if self._is_ensured and (self._restoring is None or self._restoring.done()):
+            self._restoring = asyncio.create_task(self._ensure_again(), name="bus.restore")
+
+    async def _ensure_again(self) -> None:
+        while not self._closing.is_set():
+            try:
+                await self.ensure()
+            except Unavailable as error:
+                log.warning("bus.not_restored", detail=error.detail)
+            else:
+                return
 
     async def _persist(self, make: Callable[[], Awaitable[None]], what: str) -> None:
         """Tries until it works: at start-up every service may wait for a broker that is still electing or loading."""
@@ -313,6 +340,15 @@ class Bus:
             return self._stores[name]
 
         return Bucket(store, name)
+
+    async def forget_job(self, job_id: str) -> None:
+        """Removes what the buckets hold of a job: leases of its steps, its wish to stop, its projection.
+
+        Purged and not deleted: a deleted key leaves a marker for ever.
+        """
+        with _unavailable(f"the removal of {job_id}"):
+            for bucket, key in (("leases", f"{job_id}.*"), ("control", f"cancel.{job_id}"), ("jobs", job_id)):
+                await self._js.purge_stream(f"KV_{bucket}", subject=f"$KV.{bucket}.{key}")
 
     async def place_of(self, revision: int) -> int:
         """A number for a revision of the leases that grows over the whole life of the installation.
@@ -408,8 +444,9 @@ class Bus:
     ) -> AsyncIterator[Delivery]:
         while not self._closing.is_set():
             try:
+                connection = self._connections
                 puller = await self._puller(stream, durable, config)
-                while not self._closing.is_set():
+                while not self._closing.is_set() and connection == self._connections:
                     try:
                         messages = await puller.fetch(batch, timeout=1.0)
                     except (TimeoutError, nats.errors.TimeoutError):
@@ -468,11 +505,39 @@ class Bus:
                     state.first_seq <= 1
                     and (state.subjects or {}).get(subject, 0) < self._settings.progress_max_per_job
                 )
+        return await self.feed_message(job_id, sequence) is not None
+
+    async def feed_message(self, job_id: str, sequence: int) -> Envelope | None:
+        """The message of a job's feed at a stream sequence; None when it is not there, or is another job's."""
+        with _unavailable("a look at a feed"):
             try:
                 msg = await self._js.get_msg(PROGRESS, seq=sequence)
             except NotFoundError:
+                return None
+        return Envelope.model_validate_json(msg.data or b"{}") if msg.subject == f"prg.job.{job_id}" else None
+
+    async def feed_has(self, job_id: str, message_id: str, until: int, since: datetime | None) -> bool:
+        """Whether a job's feed holds a message of this id up to sequence `until`, sent after `since` (None: ever)."""
+        config = ConsumerConfig(
+            ack_policy=AckPolicy.NONE,
+            deliver_policy=DeliverPolicy.BY_START_TIME if since else DeliverPolicy.ALL,
+            opt_start_time=since,
+            inactive_threshold=30.0,
+        )
+        with _unavailable("a look at a feed"):
+            puller = await self._js.pull_subscribe(f"prg.job.{job_id}", stream=PROGRESS, config=config)
+            try:
+                left = (await puller.consumer_info()).num_pending or 0
+                while left > 0:
+                    for msg in await puller.fetch(min(left, 256), timeout=5.0):
+                        left -= 1
+                        if msg.metadata.sequence.stream > until:
+                            return False
+                        if Envelope.model_validate_json(msg.data).id == message_id:
+                            return True
                 return False
-        return msg.subject == subject
+            finally:
+                await puller.unsubscribe()
 
     async def feed(self, job_id: str, after: int) -> AsyncIterator[tuple[int, Envelope]]:
         """Messages of one job's feed beyond stream sequence `after`, in order, without gap or doubling, endless.
@@ -484,6 +549,8 @@ class Bus:
         while not self._closing.is_set():
             puller: JetStreamContext.PullSubscription | None = None
             try:
+                if (await self._js.stream_info(PROGRESS)).state.last_seq < last:
+                    last = 0  # the broker lost its store, and counts from the beginning
                 puller = await self._js.pull_subscribe(
                     f"prg.job.{job_id}",
                     stream=PROGRESS,
@@ -537,6 +604,7 @@ class CommandQueue:
         self.lane = lane
         self.durable = f"{bus.service}-{lane}"
         self._puller: JetStreamContext.PullSubscription | None = None
+        self._connection = 0
 
     def _config(self) -> ConsumerConfig:
         return ConsumerConfig(
@@ -551,13 +619,17 @@ class CommandQueue:
 
     async def ensure(self) -> None:
         """Makes the consumer, so that a scaler sees its lag before any worker asks."""
+        if self._puller is not None:
+            with contextlib.suppress(*_AWAY):
+                await self._puller.unsubscribe()
+        self._connection = self._bus._connections
         self._puller = await self._bus._puller(COMMANDS, self.durable, self._config())
 
     async def take(self, wait: timedelta) -> Delivery | None:
         """The next command, or None when none comes within `wait`; raises Unavailable when the broker is away."""
         with _unavailable("a request for work"):
             try:
-                if self._puller is None:
+                if self._puller is None or self._connection != self._bus._connections:
                     await self.ensure()
                 assert self._puller is not None
                 messages = await self._puller.fetch(1, timeout=wait.total_seconds())

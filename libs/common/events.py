@@ -144,6 +144,7 @@ class Command(Data):
     step: Step
     attempt: int = 1
     experiment: str
+    after_token: int = Field(default=0, description="Leases of the step were given out with tokens up to this one")
 
     @property
     def message_id(self) -> str:

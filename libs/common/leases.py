@@ -137,13 +137,18 @@ class Leases:
         self._owner = owner
         self._ttl = ttl
 
-    async def acquire(self, job_id: str, step: str, attempt: int) -> Lease | Held | Committed | Finished:
-        """Takes the step, or says why not. Takeovers from a dead owner without new progress raise `stalls`."""
+    async def acquire(
+        self, job_id: str, step: str, attempt: int, after_token: int = 0
+    ) -> Lease | Held | Committed | Finished:
+        """Takes the step, or says why not. Takeovers from a dead owner without new progress raise `stalls`.
+
+        The token is above `after_token`, so it grows also when the broker has lost the record of the former ones.
+        """
         key = f"{job_id}.{step}"
         while True:
             entry = await self._bucket.get(key)
             if entry is None:
-                record = LeaseRecord(owner=self._owner, token=1, renewed_at=time.time(), attempt=attempt)
+                record = LeaseRecord(owner=self._owner, token=after_token + 1, renewed_at=time.time(), attempt=attempt)
                 try:
                     revision = await self._bucket.create(key, record.model_dump_json().encode())
                 except Conflict:
@@ -160,7 +165,7 @@ class Leases:
             died_without_progress = bool(old.owner) and not old.mark
             record = LeaseRecord(
                 owner=self._owner,
-                token=old.token + 1,
+                token=max(old.token, after_token) + 1,
                 renewed_at=time.time(),
                 attempt=max(attempt, old.attempt),
                 failures=0 if is_new_attempt else old.failures,

@@ -69,6 +69,11 @@ class StepFolder:
         found = ((folder.name.removeprefix(".attempt-"), folder) for folder in self.folder.glob(".attempt-*"))
         return {int(token): folder for token, folder in sorted(found) if token.isdecimal()}
 
+    def latest_token(self) -> int:
+        """The highest token that has left something here, 0 when none has."""
+        names = [path.stem.removeprefix("manifest-") for path in self.folder.glob("manifest-*.json")]
+        return max([0, *self.attempts(), *(int(name) for name in names if name.isdecimal())])
+
     def earlier_attempts(self, token: int) -> list[Path]:
         """Folders of former owners that exist, newest first: finished parts may be taken over from them."""
         return [folder for t in range(token - 1, 0, -1) if (folder := self.attempt(t)).is_dir()]

@@ -208,7 +208,9 @@ class Worker:
         return envelope, command, self._handlers[envelope.type]
 
     async def _work(self, delivery: Delivery, command: Command, registered: _Registered) -> None:
-        claim = await self._leases.acquire(command.job_id, command.step, command.attempt)
+        steps = self.paths.experiment(command.experiment).step(command.job_id, command.step)
+        after = max(command.after_token, await asyncio.to_thread(steps.latest_token))
+        claim = await self._leases.acquire(command.job_id, command.step, command.attempt, after)
         if isinstance(claim, Held):
             await delivery.nak(timedelta(seconds=max(claim.seconds, 0.05)))
             return
@@ -227,7 +229,6 @@ class Worker:
         if await self._is_cancelled(command.job_id):
             await self._cancelled(delivery, command, claim)
             return
-        steps = self.paths.experiment(command.experiment).step(command.job_id, command.step)
         work: Work[Any] = Work(command, claim, steps, self.id)
         self._running[asyncio.current_task()] = work  # type: ignore[index]  # it runs inside its own task
         if self._draining.is_set():

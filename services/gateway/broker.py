@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from libs.common.bus import Bus, without_secrets
 from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
+from libs.common.tasks import end
 from services.gateway.parts import Parts
 
 log = get_logger("gateway.broker")
@@ -31,9 +32,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end([task])
         for bus in own:
             await bus.close()
 

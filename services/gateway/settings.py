@@ -64,12 +64,19 @@ class GatewaySettings(CommonSettings):
     staged_lifetime: Seconds = Field(
         default=timedelta(minutes=10), description="After this time a half-received recording is swept or claimed again"
     )
+    leftovers_lifetime: Seconds = Field(
+        default=timedelta(days=7),
+        description="How long a job's failed attempts, and what the broker keeps of it, stay after its end",
+    )
     sweep_every: Seconds = Field(default=timedelta(minutes=5), description="How often left-overs are looked for")
 
     heartbeat_comment: Seconds = Field(default=timedelta(seconds=15), description="A comment on silent live feeds")
     outbox_poll: Seconds = Field(default=timedelta(seconds=1), description="How often unsent commands are tried")
     outbox_claim: Seconds = Field(
         default=timedelta(seconds=10), description="After this time a lost gateway's messages are sent by another"
+    )
+    broker_look: Seconds = Field(
+        default=timedelta(seconds=2), description="How often the gateway looks whether the broker has lost its store"
     )
     progress_write: Seconds = Field(default=timedelta(seconds=5), description="How often progress reaches a job's row")
     gpu_hour_price: float = Field(default=2.5, ge=0, description="For estimated costs, per hour of training")

@@ -10,10 +10,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
+from libs.common.tasks import end
 from services.gateway import idempotency
 from services.gateway.accounts import sessions
 from services.gateway.conversions import removing as conversions
 from services.gateway.datasets import receiving, removing
+from services.gateway.jobs import tidying
 from services.gateway.live import tickets
 from services.gateway.parts import Parts
 from services.gateway.voices import removing as voices
@@ -34,6 +36,10 @@ async def _conversions(parts: Parts) -> None:
     await conversions.sweep(parts)
 
 
+async def _ended_jobs(parts: Parts) -> None:
+    await tidying.sweep(parts)
+
+
 async def _answers(parts: Parts) -> None:
     await idempotency.sweep(parts.database, parts.settings)
 
@@ -43,7 +49,7 @@ async def _tokens(parts: Parts) -> None:
     await tickets.sweep(parts)
 
 
-SWEEPS: list[Callable[[Parts], Awaitable[None]]] = [_answers, _tokens, _samples, _deletions, _conversions]
+SWEEPS: list[Callable[[Parts], Awaitable[None]]] = [_answers, _tokens, _samples, _deletions, _conversions, _ended_jobs]
 
 
 async def sweep(parts: Parts) -> None:
@@ -70,6 +76,4 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end([task])

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 from libs.common import metrics
 from libs.common.errors import PlatformError
 from libs.common.jobs import ACTIVE, JobState
 from libs.common.logs import get_logger
+from libs.common.tasks import end, together
 from services.gateway.jobs import reading
+from services.gateway.jobs.continuity import Continuity
 from services.gateway.jobs.inbox import Inbox
 from services.gateway.jobs.progress import ProgressWriter
 from services.gateway.jobs.relay import Relay
@@ -30,9 +33,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end([task])
 
 
 async def _work(parts: Parts) -> None:
@@ -42,14 +43,14 @@ async def _work(parts: Parts) -> None:
     relay = Relay(database, bus, poll=settings.outbox_poll, max_retries=retries, claim=settings.outbox_claim)
     inbox = Inbox(database, bus)
     progress = ProgressWriter(database, bus, settings.progress_write, retries)
-    async with asyncio.TaskGroup() as group:
-        for name, run in (
-            ("relay", relay.run),
-            ("inbox", inbox.run),
-            ("progress", progress.run),
-            ("counters", lambda: _count(parts)),
-        ):
-            group.create_task(_persist(name, run), name=f"jobs.{name}")
+    continuity = Continuity(database, bus, settings.broker_look, retries)
+    await together(
+        partial(_persist, "relay", relay.run),
+        partial(_persist, "inbox", inbox.run),
+        partial(_persist, "progress", progress.run),
+        partial(_persist, "continuity", continuity.run),
+        partial(_persist, "counters", partial(_count, parts)),
+    )
 
 
 async def _persist(name: str, run: Callable[[], Awaitable[None]]) -> None:

@@ -24,8 +24,11 @@ from services.gateway.jobs.presets import preset
 from services.gateway.jobs.tables import Job
 
 
-def build(job: Job, step: Step, made: Mapping[Step, ManifestRef]) -> Command:
-    """The command for `step`, with what earlier steps `made`; raises DatasetNotPrepared when something is missing."""
+def build(job: Job, step: Step, made: Mapping[Step, ManifestRef], after_token: int = 0) -> Command:
+    """The command for `step`, with what earlier steps `made`; raises DatasetNotPrepared when something is missing.
+
+    `after_token` is the highest lease token of the step that is known of.
+    """
     voice, dataset = job.voice or job.dataset or "", job.dataset or ""
 
     def of(earlier: Step) -> ManifestRef:
@@ -33,7 +36,13 @@ def build(job: Job, step: Step, made: Mapping[Step, ManifestRef]) -> Command:
             raise DatasetNotPrepared(f"step {step} of job {job.id} needs the result of {earlier}, which is not there")
         return made[earlier]
 
-    frame = {"job_id": job.id, "step": step, "attempt": job.attempt, "experiment": job.experiment}
+    frame = {
+        "job_id": job.id,
+        "step": step,
+        "attempt": job.attempt,
+        "experiment": job.experiment,
+        "after_token": after_token,
+    }
     match step:
         case Step.validate:
             return ValidateDataset(

@@ -205,9 +205,28 @@ async def retry(session: AsyncSession, job: Job, actor: str, lost: Set[Step] = f
     job.cancel_requested_at = None
     job.started_at = None
     job.finished_at = None
+    job.swept_at = None
     job.version += 1
     outbox.allow_again(session, job.id, job.version, now)
     await _queue(session, job, step, now, actor=actor)
+
+
+async def send_again(session: AsyncSession, job: Job) -> None:
+    """The broker has lost what it was told of the job: its command goes out anew, and whoever watches is told.
+
+    `job` must be locked and not over. What it had done stays done; the present step is taken up where its files are.
+    """
+    now = utcnow()
+    job.progress_sequence = 0  # the new stream counts from the beginning
+    tell(session, job, now)
+    if job.cancel_requested_at is not None:
+        outbox.ask_to_stop(session, job.id, job.version, now)
+    if job.step is None:
+        return
+    job.queue_state = QueueState.waiting.value
+    await outbox.forget(session, f"{job.id}.{job.step}.{job.attempt}")
+    await _send(session, job, job.step, now)
+    note(session, job, now, f"{job.step} is asked for again: the broker has lost its store", level="warning")
 
 
 async def made_by(session: AsyncSession, job: Job) -> dict[Step, ManifestRef]:
@@ -283,7 +302,8 @@ async def _send(session: AsyncSession, job: Job, step: Step, now: datetime) -> N
     row.attempt = job.attempt
     row.failures = 0
     row.started_at = None
-    outbox.command(session, commands.build(job, step, await made_by(session, job)), lane_of(job.priority), now)
+    command = commands.build(job, step, await made_by(session, job), row.token or 0)
+    outbox.command(session, command, lane_of(job.priority), now)
 
 
 def _begin(session: AsyncSession, job: Job, row: JobStep, now: datetime) -> None:

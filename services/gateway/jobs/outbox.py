@@ -12,7 +12,7 @@ import weakref
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, event, func, select
+from sqlalchemy import delete, event, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -104,6 +104,17 @@ async def withdraw(session: AsyncSession, job_id: str, message_id: str, version:
         await session.execute(delete(Outgoing).where(Outgoing.id == row.id))
     elif row.sequence is not None:
         _add(session, job_id, WITHDRAW, f"{job_id}.withdraw.{version}", {"sequence": row.sequence}, at, None)
+
+
+async def forget(session: AsyncSession, message_id: str) -> None:
+    """Drops a row, sent or not, so that the same message can be written anew."""
+    await session.execute(delete(Outgoing).where(Outgoing.message_id == message_id))
+
+
+async def forget_positions(session: AsyncSession) -> None:
+    """The stream that gave out the sequence numbers is gone: nothing may be taken back by them."""
+    await session.execute(delete(Outgoing).where(Outgoing.kind == WITHDRAW, Outgoing.sent_at.is_(None)))
+    await session.execute(update(Outgoing).where(Outgoing.sequence.is_not(None)).values(sequence=None))
 
 
 async def unsent(session: AsyncSession, job_id: str | None = None) -> int:

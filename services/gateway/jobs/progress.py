@@ -12,6 +12,7 @@ from libs.common.errors import PlatformError
 from libs.common.events import StepProgress
 from libs.common.jobs import overall_progress
 from libs.common.logs import get_logger
+from libs.common.tasks import together
 from services.gateway.database import Database, utcnow
 from services.gateway.jobs import projection
 from services.gateway.jobs.history import note
@@ -37,9 +38,7 @@ class ProgressWriter:
 
     async def run(self) -> None:
         """Endless."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
-            group.create_task(self._write_often())
+        await together(self._listen, self._write_often)
 
     async def _listen(self) -> None:
         async for delivery in self._bus.progress(DURABLE):

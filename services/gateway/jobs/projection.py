@@ -65,6 +65,8 @@ async def rebuild(database: Database, bus: Bus, max_retries: int) -> tuple[int, 
         async with database.read() as session:
             page = list((await session.scalars(select(Job).where(Job.id > after).order_by(Job.id).limit(_PAGE))).all())
         for job in page:
+            if job.swept_at is not None:
+                continue  # over for long, and taken out on purpose
             known.add(job.id)
             written += await put(bucket, JobOut.of(job, max_retries).model_dump(mode="json"), even_if_newer=True)
         if len(page) < _PAGE:

@@ -83,6 +83,8 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    # When what an ended job left behind was removed; None while there may be something.
+    swept_at: Mapped[datetime | None]
 
     @property
     def state(self) -> JobState:
@@ -194,3 +196,13 @@ class Incoming(Base):
     event_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     job_id: Mapped[str] = mapped_column(String(64))
     received_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class BrokerStore(Base):
+    """The store of the broker that knows what was sent: one row, compared whenever the broker has been away."""
+
+    __tablename__ = "broker_store"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, default=1)
+    identity: Mapped[str] = mapped_column(String(40))
+    seen_at: Mapped[datetime] = mapped_column(default=utcnow)

@@ -16,6 +16,7 @@ import pytest
 
 from libs.common import manifests
 from libs.common.bus import Bus
+from libs.common.errors import Unavailable
 from libs.common.events import Event, PrepareDataset, StepFinished, wrap
 from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
@@ -428,6 +429,29 @@ async def test_a_commit_after_the_broker_lost_its_store_is_a_later_one(
 
     before, after = (int(line.split()[-1]) for line in processes.lines("place"))
     assert after > before
+
+
+async def test_work_that_a_broker_without_its_store_is_asked_for_again_goes_on_with_a_higher_token(
+    bus: Bus, processes: Processes, events: Events, nats_server: NatsServer, paths: Paths
+) -> None:
+    processes.start()
+    await bus.send_command(command(), Lane.normal)
+    await processes.wait_for("step", count=5)
+
+    await asyncio.to_thread(nats_server.lose_store)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await bus.send_command(command(), Lane.normal)
+                break
+            except Unavailable:
+                await asyncio.sleep(0.1)
+    event = await events.wait_for("prepared")
+
+    assert event.token == 2
+    assert result_of(paths, event) == EVERYTHING
+    steps = [line.split()[-1] for line in processes.lines("step")]
+    assert len(steps) <= 22, "what was counted is not counted again"
 
 
 async def test_workers_are_listed_while_they_live(bus: Bus, processes: Processes) -> None:

@@ -126,6 +126,7 @@ def settings(nats_server: NatsServer, tmp_path: Path, database_url: str) -> Gate
         log_files=False,
         outbox_poll=0.1,
         outbox_claim=1.0,
+        broker_look=0.2,
         progress_write=0.2,
         heartbeat_comment=0.3,
     )
