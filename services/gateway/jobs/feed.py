@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import select
+
 from libs.common.bus import Bus
 from libs.common.errors import NotFound, PlatformError
 from libs.common.events import Envelope, JobChanged, StepProgress
@@ -23,9 +25,10 @@ from libs.common.jobs import STEPS, JobKind, overall_progress
 from services.gateway.database import Database
 from services.gateway.jobs import outbox
 from services.gateway.jobs.schemas import JobOut
-from services.gateway.jobs.tables import Job
+from services.gateway.jobs.tables import Job, Outgoing
 
 COMMENT = b": still here\n\n"
+CLOCKS = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ async def begin(database: Database, bus: Bus, job_id: str, last_id: int | None, 
     is_over = job.is_over and is_told and (await bus.feed_head(job_id))[0] == head
     if last_id == head and (is_over or _is_terminal(newest)):
         return None
+    if is_over and last_id and _is_terminal(await bus.feed_message(job_id, last_id)):
+        return None  # what follows the end that the client knows is the same end again
     if last_id is not None and last_id <= head and await bus.feed_holds(job_id, last_id):
         return Start(job_id, job.job_kind, last_id, head, None, is_over=False)
     snapshot = {"job": JobOut.of(job, max_retries).model_dump(mode="json"), "sequence": head}
@@ -98,9 +103,12 @@ async def frames(
             if isinstance(message, StepProgress):
                 yield _frame(sequence, "progress", _progress(message, start.kind))
             elif isinstance(message, JobChanged):
-                if message.version <= told:
+                is_known = message.version <= told
+                if not told and start.snapshot is None:
+                    is_known = await _was_told(database, bus, start, envelope.id)
+                told = max(told, message.version)
+                if is_known:
                     continue  # the outbox sent it twice, longer apart than the broker remembers
-                told = message.version
                 yield _frame(sequence, "state", message.model_dump(mode="json") | {"status": message.state.value})
                 if message.is_terminal and sequence >= start.head:
                     return
@@ -112,6 +120,20 @@ async def frames(
         close = getattr(messages, "aclose", None)
         if close is not None:
             await close()
+
+
+async def _was_told(database: Database, bus: Bus, start: Start, message_id: str) -> bool:
+    """Whether a client that came back had this message before it left, from an earlier sending.
+
+    No copy is older than the outbox's row; a minute is allowed for clocks that differ.
+    """
+    async with database.read() as session:
+        written = await session.scalar(select(Outgoing.created_at).where(Outgoing.message_id == message_id))
+    since = written - CLOCKS if written is not None else None
+    try:
+        return await bus.feed_has(start.job_id, message_id, start.after, since)
+    except PlatformError:
+        return False  # the broker is away: twice is better than not at all
 
 
 async def _has_ended(database: Database, bus: Bus, job_id: str, last: int) -> bool:

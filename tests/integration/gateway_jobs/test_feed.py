@@ -197,3 +197,57 @@ async def test_a_state_that_was_sent_twice_is_told_once(house: House, workers: W
     assert ours == ["state", "progress", "progress"]
     versions = [data["version"] for _, name, data in watcher.following if name == "state"]
     assert len(versions) == len(set(versions))
+
+
+async def _sent_again(bus: Bus, job_id: str) -> int:
+    """The newest state of a job once more, as a relay sends it that was down for longer than the broker remembers."""
+    found: list[tuple[int, Any]] = []
+    head, _ = await bus.feed_head(job_id)
+    async for sequence, envelope in bus.feed(job_id, 0):
+        if isinstance(envelope.open(), JobChanged):
+            found.append((sequence, envelope))
+        if sequence >= head:
+            break
+    _, envelope = found[-1]
+    payload = envelope.model_dump_json().encode()
+    return await bus._publish_raw(envelope.subject, payload, f"{envelope.id} after the duplicate window")
+
+
+async def test_a_state_that_was_sent_twice_is_told_once_to_a_client_that_left_in_between(
+    house: House, workers: Workers, bus: Bus
+) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    taken = await workers.take()
+    watcher = watch(house, anna, job)
+    await watcher.once(stop_after=1)
+    await taken.start()
+    while not any(data.get("state") == "running" for _, _, data in watcher.following):
+        await watcher.once(stop_after=1)
+
+    again = await _sent_again(bus, job["id"])
+    await taken.progress(0.5, done=5, total=10)
+    await watcher.once(stop_after=1)
+
+    assert watcher.events[-1][1] == "progress"
+    assert watcher.events[-1][0] > again
+    versions = [data["version"] for _, name, data in watcher.following if name == "state"]
+    assert versions == sorted(set(versions))
+
+
+async def test_an_end_that_was_sent_twice_is_told_once(house: House, workers: Workers, bus: Bus) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    watcher = watch(house, anna, job)
+    workers.work()
+    await watcher.until_over()
+    seen = len(watcher.events)
+
+    await _sent_again(bus, job["id"])
+    watcher.status = 0
+    await watcher.until_over(10)
+
+    assert watcher.status == 204
+    assert len(watcher.events) == seen
+    ends = [data for _, name, data in watcher.events if name == "state" and data["state"] == "completed"]
+    assert len(ends) == 1
