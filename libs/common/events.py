@@ -215,7 +215,9 @@ class PublishVoice(Command):
 
 
 class MakeVoice(Command):
-    service = "trainer"
+    """Asks for a voice without training. The trainer does it beside its trainings, in a queue of its own."""
+
+    service = "models"
     verb = "make"
 
     voice: str

@@ -47,15 +47,23 @@ def create_app(
         worker.on(BuildIndex, handlers.on_build_index)
         worker.on(EvaluateVoice, handlers.on_evaluate_voice)
         worker.on(PublishVoice, handlers.on_publish_voice, handlers.serve_version)
+        return worker
+
+    async def make_for_models(connected: Bus) -> Worker | None:
+        """Takes what needs seconds and no device, so that it never waits behind trainings, which take hours."""
+        if not settings.model_jobs_at_once:
+            return None  # another node may do the work
+        worker = Worker(connected, settings, paths, slots=settings.model_jobs_at_once, info={"device": "cpu"})
         worker.on(MakeVoice, models.on_make_voice, models.serve_version)
         return worker
 
     broker = ConnectingWorker(settings, "trainer", make, bus)
+    models_broker = ConnectingWorker(settings, MakeVoice.service, make_for_models)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         checks.append(broker)
-        async with broker.running():
+        async with models_broker.running(), broker.running():
             yield
 
     return create_service(

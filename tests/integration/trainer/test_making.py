@@ -17,8 +17,8 @@ from libs.common.storage import open_storage
 from libs.voice.tools import convert_file, inspect_model, write_archive
 from tests.integration.voice_services import foreign
 from tests.integration.voice_services.foreign import make, quarantined
-from tests.integration.voice_services.parts import encoder_card, write_random_index, write_untrained
-from tests.integration.voice_services.platform import Platform, until
+from tests.integration.voice_services.parts import encoder_card, prepared_tones, write_random_index, write_untrained
+from tests.integration.voice_services.platform import Platform, train, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -273,6 +273,20 @@ async def test_a_trainer_that_is_killed_in_an_import_loses_nothing_and_the_next_
     assert sha256_of(here.paths.voice("anna").version("job_1").weights) == sha256_of(voice)
     await until(lambda: not list(here.paths.staging.iterdir()))
     assert not room.exists()
+
+
+async def test_an_import_does_not_wait_behind_a_training(here: Platform, voice: Path) -> None:
+    prepared = prepared_tones(here.paths)
+    await here.started("trainer", TRAINING_CONCURRENCY=1)
+    await here.bus.send_command(train("job_1", prepared, total_steps=1_000_000, max_training_seconds=200), Lane.normal)
+    await here.events.wait_for("step_started", job="job_1")
+
+    sent = quarantined(here.paths, "upl_1", voice)
+    await here.send(make("job_2", "ben", MakingOptions(tool="import", model=sent)), "published")
+
+    assert here.events.of("trained", "job_1") == []
+    await here.cancel("job_1")
+    await here.events.wait_for("step_cancelled", job="job_1")
 
 
 async def test_an_import_that_is_cancelled_leaves_no_version(here: Platform, voice: Path) -> None:
