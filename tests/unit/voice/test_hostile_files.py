@@ -6,6 +6,7 @@ One child process opens all files under a limit of its address space: an allocat
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.voice.hostile_files import Case, all_cases
+from tests.unit.voice.hostile import all_cases
+from tests.unit.voice.hostile.parts import Case, Payload, Sleeper
 
 PROOF = "it-ran"
 SPARE_BYTES = 2**30
@@ -83,10 +85,6 @@ def test_no_payload_ran(opened: tuple[dict[str, list[str]], Path]) -> None:
 
 
 def test_the_payloads_are_real(tmp_path: Path) -> None:
-    import pickle
-
-    from tests.unit.voice.hostile_files import Payload, Sleeper
-
     for number, evil in enumerate((Payload, Sleeper)):
         proof = tmp_path / str(number)
         pickle.loads(pickle.dumps(evil(proof)))
