@@ -249,11 +249,15 @@ async def test_a_killed_worker_costs_no_recording_that_was_finished(studio: Stud
     job = await anna.convert(*(recordings(f"{n}.wav", 6.0, seed=n) for n in range(6)))
 
     await _until(lambda: len(studio.records(job["id"])) >= 2)
+    await anna.until(job["id"], lambda now: now["status"] == "running")
+    meanwhile = [file["state"] for file in (await anna.results(job["id"]))["files"]]
     await studio.restart("inference")
     done = await anna.over(job["id"], 90)
 
     assert done["status"] == "completed", done["error"]
     assert done["summary"]["converted"] == 6
+    assert meanwhile.count("converted") >= 2
+    assert set(meanwhile) <= {"converted", "waiting"}
     said = [json.loads(path.read_bytes()) for path in studio.records(job["id"])]
     # A recording that was taken over carries the record of its one conversion: nothing was computed twice.
     by_number = {
