@@ -1,0 +1,85 @@
+"""How does a service hear? Durable consumers that its replicas share, bound anew when the broker comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import nats
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from libs.common.bus.broker import AWAY, COMMANDS, EVENTS, PROGRESS, Connected, unavailable
+from libs.common.bus.deliveries import Delivery
+from libs.common.errors import Unavailable
+from libs.common.logs import get_logger
+
+log = get_logger("bus")
+
+
+class Receiving(Connected):
+    """Reads streams through durable consumers."""
+
+    _connections = 1  # grows with each reconnect: a consumer may be gone that was there before
+
+    async def _puller(self, stream: str, durable: str, config: ConsumerConfig) -> JetStreamContext.PullSubscription:
+        """Creates the durable consumer when it is missing and binds to it."""
+        with unavailable(f"the consumer {durable}"):
+            try:
+                await self._js.consumer_info(stream, durable)
+            except NotFoundError:
+                await self._js.add_consumer(stream, config)
+            return await self._js.pull_subscribe_bind(durable=durable, stream=stream)
+
+    async def _pull_forever(
+        self, stream: str, durable: str, config: ConsumerConfig, batch: int
+    ) -> AsyncIterator[Delivery]:
+        while not self._closing.is_set():
+            try:
+                connection = self._connections
+                puller = await self._puller(stream, durable, config)
+                while not self._closing.is_set() and connection == self._connections:
+                    try:
+                        messages = await puller.fetch(batch, timeout=1.0)
+                    except (TimeoutError, nats.errors.TimeoutError):
+                        if not self._nc.is_connected:
+                            await asyncio.sleep(0.2)
+                        continue
+                    for msg in messages:
+                        yield Delivery(msg)
+            except (*AWAY, Unavailable) as error:
+                if self._closing.is_set():
+                    return
+                log.info("bus.reader_interrupted", durable=durable, error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(0.5)
+
+    def events(self, durable: str, subject: str = "evt.>") -> AsyncIterator[Delivery]:
+        """Facts since the beginning, each until it is acknowledged; the replicas of a service share `durable`."""
+        config = ConsumerConfig(
+            durable_name=durable,
+            filter_subject=subject,
+            ack_policy=AckPolicy.EXPLICIT,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_wait=self._settings.ack_wait.total_seconds(),
+            max_deliver=-1,
+        )
+        return self._pull_forever(EVENTS, durable, config, batch=16)
+
+    def progress(self, durable: str) -> AsyncIterator[Delivery]:
+        """Progress from now on, without acknowledgement."""
+        config = ConsumerConfig(
+            durable_name=durable,
+            filter_subject="prg.>",
+            ack_policy=AckPolicy.NONE,
+            deliver_policy=DeliverPolicy.NEW,
+        )
+        return self._pull_forever(PROGRESS, durable, config, batch=64)
+
+    async def queue_depths(self) -> dict[str, dict[str, int]]:
+        """Commands that wait and that are in hand, per consumer, e.g. `{"trainer-high": {"pending": 0, …}}`."""
+        depths: dict[str, dict[str, int]] = {}
+        with unavailable("a look at the queues"):
+            for info in await self._js.consumers_info(COMMANDS):
+                depths[info.name] = {"pending": info.num_pending or 0, "unacknowledged": info.num_ack_pending or 0}
+        return depths
