@@ -36,7 +36,8 @@ async def serve(parts: Parts, socket: WebSocket) -> None:
         with parts.live.place(caller.id, parts.settings.live_sessions_per_user):
             start = await _start(parts, caller, socket)
             async with connected(parts.settings) as inner:
-                await inner.send(json.dumps(start))
+                with contextlib.suppress(InnerClosed):  # it has refused already, and its reason is on the way
+                    await inner.send(json.dumps(start))
                 await _relay(socket, inner)
     except WebSocketDisconnect:
         return
