@@ -13,9 +13,8 @@ from libs.common.jobs import ACTIVE, WORKS_IN_DATASET, JobState, Step
 from services.gateway import slugs
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
-from services.gateway.database import utcnow
 from services.gateway.datasets.tables import GONE, Dataset, DatasetStatus, Sample, SampleStatus
-from services.gateway.etags import check_match, etag
+from services.gateway.describing import describe
 from services.gateway.jobs.tables import Job
 from services.gateway.text import is_key
 
@@ -135,18 +134,7 @@ async def change(
 ) -> Dataset:
     """The dataset renamed or described anew; its slug stays. Raises PreconditionFailed when `if_match` is outdated."""
     dataset = await find(session, caller, key, for_update=True)
-    check_match(if_match, etag(dataset.id, dataset.version))
-    changed = {
-        field: value
-        for field, value in (("name", name), ("description", description))
-        if value is not None and value != getattr(dataset, field)
-    }
-    if changed:
-        for field, value in changed.items():
-            setattr(dataset, field, value)
-        dataset.version += 1
-        dataset.updated_at = utcnow()
-        audit.record(session, caller.id, "dataset.changed", dataset.id, fields=sorted(changed))
+    describe(session, caller, dataset, "dataset", name=name, description=description, if_match=if_match)
     return dataset
 
 

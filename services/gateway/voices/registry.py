@@ -13,7 +13,7 @@ from services.gateway import slugs
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.database import new_id, one_at_a_time, utcnow
-from services.gateway.etags import check_match, etag
+from services.gateway.describing import describe
 from services.gateway.text import is_key
 from services.gateway.voices.tables import GONE, Voice, VoiceStatus
 
@@ -179,16 +179,5 @@ async def change(
 ) -> Voice:
     """The voice renamed or described anew; its slug stays. Raises PreconditionFailed when `if_match` is outdated."""
     voice = await find(session, caller, key, for_update=True)
-    check_match(if_match, etag(voice.id, voice.version))
-    changed = {
-        field: value
-        for field, value in (("name", name), ("description", description))
-        if value is not None and value != getattr(voice, field)
-    }
-    if changed:
-        for field, value in changed.items():
-            setattr(voice, field, value)
-        voice.version += 1
-        voice.updated_at = utcnow()
-        audit.record(session, caller.id, "voice.changed", voice.id, fields=sorted(changed))
+    describe(session, caller, voice, "voice", name=name, description=description, if_match=if_match)
     return voice
