@@ -33,6 +33,7 @@ from libs.voice.synthesizer import Synthesizer
 
 BLOCKS = 16
 INPUT_RATE = 48_000
+SHORT = {"block_seconds": 0.05, "crossfade_seconds": 0.02, "extra_seconds": 1.0}
 
 
 def measure(work: Path) -> dict[str, object]:
@@ -45,10 +46,12 @@ def measure(work: Path) -> dict[str, object]:
     small = load_content_encoder(None)
     cases: list[tuple[str, Synthesizer, ContentEncoder, dict[str, Any]]] = [
         ("lite", LiteSynthesizer().eval(), small, {}),
+        ("lite, blocks of 50 ms", LiteSynthesizer().eval(), small, SHORT),
         ("rvc-tiny", _rvc("rvc-tiny"), small, {}),
         ("rvc-v2-40k", _rvc("rvc-v2-40k"), small, {}),
         ("rvc-v2-40k, 0.5 s of context", _rvc("rvc-v2-40k"), small, {"extra_seconds": 0.5}),
         ("rvc-v2-40k, HuBERT base", _rvc("rvc-v2-40k"), _hubert(), {}),
+        ("rvc-v2-40k, HuBERT base, 0.5 s of context", _rvc("rvc-v2-40k"), _hubert(), {"extra_seconds": 0.5}),
         ("rvc-v2-40k, HuBERT base, blocks of 1 s", _rvc("rvc-v2-40k"), _hubert(), {"block_seconds": 1.0}),
     ]
     voices = {}
