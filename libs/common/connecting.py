@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
 
 from libs.common.bus import Bus
 from libs.common.errors import PlatformError, TryAgain, Unavailable
-from libs.common.health import BrokerCheck
+from libs.common.health import BrokerCheck, Check
 from libs.common.logs import get_logger
+from libs.common.service import create_service
 from libs.common.settings import CommonSettings
+from libs.common.tasks import end
 from libs.common.worker import Worker
 
 log = get_logger("connecting")
@@ -55,9 +58,7 @@ class ConnectingWorker:
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end([task])
             if self._worker is not None:
                 await self._worker.drain()
             if self._bus is not None and self._given is None:
@@ -77,3 +78,40 @@ class ConnectingWorker:
             await worker.start()
         self._worker = worker
         self._has_begun = True
+
+
+def create_worker_service(
+    name: str,
+    settings: CommonSettings,
+    workers: Sequence[ConnectingWorker],
+    *,
+    checks: Sequence[Check],
+    router: APIRouter,
+    prefix: str,
+    title: str,
+    description: str,
+) -> FastAPI:
+    """The app of a service that works on commands. It is ready when its first worker has reached the broker.
+
+    `router` holds the old direct addresses below `prefix`, for which the caller's own token counts.
+    """
+    all_checks = list(checks)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        all_checks.append(workers[0])  # only now: that it is not there yet is nothing to complain about at the start
+        async with AsyncExitStack() as stack:
+            for worker in reversed(workers):
+                await stack.enter_async_context(worker.running())
+            yield
+
+    return create_service(
+        name,
+        settings,
+        routers=[router],
+        lifespan=lifespan,
+        checks=all_checks,
+        open_prefixes=(prefix,),
+        title=title,
+        description=description,
+    )

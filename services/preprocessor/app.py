@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from fastapi import FastAPI
 
 from libs.common.bus import Bus
-from libs.common.connecting import ConnectingWorker
+from libs.common.connecting import ConnectingWorker, create_worker_service
 from libs.common.events import PrepareDataset
-from libs.common.health import Check, WritableFolderCheck
+from libs.common.health import WritableFolderCheck
 from libs.common.paths import Paths
-from libs.common.service import create_service
 from libs.common.worker import Worker
 from services.preprocessor.direct import router as direct_router
 from services.preprocessor.handlers import Handlers
@@ -23,7 +19,6 @@ def create_app(settings: PreprocessorSettings | None = None, bus: Bus | None = N
     """The preprocessor. A bus that is handed in stays open; one that is made here is closed at the end."""
     settings = settings or PreprocessorSettings()
     paths = Paths(settings)
-    checks: list[Check] = [WritableFolderCheck(paths.data_root, "data")]
     handlers = Handlers(settings, paths)
 
     async def make(connected: Bus) -> Worker:
@@ -33,19 +28,13 @@ def create_app(settings: PreprocessorSettings | None = None, bus: Bus | None = N
 
     broker = ConnectingWorker(settings, "preprocessor", make, bus)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        checks.append(broker)
-        async with broker.running():
-            yield
-
-    return create_service(
+    return create_worker_service(
         "preprocessor",
         settings,
-        routers=[direct_router],
-        lifespan=lifespan,
-        checks=checks,
-        open_prefixes=("/api/v1/preprocess/",),
+        [broker],
+        checks=[WritableFolderCheck(paths.data_root, "data")],
+        router=direct_router,
+        prefix="/api/v1/preprocess/",
         title="Voicewright preprocessor",
         description="Prepares datasets for training. The routes under /api/v1/preprocess are forwarded to the gateway.",
     )

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from fastapi import FastAPI
 
 from libs.common.bus import Bus
-from libs.common.connecting import ConnectingWorker
+from libs.common.connecting import ConnectingWorker, create_worker_service
 from libs.common.events import BuildIndex, EvaluateVoice, MakeVoice, PublishVoice, TrainVoice
 from libs.common.health import Check, StorageCheck, WritableFolderCheck
 from libs.common.paths import Paths
-from libs.common.service import create_service
 from libs.common.storage import Storage, open_storage
 from libs.common.worker import Worker
 from services.trainer.direct import router as direct_router
@@ -60,19 +56,13 @@ def create_app(
     broker = ConnectingWorker(settings, "trainer", make, bus)
     models_broker = ConnectingWorker(settings, MakeVoice.service, make_for_models)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        checks.append(broker)
-        async with models_broker.running(), broker.running():
-            yield
-
-    return create_service(
+    return create_worker_service(
         "trainer",
         settings,
-        routers=[direct_router],
-        lifespan=lifespan,
+        [broker, models_broker],
         checks=checks,
-        open_prefixes=("/api/v1/trainer/",),
+        router=direct_router,
+        prefix="/api/v1/trainer/",
         title="Voicewright trainer",
         description="Trains voices. The routes under /api/v1/trainer are forwarded to the gateway.",
     )

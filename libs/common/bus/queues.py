@@ -35,7 +35,7 @@ class CommandQueue:
             ack_policy=AckPolicy.EXPLICIT,
             deliver_policy=DeliverPolicy.ALL,
             ack_wait=self._bus._settings.ack_wait.total_seconds(),
-            max_deliver=-1,  # deliveries are not attempts: see worker.py
+            max_deliver=-1,  # deliveries are not attempts: see libs/common/worker
             max_ack_pending=10_000,
         )
 
