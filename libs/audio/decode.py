@@ -16,19 +16,19 @@ Numbers in headers are believed nowhere: duration is what came out of the decode
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av import stream as av_stream
 
+from libs.audio.bounded_file import BoundedFile
 from libs.audio.formats import Family
 from libs.audio.headers import claimed_seconds, is_cut, lacks_index
 from libs.audio.mixing import mono_weights, to_float
@@ -93,7 +93,7 @@ class Recording:
         self._last_packet_damaged = False
         self._weights: Wave | None = None
         self._foreign: tuple[int, StreamResampler] | None = None
-        self._file = _BoundedFile(path)
+        self._file = BoundedFile(path)
         try:
             with _broken_when_av_fails():
                 self._container: Any = self._opened()
@@ -167,7 +167,7 @@ class Recording:
         except PlatformError:
             raise
         except Exception as error:
-            self._file.raise_own_error(error)
+            _raise_our_own(self._file, error)
             if lacks_index(self.path, self.family.name):
                 raise BrokenAudio(
                     f"The {self.family.name} file is incomplete: its index (`moov`), which comes last, is missing. "
@@ -219,7 +219,7 @@ class Recording:
             except StopIteration:
                 return
             except Exception as error:
-                self._file.raise_own_error(error)
+                _raise_our_own(self._file, error)
                 self.stopped_early = True
                 return
             flushing = packet.size == 0
@@ -232,7 +232,7 @@ class Recording:
                     # a WAV's last packet is marked so whenever its header does not know the length
                     self._last_packet_damaged = bool(packet.is_corrupt) and self.family.name != "wav"
             except Exception as error:
-                self._file.raise_own_error(error)
+                _raise_our_own(self._file, error)
                 if flushing:
                     return
                 self.damaged_packets += 1
@@ -315,45 +315,7 @@ def decode(path: Path, *, mono: bool = True, limit_seconds: float = DEFAULT_LIMI
         return Sound(wave, recording.sample_rate, recording.truncated)
 
 
-class _BoundedFile:
-    """A read-only file that ends the decoding when FFmpeg reads it over and over again."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] = path.open("rb")
-        self._left = 16 * os.fstat(self._file.fileno()).st_size + (64 << 20)
-        self._error: BaseException | None = None
-
-    def read(self, size: int = -1) -> bytes:
-        if self._left < 0:
-            return b""
-        try:
-            data = self._file.read(size)
-        except OSError as error:
-            self._error = error
-            raise
-        # a call costs something too, even at the end of the file
-        self._left -= len(data) + 512
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._left -= 4096
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def raise_own_error(self, error: Exception) -> None:
-        """Raise again what is not the recording's fault: an error of the disk, or one of ours."""
-        if self._error is not None:
-            raise self._error
-        if isinstance(error, PlatformError) or _is_our_memory(error):
-            raise error
-
-
-def _open(file: _BoundedFile, family: Family) -> Any:
+def _open(file: BoundedFile, family: Family) -> Any:
     return av.open(
         file,
         mode="r",
@@ -382,6 +344,13 @@ def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
         "The file refers to sound in another file or at an address; only a file that holds its own sound is accepted.",
         field="file",
     )
+
+
+def _raise_our_own(file: BoundedFile, error: Exception) -> None:
+    """Raises again what is not the recording's fault."""
+    file.raise_own_error(error)
+    if _is_our_memory(error):
+        raise error
 
 
 def _is_our_memory(error: Exception) -> bool:

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from libs.audio.decode import _BoundedFile, _open, decode
+from libs.audio.bounded_file import BoundedFile
+from libs.audio.decode import _open, decode
 from libs.audio.formats import FAMILIES, Family
 from libs.audio.transcode import inspect
 from libs.common.errors import InvalidInput, PlatformError, UnsupportedAudio
@@ -79,7 +80,7 @@ def test_even_the_concat_demuxer_itself_opens_nothing(secret: Path, tmp_path: Pa
 
 
 def samples_behind_the_sniffer(path: Path, family: Family) -> int:
-    file = _BoundedFile(path)
+    file = BoundedFile(path)
     try:
         with _open(file, family) as container:
             return sum(frame.samples for frame in container.decode(audio=0))
@@ -187,7 +188,7 @@ def test_an_aac_that_turns_into_22_channels_does_not_crash(tmp_path: Path) -> No
 
 def test_a_file_read_over_and_over_ends(tmp_path: Path) -> None:
     path = make_tone(1.0, tmp_path / "tone.wav")
-    file = _BoundedFile(path)
+    file = BoundedFile(path)
     reads = 0
 
     while True:
