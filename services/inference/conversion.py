@@ -39,13 +39,8 @@ def convert(
     wave, rate = voice.converter.convert(
         sound.wave,
         sound.sample_rate,
-        pitch_shift=wanted.pitch_shift,
-        index_rate=wanted.index_rate,
-        protect=wanted.protect,
-        rms_mix_rate=wanted.rms_mix_rate,
-        f0_method=wanted.f0_method,
-        speaker_id=wanted.speaker_id,
-        seed=wanted.seed,
+        wanted.conversion(),
+        output_rate=wanted.output_rate,
         should_stop=should_stop,
     )
     content = encode(wave, rate, wanted.format.value)

@@ -92,7 +92,7 @@ class Voices:
             version=str(card["version"]),
             sha256=str(card["weights"]["sha256"]),
             card=card,
-            converter=Converter(synthesizer, encoder, self.pitch, index),
+            converter=Converter(synthesizer, encoder, self.pitch, index, joining="smooth"),
         )
 
     def check_encoder(self, card: dict[str, Any], width: int) -> ContentEncoder:

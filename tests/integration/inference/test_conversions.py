@@ -76,6 +76,13 @@ async def test_the_same_seed_gives_the_same_sound(client: httpx.AsyncClient, voi
         ("format", "aiff"),
         ("f0_method", "magic"),
         ("volume", 3),
+        ("filter_radius", 8),
+        ("autotune_strength", 1.1),
+        ("proposed_pitch_hz", 40),
+        ("formant_timbre", 0.01),
+        ("formant_quefrency", 17),
+        ("output_rate", 4000),
+        ("speaker_id", 2334),
     ],
 )
 async def test_a_parameter_out_of_range_is_named_with_its_limits(
@@ -91,6 +98,52 @@ async def test_a_parameter_out_of_range_is_named_with_its_limits(
     if isinstance(value, float) or field == "pitch_shift":
         assert problem["errors"][0]["limits"]
     assert problem["suggested_actions"] or problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"autotune": True},
+        {"proposed_pitch": True, "proposed_pitch_hz": 400},
+        {"formant_timbre": 1.4},
+        {"f0_file": "0,300\n2,400"},
+        {"f0_method": "harvest", "filter_radius": 7},
+        {"fill_unvoiced": True},
+    ],
+    ids=lambda wanted: next(iter(wanted)),
+)
+async def test_each_further_parameter_changes_the_sound(
+    client: httpx.AsyncClient, voices: Voices, speech: str, wanted: dict[str, Any]
+) -> None:
+    voices.publish("anna", "job_1", preset="lite")
+
+    plain, changed = [samples((await convert(client, speech, **more)).content) for more in ({}, wanted)]
+
+    assert len(plain) == len(changed)
+    assert apart(plain, changed) > SAME
+
+
+async def test_the_result_has_the_rate_that_was_asked_for_and_the_length_of_its_source(
+    client: httpx.AsyncClient, voices: Voices, speech: str, tmp_path: Path
+) -> None:
+    voices.publish("anna", "job_1")
+
+    answer = await convert(client, speech, output_rate=44100, split_silence=True)
+
+    file = tmp_path / "out.wav"
+    file.write_bytes(answer.content)
+    sound = decode(file)
+    assert sound.sample_rate == 44100 == int(answer.headers["X-Sample-Rate"])
+    assert abs(sound.seconds - 2.0) < 0.001
+
+
+async def test_a_pitch_file_that_is_none_is_refused(client: httpx.AsyncClient, voices: Voices, speech: str) -> None:
+    voices.publish("anna", "job_1")
+
+    answer = await convert(client, speech, f0_file="once upon a time")
+
+    assert (answer.status_code, answer.json()["field"]) == (422, "f0_points")
+    assert "line 1" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("voice", ["nobody", "../anna", "models", "Ännä"])
