@@ -22,8 +22,9 @@ from libs.client.errors import ClientError
 from libs.client.models import FeedEvent, Job
 from libs.client.terminal import JobBar, out, seconds
 from scripts import speech
-from scripts.stack import PROJECT, Stack, StackError
+from scripts.stack import PROJECT, Stack
 from scripts.stack_command import Asked, listen_for_signals
+from scripts.stack_members import StackError
 
 ROOT = PROJECT / "var" / "demo"
 PORTS = {"gateway": 8700, "ingest": 8701, "trainer": 8702, "preprocessor": 8703, "inference": 8704, "nats": 8722}

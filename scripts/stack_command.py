@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any
 
 from scripts import processes
-from scripts.stack import NEEDS, PORTS, PROJECT, SERVICES, Stack, StackError, read_state
+from scripts.stack import NEEDS, PORTS, PROJECT, SERVICES, Stack
+from scripts.stack_members import StackError, read_state
 
 
 class Asked(BaseException):

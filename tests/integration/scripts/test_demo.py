@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from scripts import processes
-from scripts.stack import PROJECT, read_state
+from scripts.stack import PROJECT
+from scripts.stack_members import read_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from scripts import processes
-from scripts.stack import PORTS, PROJECT, SERVICES, Stack, StackError, read_state
+from scripts.stack import PORTS, PROJECT, SERVICES, Stack
+from scripts.stack_members import StackError, read_state
 
 STAND_IN = (sys.executable, str(Path(__file__).parent / "stand_in.py"))
 
