@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from libs.common.errors import InvalidInput
-from libs.voice.pitch import Pitch
+from libs.voice.pitch import METHODS, Pitch
 from libs.voice.pitch_hybrid import combine, hybrid_name, parts_of
+from services.gateway.conversion.convert import ConversionOptions
+from services.gateway.jobs.schemas import OptionsIn, PreprocessRequest
 from tests.unit.voice.test_pitch import glide
 
 hertz = st.one_of(st.just(0.0), st.floats(50.0, 1100.0, width=32))
@@ -91,3 +96,15 @@ def test_a_name_that_says_nothing_usable_is_refused_with_what_is(method: str, re
 def test_more_than_five_methods_are_too_many() -> None:
     with pytest.raises(InvalidInput, match="two to 5"):
         hybrid_name(["a", "b", "c", "d", "e", "f"])
+
+
+@pytest.mark.parametrize("request_type", [PreprocessRequest, OptionsIn, ConversionOptions])
+def test_every_method_may_be_asked_for_through_the_public_api(request_type: type[BaseModel]) -> None:
+    field = request_type.model_fields["f0_method"]
+    asked = TypeAdapter(Annotated[field.annotation, field])
+
+    for method in (*METHODS, "hybrid[rmvpe+crepe+crepe-tiny+harvest+praat]"):
+        assert asked.validate_python(method) == method
+    for method in ("", "a b", "x" * 65, "../rmvpe"):
+        with pytest.raises(ValidationError):
+            asked.validate_python(method)
