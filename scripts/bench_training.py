@@ -3,7 +3,8 @@
 Plain is RVC's own order of work with torch's plain settings: real and made sound judged one after the other, gradients
 for all of it in both halves of the step, AdamW one tensor after the other, float32. Then one change after the other,
 each kept for the next. All ways take turns at the steps of one network, so that a busy machine slows all of them alike,
-and a ratio is the median of those of single turns.
+and a ratio is the median of those of single turns. Processor time is told beside wall time: other work on the machine
+disturbs it less.
 """
 
 from __future__ import annotations
@@ -122,25 +123,32 @@ def compare(
     """Seconds of a step of `size` pieces of `frames` frames in each way, and how many times faster than plain it is."""
     recipe = new_recipe(preset, device)
     seconds: list[list[float]] = [[] for _ in ways]
+    work: list[list[float]] = [[] for _ in ways]
     for turn in range(rounds + 1):
         for number, way in enumerate(ways):
             go(recipe, way)
             batch = synthetic_batch(recipe, size, frames, turn * len(ways) + number).to(device)
-            before = time.perf_counter()
+            before, used = time.perf_counter(), time.process_time()
             recipe.step(batch)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if turn:  # the first one fills caches and makes the optimisers' state
                 seconds[number].append(time.perf_counter() - before)
-    plain = seconds[0]
+                work[number].append(time.process_time() - used)
     return [
         {
             "way": way.name,
             "seconds_per_step": round(statistics.median(own), 4),
-            "times_faster": round(statistics.median(p / s for p, s in zip(plain, own, strict=True)), 3),
+            "times_faster": _ratio(seconds[0], own),
+            "cpu_seconds_per_step": round(statistics.median(cpu), 4),
+            "times_less_cpu": _ratio(work[0], cpu),
         }
-        for way, own in zip(ways, seconds, strict=True)
+        for way, own, cpu in zip(ways, seconds, work, strict=True)
     ]
+
+
+def _ratio(plain: Sequence[float], own: Sequence[float]) -> float:
+    return round(statistics.median(p / s for p, s in zip(plain, own, strict=True)), 3)
 
 
 def measure(work: Path, *, rounds: int = 3, threads: int | None = None) -> dict[str, object]:
