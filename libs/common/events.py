@@ -80,6 +80,9 @@ class TrainingOptions(Data):
     best_on_timeout: bool = Field(
         default=False, description="When the time is over, publish the best so far instead of failing"
     )
+    index_mode: Literal["rvc", "fast"] = Field(
+        default="rvc", description="rvc: the index as RVC builds it; fast: every frame kept, search measured"
+    )
 
 
 class StagedFile(Data):
@@ -188,6 +191,7 @@ class BuildIndex(Command):
 
     voice: str
     prepared: ManifestRef
+    index_mode: Literal["rvc", "fast"] = "rvc"
 
 
 class EvaluateVoice(Command):

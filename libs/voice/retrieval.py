@@ -24,6 +24,9 @@ Int64 = NDArray[np.int64]
 NEIGHBOURS = 8
 NPROBE = 1
 ADD_BLOCK = 8192
+SEARCH_BLOCK = 1024
+"""Rows that are searched at once: 8 neighbours of 768 values each are 25 MB."""
+
 REDUCE_ABOVE = 200_000
 REDUCE_TO = 10_000
 # Distance 0 means "exactly this vector": small enough to win, large enough that its inverse square is a number.
@@ -130,7 +133,12 @@ class RetrievalIndex:
         self._index = index
         self.rows = int(index.ntotal)
         self.width = int(index.d)
-        self.vectors: Float32 = index.reconstruct_n(0, self.rows)
+
+    @property
+    def vectors(self) -> Float32:
+        """All vectors `[rows, width]`, taken out of the index at each call; searching does not need them."""
+        found: Float32 = self._index.reconstruct_n(0, self.rows)
+        return found
 
     def search(self, features: Float32) -> tuple[Float32, Int64]:
         """The 8 nearest of each row: squared L2 distances and row numbers, both `[T, 8]`; -1 where there are fewer."""
@@ -151,12 +159,20 @@ class RetrievalIndex:
             )
         if rate == 0 or not len(features):
             return features
-        distances, ids = self.search(features)
+        parts = [self._mixed(features[i : i + SEARCH_BLOCK], rate) for i in range(0, len(features), SEARCH_BLOCK)]
+        return np.concatenate(parts)
+
+    def _mixed(self, features: Float32, rate: float) -> Float32:
+        # Only what was found is taken out of the index, so a conversion costs no copy of all vectors.
+        distances, ids, near = self._index.search_and_reconstruct(
+            np.ascontiguousarray(features, dtype=np.float32), NEIGHBOURS
+        )
         found = ids >= 0
         weights = np.where(found, 1.0 / np.maximum(distances.astype(np.float64), SMALLEST_DISTANCE), 0.0) ** 2
         total = weights.sum(axis=1, keepdims=True)
         weights /= np.where(total > 0, total, 1.0)
-        retrieved = np.einsum("tk,tkd->td", weights, self.vectors[np.maximum(ids, 0)], dtype=np.float64)
+        near = np.where(found[:, :, None], near, np.float32(0))  # what is missing is filled with NaN
+        retrieved = np.einsum("tk,tkd->td", weights, near, dtype=np.float64)
         retrieved = np.where(found.any(axis=1, keepdims=True), retrieved, features)
         return np.asarray(rate * retrieved + (1.0 - rate) * features, dtype=np.float32)
 

@@ -73,12 +73,12 @@ class Handlers:
         target = work.folder / INDEX
         features = await self._features(prepared)
         async with work.time_limit(self._settings.step_timeout_index):
-            vectors = await work.unless_stopped(in_child(indexing.build, features, target))
+            built = await work.unless_stopped(in_child(indexing.build, features, target, work.command.index_mode))
         return Done(
             event=IndexBuilt,
-            fields={"voice": work.command.voice, "vectors": vectors},
+            fields={"voice": work.command.voice, "vectors": built["rows"]},
             files=[target],
-            data={"vectors": vectors},
+            data={"vectors": built["rows"], "retrieval": built["card"]},
         )
 
     # -- evaluate -----------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class Handlers:
         references = (command.prepared, command.trained, command.indexed, command.evaluated)
         prepared, trained, indexed, evaluated = [await self._load(reference) for reference in references]
         weights, index = await self._file(trained, WEIGHTS), await self._file(indexed, INDEX)
-        card = await asyncio.to_thread(self._card, command, prepared, trained, evaluated, weights, index)
+        card = await asyncio.to_thread(self._card, command, prepared, trained, indexed, evaluated, weights, index)
         version = self._paths.voice(command.voice).version_attempt(command.job_id, work.token)
         await asyncio.to_thread(voice_files.assemble, version, weights, index, card)
         work.mark("assembled")
@@ -196,6 +196,7 @@ class Handlers:
         command: PublishVoice,
         prepared: Manifest,
         trained: Manifest,
+        indexed: Manifest,
         evaluated: Manifest,
         weights: Path,
         index: Path,
@@ -214,6 +215,7 @@ class Handlers:
             "f0_method": prepared.data["f0_method"],
             "weights": voice_files.file_facts(voice.weights.name, weights),
             "index": voice_files.file_facts(voice.index.name, index),
+            "retrieval": indexed.data.get("retrieval", {"mode": "rvc"}),
             "quality": evaluated.data["quality"],
             "training": {
                 **{k: result[k] for k in ("steps", "epochs", "losses", "seconds", "ended", "best_step", "device")},

@@ -55,7 +55,8 @@ def build(job: Job, step: Step, made: Mapping[Step, ManifestRef], after_token: i
             options = TrainingOptions.model_validate(job.options)
             return TrainVoice(**frame, voice=voice, prepared=of(Step.preprocess), options=options)
         case Step.index:
-            return BuildIndex(**frame, voice=voice, prepared=of(Step.preprocess))
+            index_mode = TrainingOptions.model_validate(job.options).index_mode
+            return BuildIndex(**frame, voice=voice, prepared=of(Step.preprocess), index_mode=index_mode)
         case Step.evaluate:
             return EvaluateVoice(
                 **frame,

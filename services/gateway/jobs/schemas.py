@@ -193,6 +193,9 @@ class OptionsIn(BaseModel):
     best_on_timeout: bool = Field(
         default=False, description="When the time is over, publish the best so far instead of failing"
     )
+    index_mode: Literal["rvc", "fast"] = Field(
+        default="rvc", description="rvc: the index as RVC builds it; fast: every frame kept, search measured"
+    )
 
 
 class TrainingRequest(_About):

@@ -48,7 +48,8 @@ def test_everything_that_may_be_asked_for_reaches_the_engine() -> None:
 
 
 def test_what_is_left_out_is_the_engines_own_default() -> None:
-    config = TrainingConfig.from_dict(config_of(TrainingOptions(preset="lite"), TrainerSettings(service_token="x" * 32)))
+    asked = TrainingOptions(preset="lite")
+    config = TrainingConfig.from_dict(config_of(asked, TrainerSettings(service_token="x" * 32)))
     own = TrainingConfig(preset="lite")
 
     assert {name: getattr(config, name) for name in ENGINE_OPTIONS} == {n: getattr(own, n) for n in ENGINE_OPTIONS}
