@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 2
 # Threads that wait give their core away (docs/decisions/0045).
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo check test test-slow bench quality fixtures up down golden docs
+.PHONY: help install demo check test test-slow bench bench-large quality fixtures up down golden docs
 
 help: ## print this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,11 @@ test-slow: ## the rest: training, kills, outages, whole journeys
 bench: ## figures of this machine, into var/bench/<date>.json
 	@scripts/install --dev
 	@$(PY) -m scripts.bench
+
+bench-large: ## retrieval indices of a million frames of the speech in VOICE_CORPUS
+	@scripts/install --dev
+	@[[ -n "$${VOICE_CORPUS:-}" ]] || { echo "make bench-large needs VOICE_CORPUS: a folder of speech" && exit 1; }
+	@$(PY) -m scripts.bench_index --frames 1000000
 
 quality: ## how good the lite voice is on the recordings in VOICE_CORPUS: trains, converts, measures
 	@scripts/install --dev

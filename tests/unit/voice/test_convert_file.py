@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from libs.audio.decode import decode
-from libs.audio.encode import write_wav
+from libs.audio.encode import WavWriter, write_wav
+from libs.audio.write_stream import open_writer
 from libs.common.errors import BrokenAudio, Cancelled, InvalidInput, RecordingTooShort, UnsupportedAudio
 from libs.voice import chain
 from libs.voice.conversion.source import ArraySource
@@ -157,6 +162,16 @@ def test_progress_rises_to_one_and_a_stop_leaves_nothing(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "whole.wav"]
 
 
+def test_a_full_disk_is_told_in_every_format() -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for form in ("wav", "flac", "mp3", "ogg"):
+        with pytest.raises(OSError, match="No space left"), open_writer(Full(), 32000, form) as writer:  # type: ignore[arg-type]
+            writer.write(speech(3.0, 32000))
+
+
 def test_what_cannot_be_converted_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "out.wav"
     text = tmp_path / "text.wav"
@@ -178,3 +193,39 @@ def test_what_cannot_be_converted_is_refused_and_leaves_nothing(tmp_path: Path) 
 
 def test_the_windows_of_these_tests_cut(tmp_path: Path) -> None:
     assert len(chain.cut_points(speech(20.0), SHORT_WINDOWS)) == 4
+
+
+IN_A_CHILD = """
+import resource, sys
+from pathlib import Path
+from libs.voice import chain
+from tests.unit.voice.conversion_parts import SteadyPitch, converter
+
+made = chain.convert_file(
+    converter(pitch=SteadyPitch(), windows=chain.Windows()), Path(sys.argv[1]), Path(sys.argv[2]), chain.Conversion()
+)
+print(made.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_an_hour_takes_no_more_memory_than_some_minutes(tmp_path: Path) -> None:
+    part = speech(60.0)
+    peaks = []
+    for minutes in (4, 60):
+        source = tmp_path / f"{minutes}.wav"
+        with source.open("w+b") as file, WavWriter(file, 16000) as writer:
+            for _ in range(minutes):
+                writer.write(part)
+        done = subprocess.run(
+            [sys.executable, "-c", IN_A_CHILD, str(source), str(tmp_path / "out.wav")],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        seconds, megabytes = done.stdout.split()
+        assert float(seconds) == pytest.approx(60 * minutes)
+        peaks.append(int(megabytes))
+
+    # an hour as samples in memory is 230 MB at 16 kHz before anything is done with it
+    assert peaks[1] < peaks[0] + 60, peaks
