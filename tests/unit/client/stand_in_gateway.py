@@ -23,6 +23,7 @@ class Gateway:
         self.voices: list[dict[str, Any]] = []
         self.users: list[dict[str, Any]] = []
         self.uploads: list[str] = []
+        self.converted = b""
         self.keys: Counter[str] = Counter()
         self.unavailable = 0
         self.feed: list[list[bytes]] = []
@@ -176,7 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET", ["models", key, "export"] if self._voice(key):
                 self._bytes(b"PK" + b"z" * 5000, "application/zip")
             case "POST", ["convert"]:
-                if b"silence" in body:
+                state.converted = body
+                if b"\nsilence" in body:
                     said = problem(422, "The recording holds no sound", "the peak is 0", "Check the microphone.")
                     self._answer(422, said)
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,33 @@ def test_a_recording_is_converted_into_the_format_of_its_name(voicewright, gatew
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out.flac").exists()
     assert "20 × real time" in said(result)
+
+
+def test_what_can_be_turned_reaches_the_gateway_under_its_names(voicewright, gateway, tmp_path):
+    (tmp_path / "in.wav").write_bytes(b"speech")
+    (tmp_path / "pitch.csv").write_text("0.0,220\n1.0,247\n")
+    wanted = {
+        "--pitch-shift": "-3", "--filter-radius": "5", "--speaker-id": "2", "--autotune": "0.5",
+        "--proposed-pitch": "255",
+        "--formant-timbre": "1.2", "--formant-quefrency": "2", "--output-rate": "44100", "--seed": "9",
+        "--f0-file": str(tmp_path / "pitch.csv"),
+    }  # fmt: skip
+    options = [part for pair in wanted.items() for part in pair]
+
+    result = voicewright(
+        "convert", str(tmp_path / "in.wav"), "--voice", "anna", "-o", str(tmp_path / "out.wav"), *options,
+        "--split-silence", "--fill-unvoiced",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    sent = dict(re.findall(rb'name="(\w+)"\r\n\r\n(.*?)\r\n--', gateway.converted, re.S))
+    assert sent[b"f0_file"].split() == [b"0.0,220", b"1.0,247"]
+    assert {name.decode(): value.decode() for name, value in sent.items() if name not in (b"f0_file", b"audio")} == {
+        "voice": "anna", "format": "wav", "pitch_shift": "-3.0", "filter_radius": "5", "speaker_id": "2",
+        "autotune": "True", "autotune_strength": "0.5", "proposed_pitch": "True", "proposed_pitch_hz": "255.0",
+        "formant_timbre": "1.2", "formant_quefrency": "2.0", "output_rate": "44100", "seed": "9",
+        "split_silence": "True", "fill_unvoiced": "True",
+    }  # fmt: skip
 
 
 def test_an_output_of_unknown_format_is_a_wrong_use(voicewright, tmp_path):
