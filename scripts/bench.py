@@ -1,7 +1,8 @@
 """`make bench`: how fast is the platform on this machine? JSON in var/bench/<date>.json, and a table.
 
 Runs a platform of its own under var/bench. Speech is that of the demo ($VOICE_CORPUS or espeak-ng). Each figure is
-measured through the public API as a user meets it, except memory: the resident sets of each service
+measured through the public API as a user meets it, except memory: the resident sets of each service. Then come the
+parts of the engine (scripts/bench_*.py), each in a process of its own: our way beside the plain way, ratios of one run.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import os
 import platform
 import shutil
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from scripts.stack import PROJECT, SERVICES, Stack
 ROOT = PROJECT / "var" / "bench"
 BATCH, BATCH_SECONDS = 102, 60
 READERS, READ_SECONDS = 50, 10.0
+ENGINE = ("features", "index", "conversion", "realtime", "live", "training")
 
 Figures = dict[str, Any]
 
@@ -182,15 +186,24 @@ def demo_stages() -> Figures:
     return stages | {"demo, in all, s": report["seconds_in_all"]}
 
 
+def engine(part: str) -> dict[str, Any]:
+    """What `python -m scripts.bench_<part>` prints."""
+    done = subprocess.run([sys.executable, "-m", f"scripts.bench_{part}"], cwd=PROJECT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}")
+    return dict(json.loads(done.stdout))
+
+
 def cpu_name() -> str:
     """What /proc calls the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def run(minutes: float) -> Figures:
-    """Every figure; one that fails is None and its reason stands in `failed`."""
+def run(minutes: float, parts: Sequence[str]) -> Figures:
+    """Every figure; of one that fails the reason stands in `failed`."""
     figures: Figures = {}
+    parts_figures: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
 
     def take(name: str, measure: Callable[[], Figures]) -> None:
@@ -228,12 +241,20 @@ def run(minutes: float) -> Figures:
             token = str(client.connection.token)
             take("job reads", lambda: asyncio.run(reads(stack.url("gateway"), token, jobs[0].id)))
     figures |= demo_stages()
+    for part in parts:
+        out.print(f"measuring the engine: {part} …", markup=False)
+        try:
+            parts_figures[part] = engine(part)
+        except (RuntimeError, ValueError) as error:
+            failed[part] = str(error)
+            out.print(f"  not measured: {error}", markup=False)
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} × {cpu_name()}, Python {platform.python_version()}",
         "load_before": os.getloadavg()[0],
         "speech": spoken.described,
         "figures": figures,
+        "engine": parts_figures,
         "failed": failed,
     }
 
@@ -241,9 +262,10 @@ def run(minutes: float) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="of lite training")
+    parser.add_argument("--engine", nargs="*", default=ENGINE, choices=ENGINE, help="these parts of the engine alone")
     options = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
-    report = run(options.minutes)
+    report = run(options.minutes, options.engine)
     target = ROOT / f"{datetime.now(UTC):%Y-%m-%d-%H%M}.json"
     target.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     table = Table(box=None, pad_edge=False, header_style="bold", title=report["machine"])
