@@ -54,7 +54,8 @@ def test_the_closed_form_of_the_pulses_is_the_sum_of_its_harmonics(f0: float, st
     limit = max(RATE / 2 / f0 - 1, 1.0)
     whole = int(limit)
     expected = sum(np.cos(k * phase) for k in range(1, whole + 1)) + (limit - whole) * np.cos((whole + 1) * phase)
-    np.testing.assert_allclose(train.numpy() * np.sqrt(limit + 1), expected, atol=0.05)
+    # Within 2e-4 of a peak the peak itself is taken: less than a thousandth too high.
+    np.testing.assert_allclose(train.numpy() * np.sqrt(limit + 1), expected, atol=0.05, rtol=1e-3)
 
 
 def test_a_harmonic_that_passes_nyquist_goes_without_a_step() -> None:
