@@ -3,6 +3,7 @@
 checkpoints/
   checkpoint-00000400/   state.pt    modules, optimizers, schedulers, random streams: plain, loads with weights_only
                          meta.json   step, epoch, config, metrics, size and SHA-256 of state.pt
+  checkpoint-00000400.replaced/      the one of the same step until the one that was written again is in its place
   checkpoint-00000360.broken/        one whose checksum did not fit, kept for a person to look at
 """
 
@@ -36,6 +37,7 @@ from libs.voice.recipe import Recipe
 from libs.voice.safe_load import load_tensors
 
 FORMAT = 1
+REPLACED = ".replaced"
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,11 @@ def save_checkpoint(
         }
         write_text_atomically(temporary / "meta.json", json.dumps(meta, indent=2, sort_keys=True))
         with storage_full_told(final.name):
-            if final.exists():  # the same step written again after a resume
-                _discard(final)
+            if final.exists():  # the same step written again after a resume: at no moment is there none
+                replaced = root / f"{final.name}{REPLACED}"
+                if replaced.exists():
+                    _discard(replaced)
+                os.rename(final, replaced)
             os.rename(temporary, final)
             sync_folder(root)
     except BaseException:
@@ -114,7 +119,7 @@ def load_newest(root: Path, recipe: Recipe) -> Checkpoint | None:
     found, broken = _listed(root)
     for folder in broken:
         _set_aside(folder)
-    for checkpoint in sorted(found, key=lambda each: -each.step):
+    for checkpoint in sorted(found, key=_age):
         try:
             state = _verified(checkpoint)
             _restore(recipe, state)
@@ -126,7 +131,7 @@ def load_newest(root: Path, recipe: Recipe) -> Checkpoint | None:
     if aside:
         raise WorkFailed(
             f"{len(aside)} checkpoints exist and none is whole ({', '.join(aside[:3])}); the run cannot go on",
-            actions=("Restore a checkpoint from a backup, or delete the broken ones to start from nothing.",),
+            actions=("Restore a checkpoint from a backup, or delete the folder of the run to start from nothing.",),
         )
     return None
 
@@ -219,9 +224,19 @@ def _read_meta(folder: Path) -> Checkpoint:
 
 def _drop_old(root: Path, keep: int) -> None:
     found, _ = _listed(root)
-    for checkpoint in sorted(found, key=lambda each: -each.step)[keep:]:
-        with contextlib.suppress(OSError):
-            _discard(checkpoint.folder)
+    newest: dict[int, Checkpoint] = {}
+    for checkpoint in sorted(found, key=_age):
+        newest.setdefault(checkpoint.step, checkpoint)
+    kept = [checkpoint.folder for checkpoint in newest.values()][:keep]
+    for checkpoint in found:
+        if checkpoint.folder not in kept:
+            with contextlib.suppress(OSError):
+                _discard(checkpoint.folder)
+
+
+def _age(checkpoint: Checkpoint) -> tuple[int, bool]:
+    """Sorts the newest first; of two of one step the one that replaced the other."""
+    return -checkpoint.step, checkpoint.folder.name.endswith(REPLACED)
 
 
 def _discard(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from libs.common.errors import Conflict, WorkFailed
-from libs.voice.atomic import storage_full_told, write_text_atomically
+from libs.voice.atomic import storage_full_told, write_atomically, write_text_atomically
 from libs.voice.checkpoint import newest_step
 from libs.voice.event_file import EventFile
 from libs.voice.training_config import TrainingConfig
@@ -75,6 +75,20 @@ class RunFolder:
         """Atomic; raises StorageFull."""
         write_text_atomically(self.plan_file, json.dumps(plan, indent=2, sort_keys=True))
 
+    def mark_checkpoint(self) -> None:
+        """The plan remembers that a checkpoint was committed: a run that has lost all of them must not begin anew."""
+        plan = self.read_plan()
+        if plan is not None and not plan.get("has_checkpoint"):
+            self.write_plan(plan | {"has_checkpoint": True})
+
+    def check_nothing_lost(self) -> None:
+        """Raises WorkFailed when the plan knows of a checkpoint and there is none."""
+        if (self.read_plan() or {}).get("has_checkpoint") and newest_step(self.checkpoints) is None:
+            raise WorkFailed(
+                "this run has had checkpoints and none is left; it does not begin from nothing unasked",
+                actions=("Restore a checkpoint from a backup, or delete the folder of the run to start from nothing.",),
+            )
+
     def adopt(self, earlier: Iterable[Path]) -> int | None:
         """Take over plan, checkpoints, curve and best voices of the earlier attempt that came furthest.
 
@@ -87,6 +101,7 @@ class RunFolder:
         if not others:
             return None
         source = max(others, key=lambda other: newest_step(other.checkpoints) or 0)
+        plan = source.read_plan() or {}  # before its checkpoints: it must not know of one that was not taken
         with storage_full_told("the earlier attempt's state"):
             if source.checkpoints.is_dir():
                 shutil.copytree(source.checkpoints, self.checkpoints, copy_function=_link, dirs_exist_ok=True)
@@ -99,7 +114,7 @@ class RunFolder:
             if source.log_file.exists():
                 shutil.copyfile(source.log_file, self.log_file)
             # the plan comes last: without it the whole is taken over again
-            self.write_plan(source.read_plan() or {})
+            self.write_plan(plan)
         return newest_step(self.checkpoints)
 
 
@@ -109,7 +124,8 @@ def _link(source: str, target: str) -> None:
     except FileExistsError:
         return
     except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+        with open(source, "rb") as whole:
+            write_atomically(Path(target), lambda stream: shutil.copyfileobj(whole, stream))
 
 
 def check_same_run(plan: Mapping[str, Any], config: TrainingConfig, data: str) -> None:
@@ -178,9 +194,9 @@ class MetricsLog:
         self._stream = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, **values: Any) -> None:
-        """One line; raises StorageFull."""
+        """One line; raises StorageFull, and ValueError for NaN and infinity, which JSON does not know."""
         with storage_full_told("metrics.jsonl"):
-            self._stream.write(json.dumps(values) + "\n")
+            self._stream.write(json.dumps(values, allow_nan=False) + "\n")
 
     def close(self) -> None:
         self._stream.close()

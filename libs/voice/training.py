@@ -50,7 +50,7 @@ def train(
     the first one writes and reports.
 
     Raises Cancelled, Preempted and TrainingTimeout, each after a checkpoint; TrainingDiverged, TrainingCrashed (out of
-    memory), StorageFull, Conflict (another run's folder), the Dataset… errors, WorkFailed (all checkpoints broken),
+    memory), StorageFull, Conflict (another run's folder), the Dataset… errors, WorkFailed (checkpoints broken or gone),
     GpuUnavailable, ModelFileRefused (a base that does not fit), InvalidInput.
     """
     config = config.resolved()

@@ -54,9 +54,13 @@ class Store:
         self._config = config
 
     def resume(self, standing: Standing) -> Checkpoint | None:
-        """Bring the recipe and `standing` to the newest whole checkpoint; None when there is none at all."""
+        """Bring the recipe and `standing` to the newest whole checkpoint; None when there never was one.
+
+        Raises WorkFailed when all are broken or gone.
+        """
         checkpoint = load_newest(self.folder.checkpoints, self._recipe)
         if checkpoint is None:
+            self.folder.check_nothing_lost()
             return None
         kept = checkpoint.progress
         standing.step = checkpoint.step
@@ -90,6 +94,7 @@ class Store:
             metrics=standing.losses,
             keep=self._config.keep_checkpoints,
         )
+        self.folder.mark_checkpoint()
         if self._config.rvc_checkpoints == "every":
             self._write_pair(standing.step, epoch)
         named = {standing.best.step, *(each.progress.get("best_step") for each in listed(self.folder.checkpoints))}

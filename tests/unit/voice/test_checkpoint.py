@@ -149,6 +149,33 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-00000080", "checkpoint-00000090"]
 
 
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_kill_while_the_same_step_is_written_again_leaves_a_whole_checkpoint(tmp_path: Path, renames: int) -> None:
+    save(tmp_path, make_recipe(1), 10)
+    program = (
+        "import os, pathlib, sys; from tests.unit.voice.test_checkpoint import make_recipe, save\n"
+        "recipe, rename, left = make_recipe(2), os.rename, [int(sys.argv[2])]\n"
+        "def dying(*paths):\n"
+        "    if not left[0]: os._exit(9)\n"
+        "    left[0] -= 1\n"
+        "    rename(*paths)\n"
+        "os.rename = dying\n"
+        "save(pathlib.Path(sys.argv[1]), recipe, 10)"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path), str(renames)]
+    done = subprocess.run(arguments, capture_output=True, check=False)
+    recipe = make_recipe(0)
+
+    found = load_newest(tmp_path, recipe)
+
+    assert done.returncode == 9, done.stderr
+    assert found is not None
+    assert found.step == 10
+    assert torch.equal(weights(recipe), weights(make_recipe(1 if renames < 2 else 2)))
+    save(tmp_path, recipe, 10)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000010"]
+
+
 def test_a_full_disk_keeps_the_old_checkpoint_and_leaves_no_part(tmp_path: Path) -> None:
     save(tmp_path, make_recipe(1), 10)
     program = (

@@ -277,6 +277,15 @@ def test_another_configuration_or_dataset_cannot_go_on_with_a_run(experiment: Pa
     assert caught.value.field == "learning_rate"
 
 
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew_in_silence(experiment: Path, tmp_path: Path) -> None:
+    with pytest.raises(Preempted):
+        run(experiment, tmp_path, should_stop=stop_at(4, StopReason.PREEMPT)[1])
+    shutil.rmtree(tmp_path / "checkpoints")
+
+    with pytest.raises(WorkFailed, match="none is left"):
+        run(experiment, tmp_path)
+
+
 def test_a_run_whose_checkpoints_are_all_broken_says_so(experiment: Path, tmp_path: Path) -> None:
     with pytest.raises(Preempted):
         run(experiment, tmp_path, should_stop=stop_at(4, StopReason.PREEMPT)[1])
