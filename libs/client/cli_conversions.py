@@ -1,50 +1,131 @@
-"""`voicewright convert --job` and `live`: folders as one job, and speech while it is spoken."""
+"""`voicewright convert --job`, `jobs save` and `live`: folders as one job, and speech while it is spoken."""
 
 from __future__ import annotations
 
+import shlex
 import time
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from libs.client.api import Client
-from libs.client.cli_jobs import watch
-from libs.client.errors import JobEnded
+from libs.client.cli_jobs import jobs_app, watch
+from libs.client.errors import JobEnded, NotReachable
 from libs.client.live import LiveConversion
-from libs.client.models import Job
-from libs.client.terminal import Exit, byte_bar, connected, err, out, seconds, speaks
+from libs.client.models import FileResult, Job
+from libs.client.terminal import Exit, byte_bar, connected, err, fail, out, seconds, speaks
+
+
+def check_outputs(files: list[Path], output: Path, form: str) -> None:
+    """Refuses an `output` folder in which conversions in the format `form` would replace their own sources."""
+    folder = output.resolve()
+    for file in files:
+        if file.parent.resolve() == folder and file.suffix.lower() == f".{form}":
+            raise typer.BadParameter(
+                f"{file} would be replaced by its conversion; choose another folder, or another --format",
+                param_hint="--output",
+            )
 
 
 def convert_as_job(client: Client, files: list[Path], voice: str, output: Path, options: dict[str, Any]) -> None:
     """Sends `files` as one job, follows it, and saves every sound in the folder `output`."""
+    check_outputs(files, output, options.get("format") or "wav")
     output.mkdir(parents=True, exist_ok=True)
     with byte_bar() as bar:
         task = bar.add_task("upload", total=sum(path.stat().st_size for path in files), note=f"{len(files)} files")
         job = client.add_conversion_job(files, voice, told=lambda count: bar.advance(task, count), **options)
     out.print(f"Job {job.id} is {job.status}: {len(files)} recordings as {job.voice}.", markup=False)
+    later = f"Save its results: voicewright jobs save {job.id} -o {shlex.quote(str(output))}"
     try:
-        job = watch(client, job)
+        job = watch(client, job, later)
+        results = client.conversion_results(job)
+        saved = _save(client, job, results, output, lambda target: not _is_among(target, files))
     except JobEnded as ended:
-        _tell(client, ended.job)
+        _tell(client.conversion_results(ended.job))
         raise
-    saved = 0
-    for result in client.conversion_results(job):
-        if result.state == "converted" and result.file:
-            client.save_conversion(job, result, output / Path(result.file).name)
-            saved += 1
-    out.print(f"{saved} of {len(client.conversion_results(job))} recordings are in {output}.", markup=False)
-    if _tell(client, job):
+    except NotReachable:
+        err.print(later, markup=False)
+        raise
+    except KeyboardInterrupt:
+        err.print(later, markup=False)
+        raise typer.Exit(130) from None
+    _conclude(results, saved, output)
+
+
+@jobs_app.command("save")
+@speaks
+def save_results(
+    job_id: str,
+    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="The folder for the sounds")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of the same names")] = False,
+) -> None:
+    """Save the sounds of a conversion job that is over; what is there already is not fetched again."""
+    with connected() as client:
+        job = client.job(job_id)
+        if job.kind != "conversion":
+            fail(f"Job {job.id} is a {job.kind} job; only conversions have sounds to save.", Exit.refused)
+        if not job.is_over:
+            fail(f"Job {job.id} is {job.status}. Watch it: voicewright jobs follow {job.id}", Exit.refused)
+        results = client.conversion_results(job)
+        if job.status != "completed":
+            _tell(results)
+            raise JobEnded(job)
+        output.mkdir(parents=True, exist_ok=True)
+        saved = _save(client, job, results, output, lambda target: overwrite or not target.exists(), keep_fitting=True)
+    _conclude(results, saved, output)
+
+
+def _save(
+    client: Client,
+    job: Job,
+    results: list[FileResult],
+    output: Path,
+    may_write: Callable[[Path], bool],
+    *,
+    keep_fitting: bool = False,
+) -> int:
+    """Saves the converted sounds; returns how many are in `output`.
+
+    A file that may not be written stays as it is, and is named. With `keep_fitting`, one of the right size counts as
+    the sound and is not fetched again.
+    """
+    there = 0
+    for result in results:
+        if result.state != "converted" or not result.file:
+            continue
+        target = output / Path(result.file).name
+        if keep_fitting and target.is_file() and target.stat().st_size == result.size_bytes:
+            there += 1
+        elif may_write(target):
+            client.save_conversion(job, result, target)
+            there += 1
+        else:
+            err.print(f"{target} is another file and stays as it is.", style="yellow", markup=False)
+    return there
+
+
+def _is_among(target: Path, files: list[Path]) -> bool:
+    """Whether `target` is one of `files`, under whatever name."""
+    return target.exists() and any(file.exists() and target.samefile(file) for file in files)
+
+
+def _conclude(results: list[FileResult], there: int, output: Path) -> None:
+    """Says what was saved; ends with a code of its own when not everything was."""
+    out.print(f"{there} of {len(results)} recordings are in {output}.", markup=False)
+    if _tell(results) or there < len(results):
         raise typer.Exit(int(Exit.partly))
 
 
-def _tell(client: Client, job: Job) -> int:
+def _tell(results: list[FileResult]) -> int:
     """Says why recordings failed; returns how many."""
-    failed = [result for result in client.conversion_results(job) if result.problem is not None]
-    for result in failed:
-        assert result.problem is not None
-        err.print(f"{result.name}: {result.problem.sentences()}", style="yellow", markup=False)
+    failed = [(result.name, result.problem) for result in results if result.problem is not None]
+    for name, problem in failed:
+        err.print(f"{name}: {problem.sentences()}", style="yellow", markup=False)
+    if expired := sum(result.state == "expired" for result in results):
+        err.print(f"{expired} recordings are not kept any more: convert them again.", style="yellow", markup=False)
     return len(failed)
 
 

@@ -14,7 +14,7 @@ from libs.client.errors import JobEnded
 from libs.client.models import Job, Kind
 from libs.client.terminal import JobBar, connected, describe, err, out, seconds, show_json, speaks, table, when
 
-jobs_app = typer.Typer(help="Training and preparation jobs.", no_args_is_help=True)
+jobs_app = typer.Typer(help="Training, preparation and conversion jobs.", no_args_is_help=True)
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help="Name, slug or id")]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Show the progress until the job is over")]
@@ -27,13 +27,15 @@ def dataset_key(client: Client, name: str) -> str:
     return found.id if found else name
 
 
-def watch(client: Client, job: Job) -> Job:
-    """Follows a job with a bar. Ctrl-C ends the watching and not the job."""
+def watch(client: Client, job: Job, then: str = "") -> Job:
+    """Follows a job with a bar. Ctrl-C ends the watching and not the job; `then` is what can be done afterwards."""
     try:
         with JobBar(job) as bar:
             done = client.wait(job, told=bar.told)
     except KeyboardInterrupt:
-        err.print(f"Job {job.id} goes on. Watch it again: voicewright jobs follow {job.id}", markup=False)
+        err.print(
+            f"Job {job.id} goes on. Watch it again: voicewright jobs follow {job.id}. {then}".strip(), markup=False
+        )
         raise typer.Exit(130) from None
     took = (done.finished_at - done.started_at).total_seconds() if done.finished_at and done.started_at else None
     out.print(f"Job {done.id} completed in {seconds(took)}.", markup=False)

@@ -57,6 +57,8 @@ def convert(
         raise typer.BadParameter("several recordings need --job", param_hint="RECORDINGS")
     if not job and format is None and output.suffix.lower() not in (".wav", ".flac", ".mp3", ".ogg"):
         raise typer.BadParameter("end it in .wav, .flac, .mp3 or .ogg, or name a --format", param_hint="--output")
+    if not job and output.exists() and output.samefile(recordings[0]):
+        raise typer.BadParameter(f"{output} is the recording itself", param_hint="--output")
     options: dict[str, Any] = {
         "pitch_shift": pitch_shift,
         "index_rate": index_rate,

@@ -126,6 +126,8 @@ class Connection:
                 yield _checked(response)
         except httpx.ConnectError as error:
             raise NotReachable(f"No answer from {self.url} ({error}). Is the platform running?") from error
+        except httpx.TransportError as error:
+            raise NotReachable(f"The connection to {self.url} broke ({error or type(error).__name__}).") from error
 
     def _headers(self, more: dict[str, str] | None, key: str | None) -> dict[str, str]:
         headers = dict(more or {})

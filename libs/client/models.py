@@ -134,13 +134,17 @@ class Job(Answer):
 
 
 class FileResult(Answer):
-    """What became of one recording of a conversion job; `file` is its name in the result."""
+    """What became of one recording of a conversion job; `file` is its name in the result.
+
+    `state`: waiting, converted, failed, left (the job ended before its turn), expired (the sound is not kept any more).
+    """
 
     number: int
     name: str
     state: str
     file: str | None = None
     seconds: float | None = None
+    size_bytes: int | None = None
     problem: Problem | None = None
 
 

@@ -29,6 +29,9 @@ class Gateway:
         self.feed: list[list[bytes]] = []
         self.feed_asked: list[str | None] = []
         self.seen: list[tuple[str, str, dict[str, Any]]] = []
+        self.results: list[dict[str, Any]] = []
+        self.sounds: dict[str, bytes] = {}
+        self.cut_sounds = 0
         self.lock = threading.Lock()
         gateway = self
 
@@ -144,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST", ["samples"]:
                 self._upload(body)
             case "POST", [kind, "jobs"]:
-                job = state.job(kind=kind, preset=parsed.get("preset") or "lite")
+                job = state.job(kind={"convert": "conversion"}.get(kind, kind), preset=parsed.get("preset") or "lite")
                 self._answer(202, job)
             case "GET", [kind, "jobs"]:
                 found = [j for j in state.jobs.values() if j["kind"] == kind]
@@ -165,6 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
                     "metadata": {"n": 1},
                 }
                 self._answer(200, {"items": [line], "next_cursor": None})
+            case "GET", ["convert", "jobs", _, "results"]:
+                self._answer(200, {"files": state.results})
+            case "GET", ["convert", "jobs", _, "results", number]:
+                self._sound(state.sounds[number])
             case "GET", [kind, "jobs", job_id, "events"] if self._has(kind, job_id):
                 self._feed()
             case "GET", ["models"]:
@@ -188,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(404, problem(404, "There is no such thing", route, "List what you have."))
 
     def _has(self, kind: str, job_id: str) -> bool:
-        return self.state.jobs.get(job_id, {}).get("kind") == kind
+        return self.state.jobs.get(job_id, {}).get("kind") == {"convert": "conversion"}.get(kind, kind)
 
     def _voice(self, key: str) -> dict[str, Any] | None:
         return next((v for v in self.state.voices if key in (v["id"], v["slug"])), None)
@@ -218,6 +225,18 @@ class _Handler(BaseHTTPRequestHandler):
         for block in frames:
             self.wfile.write(block)
             self.wfile.flush()
+        self.close_connection = True
+
+    def _sound(self, data: bytes) -> None:
+        """A sound, whole or, `cut_sounds` times, broken off in its middle."""
+        if self.state.cut_sounds <= 0:
+            self._bytes(data, "audio/wav")
+            return
+        self.state.cut_sounds -= 1
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2])
         self.close_connection = True
 
     def _body(self) -> bytes:
