@@ -12,6 +12,7 @@ import json
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,31 +24,42 @@ from libs.client.errors import ApiProblem, NotReachable, SignInNeeded
 from libs.client.http import PREFIX
 from libs.client.models import Problem
 
+DONE = 1000
+
 
 class LiveConversion:
-    """One session. `ready` tells rates and block sizes, `stats` the newest times, `overruns` the blocks dropped."""
+    """One session. `ready` tells rates and block sizes, `stats` the newest times, `overruns` the blocks dropped.
+
+    `refused` are the problems of what was said and not obeyed, such as a `change` out of its range; the stream goes on.
+    """
 
     def __init__(self, client: Client, voice: str, sample_rate: int, **settings: Any) -> None:
         """Connects with a ticket and waits until it is ready. Raises ApiProblem, SignInNeeded, NotReachable."""
         ticket = client.connection.request("POST", "/ws/tickets").json()["ticket"]
         url = "ws" + client.connection.url.removeprefix("http") + f"{PREFIX}/ws/convert?ticket={ticket}"
+        self._closing = ExitStack()
         try:
-            self._socket: ClientConnection = connect(url, compression=None, max_size=None, close_timeout=2)
+            opened = connect(url, compression=None, max_size=None, close_timeout=2)
+            self._socket: ClientConnection = self._closing.enter_context(opened)
         except (OSError, TimeoutError, WebSocketException) as error:
             raise NotReachable(f"No live conversion at {client.connection.url}: {error}") from error
         self.ready: dict[str, Any] = {}
         self.stats: dict[str, Any] = {}
         self.overruns = 0
-        self._problem: Problem | None = None
+        self.refused: list[Problem] = []
+        self._problem: Problem | None = None  # of the last message; what follows it shows that it ended nothing
         self._blocks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._is_ready = threading.Event()
         self._reader = threading.Thread(target=self._read, name="live", daemon=True)
         self._reader.start()
-        self._say({"voice_id": voice, "sample_rate": sample_rate, "format": "s16le"} | settings)
-        self._is_ready.wait(60)
-        if not self.ready:
+        try:
+            self._say({"voice_id": voice, "sample_rate": sample_rate, "format": "s16le"} | settings)
+            self._is_ready.wait(60)
+            if not self.ready:
+                raise self._refusal()
+        except BaseException:
             self.close()
-            raise self._refusal()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +77,7 @@ class LiveConversion:
             raise self._refusal() from error
 
     def change(self, **settings: Any) -> None:
-        """Turns settings, such as pitch_shift, from the next block on."""
+        """Turns settings, such as pitch_shift, from the next block on. What cannot be is added to `refused`."""
         self._say({"type": "settings"} | settings)
 
     def end(self) -> None:
@@ -73,7 +85,10 @@ class LiveConversion:
         self._say({"type": "end"})
 
     def received(self, *, wait: bool = False) -> Iterator[bytes]:
-        """Blocks that have come back; with `wait` all until the session's end. Raises ApiProblem for a bad end."""
+        """Blocks that have come back; with `wait` all until the session's end.
+
+        Raises ApiProblem when the session ended otherwise than in good order (close code 1000).
+        """
         while True:
             try:
                 block = self._blocks.get(block=wait)
@@ -81,13 +96,13 @@ class LiveConversion:
                 return
             if block is None:
                 self._blocks.put(None)
-                if self._problem is not None:
+                if self._socket.close_code != DONE:
                     raise self._refusal()
                 return
             yield block
 
     def close(self) -> None:
-        self._socket.close()
+        self._closing.close()
         self._reader.join(5)
 
     def _say(self, message: dict[str, Any]) -> None:
@@ -99,6 +114,7 @@ class LiveConversion:
     def _read(self) -> None:
         try:
             for message in self._socket:
+                self._problem = None
                 if isinstance(message, bytes):
                     self._blocks.put(message)
                 else:
@@ -120,6 +136,7 @@ class LiveConversion:
                 self.overruns = int(message["in_all"])
             case "error":
                 self._problem = Problem.model_validate(message["problem"])
+                self.refused.append(self._problem)
 
     def _refusal(self) -> ApiProblem:
         problem = self._problem or Problem(title="The live conversion has ended", code="closed", retryable=True)
