@@ -15,9 +15,10 @@ from torch import Tensor
 from libs.common.errors import ModelFileRefused
 from libs.voice.atomic import save_tensors, write_atomically
 from libs.voice.file_kinds import kind_of, wrong_kind
+from libs.voice.plain import is_plain
 from libs.voice.rvc.files import exported_names, file_dict, network_from_export, rate_of
 from libs.voice.rvc.voice import RvcSynthesizer
-from libs.voice.safe_load import load_tensors
+from libs.voice.safe_load import MAX_VOICE_BYTES, load_tensors
 from libs.voice.safetensors_file import SafetensorsVoice, read_safetensors, write_safetensors
 from libs.voice.synthesizer import Synthesizer
 
@@ -71,13 +72,14 @@ def read_voice(path: Path) -> VoiceFile:
     """Read the voice at `path`: ours (`.pth`, `.safetensors`), RVC's or Applio's export, whatever its name ends in.
 
     Nothing is compared with a network yet; `synthesizer_of` does. Raises NotFound, and ModelFileRefused for what is
-    unsafe and for other sorts of files (training checkpoints, discriminators, HuBERT, …), saying what to give instead.
+    unsafe, larger than 1 GiB, or of another sort (training checkpoints, discriminators, HuBERT, …), saying what to give
+    instead.
     """
     if is_safetensors(path):
-        held = read_safetensors(path)
+        held = read_safetensors(path, max_bytes=MAX_VOICE_BYTES)
         network = cast("Literal['rvc', 'lite']", held.kind)
         return VoiceFile(network, held.weights, held.config, "safetensors", held.content_encoder)
-    return voice_of(load_tensors(path), path.name)
+    return voice_of(load_tensors(path, max_bytes=MAX_VOICE_BYTES), path.name)
 
 
 def voice_of(file: Any, name: str) -> VoiceFile:
@@ -90,10 +92,10 @@ def voice_of(file: Any, name: str) -> VoiceFile:
         raise ModelFileRefused(f"{name} holds no `weight`: it is no exported voice")
     if kind == "lite":
         config = file.get("config")
-        if not isinstance(config, dict):
-            raise ModelFileRefused(f"{name} holds no configuration")
+        if not isinstance(config, dict) or not is_plain(config):
+            raise ModelFileRefused(f"{name} holds no configuration of text and numbers")
         return VoiceFile("lite", dict(weights), dict(config))
-    others = {key: value for key, value in file.items() if key != "weight" and _is_plain(value)}
+    others = {key: value for key, value in file.items() if key != "weight" and is_plain(value)}
     return VoiceFile("rvc", exported_names(weights), others)
 
 
@@ -166,16 +168,3 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_canonical(each) for each in value]
     return value
-
-
-def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Text, numbers and short containers of them: what a configuration may hold and JSON can carry."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return not isinstance(value, float) or math.isfinite(value)
-    if depth > 8:
-        return False
-    if isinstance(value, (list, tuple)):
-        return len(value) <= 4096 and all(_is_plain(each, depth + 1) for each in value)
-    if isinstance(value, dict):
-        return len(value) <= 4096 and all(isinstance(k, str) and _is_plain(v, depth + 1) for k, v in value.items())
-    return False

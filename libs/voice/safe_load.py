@@ -23,6 +23,10 @@ from libs.voice.pickle_reader import MAX_PICKLE_BYTES, PickleReader, Storage
 from libs.voice.zip_layout import require_torch_layout, torch_directory
 
 MAX_FILE_BYTES = 8 * 2**30
+MAX_VOICE_BYTES = 2**30
+"""What a voice may have; 38 million numbers, as RVC's largest has in training, are 0.15 GB in single precision."""
+MAX_TRAINING_BYTES = 2 * 2**30
+"""What a training checkpoint may have: weights and AdamW's two moments are three times the weights."""
 MAX_SHARING = 4
 _SHARING_SLACK = 16 * 2**20
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

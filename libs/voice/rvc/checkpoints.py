@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from libs.common.errors import ModelFileRefused
 from libs.voice.atomic import save_tensors, write_atomically
 from libs.voice.file_kinds import kind_of, wrong_kind
+from libs.voice.plain import is_plain
 from libs.voice.rvc.files import old_names, shape_differences
-from libs.voice.safe_load import load_tensors
+from libs.voice.safe_load import MAX_TRAINING_BYTES, load_tensors
 
 SPEAKERS = "emb_g.weight"
 _KEYS = ("model", "iteration", "optimizer", "learning_rate", "scaler")
@@ -62,9 +63,9 @@ def read_training_checkpoint(
     """Read `G_….pth`, `D_….pth` or a pretrained base of RVC or Applio. No code in the file runs.
 
     `wanted`: refuse the other one (a discriminator where the generator is needed). Raises NotFound, and
-    ModelFileRefused for what is unsafe, damaged, or another sort of file (an exported voice, HuBERT, …).
+    ModelFileRefused for what is unsafe, damaged, over 2 GiB, or another sort of file (an exported voice, HuBERT, …).
     """
-    return checkpoint_of(load_tensors(path), path.name, wanted=wanted)
+    return checkpoint_of(load_tensors(path, max_bytes=MAX_TRAINING_BYTES), path.name, wanted=wanted)
 
 
 def checkpoint_of(
@@ -171,10 +172,13 @@ def optimizer_state(checkpoint: TrainingCheckpoint, module: nn.Module, name: str
             value = entry.get(part) if isinstance(entry, dict) else None
             if not isinstance(value, Tensor) or value.shape != parameter.shape:
                 raise ModelFileRefused(f"{name}: its optimizer state for {key} does not fit")
-        state[number] = entry
+        # torch walks whatever else stands here, and a hostile structure may be walked for hours
+        state[number] = {part: value for part, value in entry.items() if isinstance(value, (Tensor, int, float))}
     groups = held["param_groups"]
     if len(groups) != 1 or not isinstance(groups[0], dict) or len(groups[0].get("params", ())) != len(own):
         raise ModelFileRefused(f"{name}: its optimizer has other groups than one over all parameters")
+    if not all(is_plain(value) for value in groups[0].values()):
+        raise ModelFileRefused(f"{name}: its optimizer holds other things than numbers")
     return {"state": state, "param_groups": [{**groups[0], "params": list(range(len(own)))}]}
 
 

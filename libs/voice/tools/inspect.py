@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,15 +10,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from libs.common.storable import storable_text
 from libs.voice.artefact import VoiceFile, is_safetensors, read_voice, voice_of
 from libs.voice.file_kinds import kind_of, wrong_kind
 from libs.voice.rvc.checkpoints import TrainingCheckpoint, checkpoint_of
 from libs.voice.rvc.config import NetworkConfig
 from libs.voice.rvc.files import config_of_export
 from libs.voice.rvc.shapes import config_from_shapes
-from libs.voice.safe_load import load_tensors
+from libs.voice.safe_load import MAX_TRAINING_BYTES, load_tensors
 
 _PRECISIONS = {torch.float16: "fp16", torch.float32: "fp32", torch.bfloat16: "bf16"}
+MAX_TEXT, MAX_NAME, MAX_NAMES = 200, 100, 64
+"""Letters of a text and of a name, and names, that are told of a stranger's file."""
 _RVC_KEYS = ("config", "info", "sr", "f0", "version")
 
 
@@ -36,7 +39,7 @@ class ModelInfo:
     precision      fp16, fp32, bf16, or mixed
     parameters     numbers in all tensors
     training       how far it was trained, as the file says it: `20epoch`, `epoch 20, step 400`
-    extra_keys     what the file holds beyond RVC's own keys, sorted (Applio's, or a stranger's)
+    extra_keys     what the file holds beyond RVC's own keys, sorted (Applio's, or a stranger's); at most 64 of them
     content_encoder  name, checksum and width of its encoder, where the file says it (ours alone)
     """
 
@@ -66,7 +69,7 @@ def inspect_model(path: Path) -> ModelInfo:
     """
     if is_safetensors(path):
         return describe_voice(read_voice(path), path.name)
-    file = load_tensors(path)
+    file = load_tensors(path, max_bytes=MAX_TRAINING_BYTES)
     kind = kind_of(file)
     if kind in ("voice", "lite"):
         return describe_voice(voice_of(file, path.name), path.name)
@@ -87,14 +90,14 @@ def describe_voice(voice: VoiceFile, name: str) -> ModelInfo:
         network = config_of_export(voice.config, voice.weights, name)
         described = _network_facts(network) | {
             "training": training_text(voice.config),
-            "extra_keys": tuple(sorted(key for key in voice.config if key not in _RVC_KEYS)),
+            "extra_keys": _names(key for key in voice.config if key not in _RVC_KEYS),
         }
     return ModelInfo(
         kind="safetensors" if voice.form == "safetensors" else "voice",
         network=voice.kind,
         precision=precision_of(voice.weights),
         parameters=_count(voice.weights),
-        content_encoder=voice.content_encoder,
+        content_encoder=_encoder(voice.content_encoder),
         **described,
     )
 
@@ -109,20 +112,36 @@ def training_text(config: Mapping[str, Any]) -> str | None:
     """How far a voice was trained in its file's words: RVC's `info`, or Applio's `epoch` and `step`."""
     info, epoch, step = config.get("info"), config.get("epoch"), config.get("step")
     if isinstance(info, str) and info:
-        return info
-    if isinstance(epoch, int):
-        return f"epoch {epoch}, step {step}" if isinstance(step, int) else f"epoch {epoch}"
+        return storable_text(info, MAX_TEXT)
+    if _is_count(epoch):
+        return f"epoch {epoch}, step {step}" if _is_count(step) else f"epoch {epoch}"
     return None
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**63
+
+
+def _names(keys: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(sorted(storable_text(str(key), MAX_NAME) for key in keys)[:MAX_NAMES])
+
+
+def _encoder(said: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a file says of its encoder, without what a stranger may have added."""
+    if said is None:
+        return None
+    text = {key: storable_text(said[key], MAX_NAME) for key in ("name", "checksum") if isinstance(said.get(key), str)}
+    return text | ({"width": said["width"]} if _is_count(said.get("width")) else {})
+
+
 def _of_checkpoint(checkpoint: TrainingCheckpoint) -> ModelInfo:
-    training = f"epoch {checkpoint.epoch}" if checkpoint.epoch is not None else None
+    training = f"epoch {checkpoint.epoch}" if _is_count(checkpoint.epoch) else None
     common: dict[str, Any] = {
         "network": "rvc",
         "precision": precision_of(checkpoint.model),
         "parameters": _count(checkpoint.model),
         "training": training,
-        "extra_keys": checkpoint.extra_keys,
+        "extra_keys": _names(checkpoint.extra_keys),
     }
     if checkpoint.kind == "discriminator":
         members = {name.split(".")[1] for name in checkpoint.model if name.startswith("discriminators.")}
@@ -158,7 +177,7 @@ def _network_facts(network: NetworkConfig) -> dict[str, Any]:
 def _lite_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     def number(key: str) -> int | None:
         value = config.get(key)
-        return value if isinstance(value, int) else None
+        return value if _is_count(value) else None
 
     return {
         "version": None,

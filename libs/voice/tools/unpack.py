@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from libs.common.errors import ModelFileRefused, NotFound, PlatformError
+from libs.common.storable import unstorable
 from libs.voice.artefact import is_safetensors, read_voice, voice_of
 from libs.voice.atomic import TEMPORARY_PREFIX, storage_full_told
 from libs.voice.file_kinds import kind_of, wrong_kind
 from libs.voice.index_file import check_index_file
-from libs.voice.safe_load import load_tensors
+from libs.voice.safe_load import MAX_TRAINING_BYTES, load_tensors
 from libs.voice.tools.inspect import describe_voice
 from libs.voice.zip_layout import require_apart
 
@@ -25,7 +26,8 @@ CARD = "voice.json"
 MAX_MEMBERS = 256
 MAX_MODELS = 8
 MAX_BYTES = 8 * 2**30
-MAX_CARD_BYTES = 2**20
+MAX_CARD_BYTES = 8 * 2**20
+"""A trained voice's card names its recordings, 70 bytes each."""
 MAX_RATIO = 100
 """Trained weights hardly compress: what grows a hundredfold is a bomb."""
 MODEL_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -143,7 +145,7 @@ def _the_voice(models: list[Path], name: str) -> tuple[Path, int]:
     voices: dict[Path, int] = {}
     others: list[ModelFileRefused] = []
     for path in models:
-        file = None if is_safetensors(path) else load_tensors(path)
+        file = None if is_safetensors(path) else load_tensors(path, max_bytes=MAX_TRAINING_BYTES)
         kind = kind_of(file) if file is not None else "voice"
         if kind in ("voice", "lite"):
             voice = read_voice(path) if file is None else voice_of(file, path.name)
@@ -180,6 +182,8 @@ def _card(source: IO[bytes], name: str) -> dict[str, Any]:
         raise ModelFileRefused(f"{name}: its {CARD} is no JSON ({error})") from error
     if not isinstance(card, dict):
         raise ModelFileRefused(f"{name}: its {CARD} is no JSON object of at most {MAX_CARD_BYTES} bytes")
+    if reason := unstorable(card):
+        raise ModelFileRefused(f"{name}: its {CARD} holds {reason}")
     return card
 
 

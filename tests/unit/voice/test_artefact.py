@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from libs.common.errors import InvalidInput, ModelFileRefused, StorageFull
-from libs.voice.artefact import load_synthesizer, write_voice
+from libs.voice.artefact import load_synthesizer, read_voice, write_voice
 from libs.voice.atomic import write_atomically
+from libs.voice.plain import is_plain
 from libs.voice.recipe import build_recipe
 from libs.voice.rvc.checkpoints import read_training_checkpoint
 from libs.voice.rvc.files import network_from_export
@@ -180,3 +182,29 @@ def test_any_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
         write_atomically(tmp_path / "x", fail)
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("head", [b"PK\x03\x04", b"\x10\0\0\0\0\0\0\0{"], ids=["pth", "safetensors"])
+def test_a_voice_of_more_than_a_gigabyte_is_not_read(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "voice.pth"
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(2**30 + 1)
+
+    with pytest.raises(ModelFileRefused, match="the limit is 1073741824"):
+        read_voice(path)
+
+
+def test_values_are_plain_within_their_budgets_and_not_beyond() -> None:
+    deep: list[Any] = []
+    for _ in range(9):
+        deep = [deep]
+
+    assert is_plain({"config": [1, 2.5, "a", None, True, (3, [4])]})
+    assert is_plain([0] * 9_999)
+    assert not is_plain([0] * 10_000)
+    assert not is_plain(["x" * 2**10] * 1025)
+    assert not is_plain(deep)
+    assert not is_plain([float("nan")])
+    assert not is_plain({1: 2})
+    assert not is_plain(object())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -169,6 +170,33 @@ def test_optimizer_states_are_brought_into_our_order() -> None:
     for parameter in network.parameters():
         torch.testing.assert_close(optimizer.state[parameter]["exp_avg"], parameter.detach() * 2)
     assert optimizer.param_groups[0]["lr"] == 9e-5
+
+
+def test_what_is_no_number_in_an_optimizer_state_is_never_walked(tmp_path: Path) -> None:
+    many: list[Any] = [1]
+    for _ in range(4):
+        many = [many] * 300
+    network = tiny_network()
+    values = network.state_dict().values()
+    state = {number: {"exp_avg": value, "exp_avg_sq": value, "step": many} for number, value in enumerate(values)}
+    group: dict[str, Any] = {"lr": 9e-5, "params": list(range(len(state)))}
+    file = {"model": network.state_dict(), "optimizer": {"state": state, "param_groups": [group]}}
+
+    ready = optimizer_state(checkpoint_of(file, "G_3.pth"), network, "G_3.pth")
+
+    assert ready["state"][0].keys() == {"exp_avg", "exp_avg_sq"}
+    group["betas"] = many
+    with pytest.raises(ModelFileRefused, match="other things than numbers"):
+        optimizer_state(checkpoint_of(file, "G_3.pth"), network, "G_3.pth")
+
+
+def test_a_training_checkpoint_of_more_than_two_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "G_1.pth"
+    with path.open("wb") as file:
+        file.truncate(2 * 2**30 + 1)
+
+    with pytest.raises(ModelFileRefused, match="the limit is 2147483648"):
+        read_training_checkpoint(path)
 
 
 def test_an_optimizer_state_of_something_else_is_refused(tmp_path: Path) -> None:

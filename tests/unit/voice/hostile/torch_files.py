@@ -7,6 +7,7 @@ import pickle
 import struct
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ from tests.unit.voice.hostile.parts import (
 
 
 def cases(proof: Path) -> list[Case]:
-    return [*_payloads(proof), *_pickles(), *_views(), *_legacy(proof)]
+    return [*_payloads(proof), *_pickles(), *_mentions(), *_views(), *_legacy(proof)]
 
 
 def _payloads(proof: Path) -> list[Case]:
@@ -88,6 +89,23 @@ def _payloads(proof: Path) -> list[Case]:
         content = torch_zip(b"\x80\x02c" + f"{module}\n{name}\n".encode() + python + b"\x85R.")
         cases.append(Case(f"names-{module}.{name}", ".pth", content, f"wants to run {module}.{name}"))
     return cases
+
+
+def _mentions() -> list[Case]:
+    """Few bytes that are thousands of millions of values, or gigabytes of text, for whoever walks them."""
+    many: list[Any] = [1]
+    for _ in range(4):
+        many = [many] * 300
+    wide: list[Any] = [["long" * 2**19] * 64] * 64
+    weight = {"emb_g.weight": torch.ones(109, 256)}
+    voice = {"weight": weight, "sr": "40k", "f0": 1, "version": "v2"}
+    return [
+        Case("mentions", ".pth", saved({**voice, "config": many}), "not RVC's list of 18"),
+        Case("mentions-in-a-place", ".pth", saved({**voice, "config": [many] * 18}), "not RVC's list of 18"),
+        Case("mentions-of-text", ".pth", saved({**voice, "config": wide}), "not RVC's list of 18"),
+        Case("mentions-lite", ".pth", saved({"kind": "lite", "weight": weight, "config": {"fft": many}}), "no config"),
+        Case("mentions-version", ".pth", saved({**voice, "version": many}), "not RVC's list of 18"),
+    ]
 
 
 def _pickles() -> list[Case]:

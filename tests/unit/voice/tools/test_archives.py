@@ -239,6 +239,16 @@ def test_an_archive_over_the_limit_or_missing_is_told(tmp_path: Path, voice: Pat
         open_archive(tmp_path / "nothing.zip", tmp_path / "out")
 
 
+def test_a_model_in_an_archive_has_a_limit_of_its_own(
+    tmp_path: Path, voice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = zip_of(tmp_path / "x.zip", {"anna.pth": voice})
+    monkeypatch.setattr("libs.voice.tools.unpack.MAX_TRAINING_BYTES", 1000)
+
+    with pytest.raises(ModelFileRefused, match=r"anna\.pth has \d+ bytes; the limit is 1000"):
+        open_archive(path, tmp_path / "out")
+
+
 def test_the_cards_of_this_platform_survive_as_json(tmp_path: Path, voice: Path) -> None:
     card = {"name": "Zoë", "deep": {"list": [1, 2.5, None, True]}}
 
