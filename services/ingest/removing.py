@@ -89,7 +89,8 @@ def sweep_attempts(
 
 def _folders_in_use(paths: Paths, files: Experiment, job_id: str, keep: Mapping[str, int]) -> set[Path]:
     manifests = [files.step(job_id, step).manifest(token) for step, token in keep.items()]
-    manifests += [path for path in files.steps.glob("*/*/manifest-*.json") if path.parent.parent.name != job_id]
+    if files.folder.name != WITHOUT_DATASET:  # jobs without a dataset share nothing, and there are many of them
+        manifests += [path for path in files.steps.glob("*/*/manifest-*.json") if path.parent.parent.name != job_id]
     ledger = _document(files.folder / LEDGER).get("manifests", {})
     manifests += [paths.in_data(str(entry["path"])) for entry in ledger.values()]
     named = {_document(path).get("folder") for path in manifests}

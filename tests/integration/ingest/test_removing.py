@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from libs.common.manifests import Manifest, entries, point, store
-from libs.common.paths import Paths
+from libs.common.paths import WITHOUT_DATASET, Paths
 from libs.common.settings import CommonSettings
 from libs.common.storage import open_storage
+from services.ingest import removing
 from tests.factories_audio import make_tone
 from tests.integration.ingest.conftest import Service, StartIngest
 from tests.integration.ingest.test_datasets import wait_for
@@ -159,6 +160,26 @@ def test_what_another_job_or_the_ledger_uses_again_is_kept(ingest: Service) -> N
     sweep(ingest, {"preprocess": 4})
 
     assert [folder.is_dir() for folder in (reused, listed, own)] == [True, True, True]
+
+
+def test_tidying_a_job_without_a_dataset_reads_nothing_of_the_others(
+    ingest: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, read = ingest.paths, []
+    document = removing._document
+    monkeypatch.setattr(removing, "_document", lambda path: read.append(path) or document(path))
+    dead, kept = (attempt(paths, "convert", token, slug=WITHOUT_DATASET) for token in (1, 2))
+    commit(paths, "convert", 2, kept, slug=WITHOUT_DATASET)
+    others = [attempt(paths, "convert", 1, job=f"job_{n}", slug=WITHOUT_DATASET) for n in range(2, 6)]
+    for number, folder in enumerate(others, 2):
+        commit(paths, "convert", 1, folder, job=f"job_{number}", slug=WITHOUT_DATASET)
+
+    removing.sweep_attempts(paths, WITHOUT_DATASET, JOB, {"convert": 2}, 0.0)
+
+    assert not dead.exists()
+    assert all(folder.is_dir() for folder in (kept, *others))
+    assert not [path for path in read if path.is_relative_to(paths.experiment(WITHOUT_DATASET).steps / "job_2")]
+    assert len(read) == 2  # its own manifest, and the ledger that is not there
 
 
 def test_an_attempt_that_has_just_changed_is_not_swept(ingest: Service) -> None:
