@@ -218,12 +218,13 @@ async def send_again(session: AsyncSession, job: Job) -> None:
     """
     now = utcnow()
     job.progress_sequence = 0  # the new stream counts from the beginning
+    if job.step is not None:
+        job.queue_state = QueueState.waiting.value
     tell(session, job, now)
     if job.cancel_requested_at is not None:
         outbox.ask_to_stop(session, job.id, job.version, now)
     if job.step is None:
         return
-    job.queue_state = QueueState.waiting.value
     await outbox.forget(session, f"{job.id}.{job.step}.{job.attempt}")
     await _send(session, job, job.step, now)
     note(session, job, now, f"{job.step} is asked for again: the broker has lost its store", level="warning")

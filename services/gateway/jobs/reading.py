@@ -76,12 +76,6 @@ async def listing(
     return (await session.scalars(query)).all()
 
 
-async def has_active(session: AsyncSession, dataset_id: str) -> bool:
-    """Whether a job is working, or going to work, on a dataset."""
-    query = select(Job.id).where(Job.dataset_id == dataset_id, Job.status.in_([state.value for state in ACTIVE]))
-    return await session.scalar(query.limit(1)) is not None
-
-
 async def last_prepared(session: AsyncSession, dataset: Dataset) -> tuple[Job, JobStep] | None:
     """The newest finished preprocessing step of a dataset, and its job."""
     query = (

@@ -11,8 +11,9 @@ from sqlalchemy import select, update
 from libs.common.bus import Bus
 from libs.common.jobs import Step
 from services.gateway.database import Database
+from services.gateway.jobs import outbox
 from services.gateway.jobs.continuity import KEY, Continuity
-from services.gateway.jobs.tables import BrokerStore, Job
+from services.gateway.jobs.tables import BrokerStore, Job, Outgoing
 from services.gateway.settings import GatewaySettings
 from tests.conftest import NatsServer
 from tests.integration.gateway_jobs.conftest import House, Person, Taken, Workers, ordinary
@@ -66,6 +67,9 @@ async def test_a_running_job_goes_on_with_a_higher_token_and_its_progress_is_tak
 
     await asyncio.to_thread(nats_server.lose_store)
     await _known(house, other_than=first)
+    async with house.database.read() as session:
+        states = select(Outgoing).where(Outgoing.job_id == job["id"], Outgoing.kind == outbox.STATE)
+        told = (await session.scalars(states.order_by(Outgoing.id.desc()))).first()
     again = await workers.take(30)
     again.token = again.command.after_token + 1
     await again.start()
@@ -75,6 +79,8 @@ async def test_a_running_job_goes_on_with_a_higher_token_and_its_progress_is_tak
     projected = json.loads((await bus.bucket("jobs").get(job["id"])).value)  # type: ignore[union-attr]
 
     assert (again.command.step, again.command.attempt, again.command.after_token) == (Step.validate, 1, 3)
+    assert told is not None
+    assert told.payload["data"]["queue_state"] == "waiting"
     assert moved["status"] == "running"
     assert following.command.step is Step.preprocess
     assert projected["id"] == job["id"]
