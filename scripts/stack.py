@@ -267,7 +267,9 @@ class Stack:
             if server is None:
                 raise StackError("nats-server is not installed: run scripts/install, or name a broker with NATS_URL")
             store = self.root / "nats"
-            command = (server, "-js", "-sd", str(store), "-a", "127.0.0.1", "-p", str(port))
+            limits = PROJECT / "deploy" / "nats.conf"
+            address = ("-a", "127.0.0.1", "-p", str(port))
+            command = (server, "-c", str(limits), "-js", "-sd", str(store), *address)
             self.members["nats"] = Member("nats", "nats", command, self._base(), port, self._log_path("nats"))
         ports = {service: self._port(service) for service in self.services}
         self._addresses = {

@@ -32,7 +32,8 @@ def free_port() -> int:
 class NatsServer:
     """A real nats-server with JetStream on its own port and store."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, *options: str) -> None:
+        self._options = options
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._store = store
@@ -41,7 +42,7 @@ class NatsServer:
     def start(self) -> None:
         binary = shutil.which("nats-server") or "/usr/sbin/nats-server"
         self._process = subprocess.Popen(
-            [binary, "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self._store)],
+            [binary, "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self._store), *self._options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -27,6 +27,7 @@ PlatformError
     ├── ModelValidationFailed     F-089
     ├── StepTimedOut              another step than training; retryable
     ├── StepResultLost            what an earlier step made is gone or damaged
+    ├── MessageTooLarge           a command or a result is more than a message holds
     ├── NothingConverted          every recording of a conversion job failed
     └── PoisonCommand             a command that kills its worker
 
@@ -315,6 +316,13 @@ class ModelValidationFailed(WorkFailed):
 
     code = "model_validation_failed"
     suggested_actions = ("Train longer, or with more and cleaner recordings.",)
+
+
+class MessageTooLarge(WorkFailed):
+    """The job is more than one message holds"""
+
+    code = "message_too_large"
+    suggested_actions = ("Use fewer recordings, or files with less in them.",)
 
 
 class NothingConverted(WorkFailed):

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
 from nats.js.kv import KeyValue
 
-from libs.common.errors import Unavailable
+from libs.common.errors import MessageTooLarge, Unavailable
 from libs.common.settings import CommonSettings
 
 COMMANDS, EVENTS, PROGRESS, DEADLETTERS = "COMMANDS", "EVENTS", "PROGRESS", "DEADLETTERS"
 BUCKETS = ("jobs", "control", "leases", "workers")
+HEADERS = 2048  # bytes left free in every message: the broker counts headers too
 AWAY = (NatsError, JetStreamError, OSError, asyncio.TimeoutError)
 
 
@@ -28,11 +30,26 @@ def without_secrets(url: str) -> str:
 
 @contextlib.contextmanager
 def unavailable(what: str) -> Iterator[None]:
-    """The broker's own errors become Unavailable, naming what could not be done."""
+    """The broker's own errors become Unavailable, naming what could not be done; what is too large stays so."""
     try:
         yield
+    except MaxPayloadError as error:
+        raise MessageTooLarge(f"{what} is more than the message broker takes") from error
     except AWAY as error:
         raise Unavailable(f"the message broker did not accept {what}: {type(error).__name__}: {error}") from error
+
+
+def require_room(what: str, size: int, limit: int) -> None:
+    """Raises MessageTooLarge when `size` bytes are more than one message of a broker with this `limit` holds.
+
+    Sending it again would never help, and the broker ends a connection that tries.
+    """
+    if size > limit - HEADERS:
+        raise MessageTooLarge(
+            f"{what} has {size} bytes, and one message to the broker holds {limit - HEADERS}",
+            size=size,
+            limit=limit - HEADERS,
+        )
 
 
 class Connected:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
 from nats.js.kv import KeyValue
 
-from libs.common.bus.broker import unavailable
+from libs.common.bus.broker import require_room, unavailable
 from libs.common.errors import Conflict
 
 
@@ -19,10 +19,11 @@ class Entry:
 
 
 class Bucket:
-    """A key-value bucket with compare-and-set."""
+    """A key-value bucket with compare-and-set. Writing raises MessageTooLarge for a value that never fits."""
 
-    def __init__(self, kv: Callable[[], Awaitable[KeyValue]], name: str) -> None:
+    def __init__(self, kv: Callable[[], Awaitable[KeyValue]], name: str, limit: Callable[[], int]) -> None:
         self._kv = kv
+        self._limit = limit
         self.name = name
 
     async def get(self, key: str) -> Entry | None:
@@ -35,6 +36,7 @@ class Bucket:
 
     async def create(self, key: str, value: bytes) -> int:
         """Writes a key that must not exist; raises Conflict when it does."""
+        require_room(f"{self.name}/{key}", len(value), self._limit())
         with unavailable(f"{self.name}/{key}"):
             try:
                 return await (await self._kv()).create(key, value)
@@ -43,6 +45,7 @@ class Bucket:
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         """Replaces a key that must still have `revision`; raises Conflict when somebody was faster."""
+        require_room(f"{self.name}/{key}", len(value), self._limit())
         with unavailable(f"{self.name}/{key}"):
             try:
                 return await (await self._kv()).update(key, value, last=revision)
@@ -50,6 +53,7 @@ class Bucket:
                 raise Conflict(f"{self.name}/{key} has changed") from error
 
     async def put(self, key: str, value: bytes) -> int:
+        require_room(f"{self.name}/{key}", len(value), self._limit())
         with unavailable(f"{self.name}/{key}"):
             return await (await self._kv()).put(key, value)
 

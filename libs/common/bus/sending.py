@@ -7,7 +7,7 @@ from typing import Any
 
 from nats.js.errors import APIError, NotFoundError
 
-from libs.common.bus.broker import AWAY, COMMANDS, Connected, unavailable
+from libs.common.bus.broker import AWAY, COMMANDS, Connected, require_room, unavailable
 from libs.common.bus.deliveries import Delivery
 from libs.common.errors import Unavailable
 from libs.common.events import Command, Event, JobChanged, StepProgress, wrap
@@ -18,11 +18,20 @@ from libs.common.logs import current_traceparent
 class Sending(Connected):
     """Puts messages into streams, each under an id by which the broker knows it again."""
 
-    async def _publish(self, message: Command | Event | JobChanged, subject: str, message_id: str) -> int:
+    def _sealed(self, message: Command | Event | JobChanged, subject: str, message_id: str) -> bytes:
         envelope = wrap(
             message, id=message_id, subject=subject, service=self.service, traceparent=current_traceparent()
         )
-        return await self._publish_raw(subject, envelope.model_dump_json().encode(), message_id)
+        payload = envelope.model_dump_json().encode()
+        require_room(f"a message on {subject}", len(payload), self._nc.max_payload)
+        return payload
+
+    def require_room_for(self, event: Event, *, event_id: str) -> None:
+        """Raises MessageTooLarge when the event could never be sent."""
+        self._sealed(event, event.subject(), event_id)
+
+    async def _publish(self, message: Command | Event | JobChanged, subject: str, message_id: str) -> int:
+        return await self._publish_raw(subject, self._sealed(message, subject, message_id), message_id)
 
     async def _publish_raw(self, subject: str, payload: bytes, message_id: str) -> int:
         if not self._nc.is_connected:
@@ -32,7 +41,10 @@ class Sending(Connected):
         return ack.seq
 
     async def send_command(self, command: Command, lane: Lane) -> int:
-        """Returns the stream sequence; raises Unavailable when the broker is away or the stream is full."""
+        """Returns the stream sequence.
+
+        Raises Unavailable when the broker is away or the stream is full, MessageTooLarge when it never fits.
+        """
         return await self._publish(command, command.subject(lane), command.message_id)
 
     async def delete_command(self, sequence: int) -> bool:

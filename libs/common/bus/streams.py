@@ -107,7 +107,7 @@ class Streams(Connected):
                 self._stores[name] = await self._js.key_value(name)
             return self._stores[name]
 
-        return Bucket(store, name)
+        return Bucket(store, name, lambda: self._nc.max_payload)
 
     async def forget_job(self, job_id: str) -> None:
         """Removes what the buckets hold of a job: leases of its steps, its wish to stop, its projection.

@@ -21,6 +21,7 @@ from libs.common.events import (
     type_name,
 )
 from libs.common.leases import Committed, Lease
+from libs.common.storable import storable_problem
 from libs.common.work import Done, Work, volumes_named
 from libs.common.worker.telling import Registered, Telling, log
 
@@ -29,6 +30,7 @@ class Concluding(Telling):
     """The ends that a step can come to. Each acknowledges the message or gives it back."""
 
     async def _write_manifest(self, work: Work[Any], done: Done) -> ManifestRef:
+        """Raises MessageTooLarge when nobody could be told of it: before anything depends on the result."""
         command = work.command
         files = done.entries | await asyncio.to_thread(manifests.entries, self.paths, done.files)
         manifest = manifests.Manifest(
@@ -42,7 +44,29 @@ class Concluding(Telling):
             event={"type": type_name(done.event), "fields": done.fields},
         )
         with volumes_named():
-            return await asyncio.to_thread(manifests.store, self.paths, work.steps.manifest(work.token), manifest)
+            where = work.steps.manifest(work.token)
+            reference = await asyncio.to_thread(manifests.store, self.paths, where, manifest)
+        event = self._event(command, manifest, reference, place=2**53)
+        self.bus.require_room_for(event, event_id=_event_id(event))
+        return reference
+
+    def _event(
+        self, command: Command, manifest: manifests.Manifest, reference: ManifestRef, place: int
+    ) -> StepFinished:
+        """What is told of a finished step, as its manifest has it."""
+        assert manifest.event is not None
+        event_class = CATALOGUE[manifest.event["type"]]
+        assert issubclass(event_class, StepFinished)
+        return event_class(
+            **manifest.event["fields"],
+            job_id=command.job_id,
+            step=command.step,
+            attempt=command.attempt,
+            token=reference.token,
+            worker=self.id,
+            manifest=reference,
+            place=place,
+        )
 
     async def _conclude(
         self, delivery: Delivery, command: Command, registered: Registered, reference: ManifestRef, revision: int
@@ -59,20 +83,8 @@ class Concluding(Telling):
                     raise
                 await self._finish_later(delivery, command, reference.token, problem)
                 return
-        assert manifest.event is not None
-        event_class = CATALOGUE[manifest.event["type"]]
-        assert issubclass(event_class, StepFinished)
-        event = event_class(
-            **manifest.event["fields"],
-            job_id=command.job_id,
-            step=command.step,
-            attempt=command.attempt,
-            token=reference.token,
-            worker=self.id,
-            manifest=reference,
-            place=place,
-        )
-        await self._publish(event, f"{command.job_id}.{command.step}.{command.attempt}.{event.fact}")
+        event = self._event(command, manifest, reference, place)
+        await self._publish(event, _event_id(event))
         await delivery.ack()
         log.info("worker.done", token=reference.token)
 
@@ -159,7 +171,7 @@ class Concluding(Telling):
                 )
                 await delivery.nak(delay)
                 return
-            await lease.give_up(error.problem())
+            await lease.give_up(storable_problem(error.problem()))
         except LeaseLost:
             log.warning("worker.lease_lost", token=lease.token)
             return
@@ -192,3 +204,7 @@ class Concluding(Telling):
         await self._tell(StepCancelled, command, lease.token)
         await delivery.ack()
         log.info("worker.cancelled")
+
+
+def _event_id(event: StepFinished) -> str:
+    return f"{event.job_id}.{event.step}.{event.attempt}.{event.fact}"

@@ -17,6 +17,7 @@ from libs.common.leases import Leases
 from libs.common.logs import get_logger
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
+from libs.common.storable import storable_problem
 from libs.common.work import Done, Work
 
 log = get_logger("worker")
@@ -49,6 +50,8 @@ class Telling:
     async def _tell(
         self, event: type[StepEvent], command: Command, token: int, *, suffix: str = "", **fields: Any
     ) -> None:
+        if "problem" in fields:  # the word of a failure must get through, whatever a stranger's file put into it
+            fields["problem"] = storable_problem(fields["problem"])
         made = event(
             job_id=command.job_id, step=command.step, attempt=command.attempt, token=token, worker=self.id, **fields
         )

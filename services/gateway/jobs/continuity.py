@@ -12,7 +12,7 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from libs.common.bus import Bus
-from libs.common.errors import Conflict, Unavailable
+from libs.common.errors import Conflict, PlatformError
 from libs.common.jobs import ACTIVE
 from libs.common.logs import get_logger
 from services.gateway.database import Database, new_ulid, utcnow
@@ -39,7 +39,7 @@ class Continuity:
         while True:
             try:
                 await self.look()
-            except Unavailable as error:
+            except PlatformError as error:
                 log.debug("continuity.waiting", detail=error.detail)
             await asyncio.sleep(self._every)
 

@@ -11,12 +11,12 @@ from sqlalchemy import Select, delete, exists, select, update
 from sqlalchemy.orm import aliased
 
 from libs.common.bus import Bus
-from libs.common.errors import PlatformError, Unavailable
-from libs.common.events import CATALOGUE, Command, Event, JobChanged
+from libs.common.errors import MessageTooLarge, PlatformError, Unavailable
+from libs.common.events import CATALOGUE, Command, Event, JobChanged, StepFailed
 from libs.common.jobs import Lane
 from libs.common.logs import get_logger
 from services.gateway.database import Database, new_ulid, utcnow
-from services.gateway.jobs import outbox, projection
+from services.gateway.jobs import lifecycle, outbox, projection
 from services.gateway.jobs.tables import Incoming, Outgoing
 
 log = get_logger("jobs.relay")
@@ -86,6 +86,10 @@ class Relay:
                 failed[row.id] = error.detail
                 stopped.add(row.job_id)
                 failures += 1
+            except MessageTooLarge as error:
+                log.error("relay.too_large", row=row.id, kind=row.kind, job_id=row.job_id, detail=error.detail)
+                await self._fail(row, error)
+                sent[row.id] = None
             except (ValueError, KeyError) as error:
                 log.error("relay.unreadable", row=row.id, kind=row.kind, error=str(error))
                 sent[row.id] = None
@@ -158,6 +162,19 @@ class Relay:
         assert isinstance(message, Event)
         return await self._bus.publish_event(message, event_id=row.message_id)
 
+    async def _fail(self, row: Outgoing, error: MessageTooLarge) -> None:
+        """A step that can never be asked for fails its job with the reason; other words are not worth a job."""
+        if row.kind != outbox.COMMAND:
+            return
+        command = CATALOGUE[row.payload["type"]].model_validate(row.payload["data"])
+        assert isinstance(command, Command)
+        problem = _too_many(command, error).problem()
+        verdict = StepFailed(
+            job_id=command.job_id, step=command.step, attempt=command.attempt, failures=0, problem=problem
+        )
+        async with self._database.write() as session:
+            await lifecycle.apply(session, verdict)
+
     async def _mark(self, rows: list[Outgoing], sent: dict[int, int | None], failed: dict[int, str]) -> None:
         """Writes down what was sent, gives back what was not, and withdraws what was cancelled in the meantime."""
         now = utcnow()
@@ -200,3 +217,22 @@ class Relay:
         async with self._database.write() as session:
             await session.execute(delete(Outgoing).where(Outgoing.sent_at < now - KEEP_SENT))
             await session.execute(delete(Incoming).where(Incoming.received_at < now - KEEP_RECEIVED))
+
+
+def _too_many(command: Command, error: MessageTooLarge) -> MessageTooLarge:
+    """The same in the words of people, who count recordings and not bytes."""
+    count, size, limit = len(getattr(command, "inputs", ())), error.extra.get("size"), error.extra.get("limit")
+    if not count or not size or not limit:
+        return error
+    return MessageTooLarge(
+        f"the step {command.step} of this job has {count} recordings, and a job can have about "
+        f"{count * limit // size} here",
+        field="dataset_id",
+        actions=(
+            "Use fewer and longer recordings: join short ones, or make several datasets.",
+            "An administrator may raise max_payload of the message broker.",
+        ),
+        recordings=count,
+        size=size,
+        limit=limit,
+    )

@@ -65,6 +65,8 @@ async def on_prepare(work: Work[PrepareDataset]) -> Done:
         raise StorageFull("the test's disk is full")
     if mode == "refuse":
         raise WorkFailed("the test refuses")
+    if mode == "odd":
+        raise WorkFailed("half a letter \ud800, NUL \0 " + "and very long " * 100_000, files=["x"] * 500_000)
     if mode == "crash":
         raise RuntimeError("the test breaks")
     if mode == "full-once" and not work.earlier_folders:
@@ -80,7 +82,7 @@ async def on_prepare(work: Work[PrepareDataset]) -> Done:
             "voiced_ratio": 0.5,
             "sample_rate": 32000,
             "content_encoder": {"name": "none", "sha256": "0"},
-            "f0_method": "none",
+            "f0_method": "none" if mode != "huge" else "x" * 2**20,
         },
         files=files,
     )

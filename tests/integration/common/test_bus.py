@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from libs.common.bus import Bus
-from libs.common.errors import Conflict, Unavailable
+from libs.common.bus.broker import HEADERS
+from libs.common.errors import Conflict, MessageTooLarge, Unavailable
 from libs.common.events import Command, InputFile, JobChanged, PrepareDataset, StepProgress, StepStarted
 from libs.common.jobs import JobState, Lane, Step
 from libs.common.settings import CommonSettings
@@ -19,8 +21,8 @@ from tests.conftest import NatsServer
 SHORT = timedelta(seconds=0.3)
 
 
-def prepare(job: str = "job_1", attempt: int = 1, inputs: int = 0) -> PrepareDataset:
-    files = tuple(InputFile(sample_id=f"smp_{i}", sha256="0" * 64, extension="wav") for i in range(inputs))
+def prepare(job: str = "job_1", attempt: int = 1, inputs: int = 0, sample: str = "smp_{}") -> PrepareDataset:
+    files = tuple(InputFile(sample_id=sample.format(i), sha256="0" * 64, extension="wav") for i in range(inputs))
     return PrepareDataset(
         job_id=job, step=Step.preprocess, attempt=attempt, experiment="anna", dataset="anna", inputs=files
     )
@@ -262,3 +264,44 @@ async def test_queue_depths_count_what_waits_and_what_is_in_hand(bus: Bus) -> No
 
     assert depths["preprocessor-high"] == {"pending": 1, "unacknowledged": 1}
     assert depths["preprocessor-low"] == {"pending": 0, "unacknowledged": 0}
+
+
+async def test_what_no_message_holds_is_told_as_such_and_leaves_the_connection_alone(bus: Bus) -> None:
+    with pytest.raises(MessageTooLarge) as told:
+        await bus.send_command(prepare(inputs=10_000), Lane.normal)
+    with pytest.raises(MessageTooLarge):
+        await bus.bucket("jobs").put("job_1", b"x" * 2**20)
+
+    assert not told.value.retryable
+    assert told.value.extra["size"] > told.value.extra["limit"] > 1_000_000
+    await bus.send_command(prepare(), Lane.normal)
+    assert await bus.bucket("jobs").get("job_1") is None
+
+
+async def test_the_largest_message_that_is_said_to_fit_is_taken(bus: Bus) -> None:
+    limit = bus._nc.max_payload - HEADERS
+
+    await bus.bucket("jobs").put("job_1", b"x" * limit)
+
+    entry = await bus.bucket("jobs").get("job_1")
+    assert entry is not None
+    assert len(entry.value) == limit
+
+
+async def test_a_broker_with_the_limits_of_the_installation_takes_fifty_nine_thousand_recordings(
+    tmp_path: Path, make_settings: Callable[..., CommonSettings]
+) -> None:
+    limits = Path(__file__).parents[3] / "deploy" / "nats.conf"
+    server = NatsServer(tmp_path / "large", "-c", str(limits))
+    server.start()
+    bus = await Bus.connect(make_settings(nats_url=server.url), "preprocessor")
+    await bus.ensure()
+    command = prepare(inputs=59_000, sample="smp_01JD3Q0V6X9W4T2M8N5R{:06}")
+
+    await bus.send_command(command, Lane.normal)
+    delivery = await bus.commands(Lane.normal).take(timedelta(seconds=5))
+
+    assert delivery is not None
+    assert delivery.envelope.open() == command
+    await bus.close()
+    server.kill()

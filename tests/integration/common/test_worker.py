@@ -372,6 +372,32 @@ async def test_a_final_failure_is_told_once_and_not_retried(
     assert len(processes.lines("begin")) == 1
 
 
+async def test_a_result_that_no_message_holds_fails_the_step_before_it_is_committed(
+    bus: Bus, processes: Processes, events: Events
+) -> None:
+    processes.start(STEPS=2)
+    await bus.send_command(command(mode="huge"), Lane.normal)
+    failed = await events.wait_for("step_failed")
+    await bus.send_command(command(job="job_2"), Lane.normal)
+    await events.wait_for("prepared")
+
+    assert failed.problem["code"] == "message_too_large"
+    assert processes.lines("finish 1")[1:] == []  # job_2's alone
+
+
+async def test_a_failure_with_an_unspeakable_reason_is_told_all_the_same(
+    bus: Bus, processes: Processes, events: Events
+) -> None:
+    processes.start(STEPS=2)
+    await bus.send_command(command(mode="odd"), Lane.normal)
+
+    failed = await events.wait_for("step_failed")
+
+    assert failed.problem["detail"].startswith("half a letter \ufffd, NUL \ufffd and very long")
+    assert len(failed.problem["detail"]) == 4000
+    assert "files" not in failed.problem
+
+
 async def test_running_work_is_cancelled(bus: Bus, processes: Processes, events: Events) -> None:
     processes.start()
     await bus.send_command(command(), Lane.normal)

@@ -126,6 +126,24 @@ async def test_a_broker_that_dies_in_the_middle_loses_no_job(
         await house.wait_status(anna, job["id"], "completed", 60)
 
 
+async def test_a_job_of_more_recordings_than_a_message_holds_fails_and_says_how_many_it_may_have(
+    house: House, workers: Workers
+) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna, "large", (10.0,) * 9000))
+    failed = await house.wait_status(anna, job["id"], "failed", 30)
+    workers.work()
+    small = await house.train(anna, await house.dataset(anna, "small"))
+    await house.wait_status(anna, small["id"], "completed")
+
+    error = failed["error"]
+    assert error["code"] == "message_too_large"
+    assert error["recordings"] == 9000
+    assert "has 9000 recordings, and a job can have about 7" in error["detail"]
+    async with house.database.read() as session:
+        assert await outbox.unsent(session, job["id"]) == 0
+
+
 async def test_a_full_command_stream_makes_the_job_wait(
     settings: GatewaySettings, database: Database, tmp_path: Path
 ) -> None:
