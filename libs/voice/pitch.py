@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libs.common.errors import InvalidInput
-from libs.voice.pitch_hybrid import combine, hybrid_name, parts_of
+from libs.common.pitch_requests import METHODS, hybrid_name, parts_of
+from libs.voice.pitch_hybrid import combine
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -26,8 +27,6 @@ SAMPLE_RATE = 16000
 HOP = 160
 F0_MIN = 50.0
 F0_MAX = 1100.0
-METHODS = ("auto", "rmvpe", "crepe", "crepe-tiny", "swift", "dio", "harvest", "praat", "pm")
-"""Several of them, but for `auto`, may be asked together: `hybrid[rmvpe+crepe]` (see pitch_hybrid)."""
 CREPE_FILES = {"crepe": "full.pth", "crepe-tiny": "tiny.pth"}
 DEFAULT_PACKAGED = "swift"
 SEMITONE_LIMIT = 24.0

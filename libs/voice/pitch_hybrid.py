@@ -6,33 +6,14 @@ method that hears nothing halves the pitch of two; here voicing is a vote of its
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from libs.common.errors import InvalidInput
-
 Float32 = NDArray[np.float32]
 
-MOST = 5
 AGREE_OCTAVES = 1 / 3
-
-
-def hybrid_name(parts: Sequence[str]) -> str:
-    """`hybrid[a+b]`. Raises InvalidInput for fewer than two methods, more than five, or one that comes twice."""
-    if not 2 <= len(parts) <= MOST or len(set(parts)) != len(parts):
-        raise InvalidInput(
-            f"f0_method `hybrid[{'+'.join(parts)}]` must name two to {MOST} different methods.", field="f0_method"
-        )
-    return f"hybrid[{'+'.join(parts)}]"
-
-
-def parts_of(method: str) -> list[str] | None:
-    """The methods inside `hybrid[…]`, or None for a single method."""
-    match = re.fullmatch(r"hybrid\[([a-z0-9+-]*)\]", method)
-    return None if match is None else match[1].split("+")
 
 
 def combine(tracks: Sequence[Float32]) -> Float32:

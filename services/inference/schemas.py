@@ -53,7 +53,7 @@ class ConversionSettings(BaseModel):
     def conversion(self) -> Conversion:
         """The engine's settings. Raises InvalidInput for a pitch file that is none."""
         own = self.model_dump(exclude={"f0_file", "format", "output_rate", "upload_id", "voice"})
-        return Conversion(**own, f0_points=read_f0_points(self.f0_file))
+        return Conversion(**own, f0_points=read_f0_points(self.f0_file, "f0_file"))
 
 
 class ConversionRequest(ConversionSettings):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from libs.common.errors import InvalidInput
+from libs.common.pitch_requests import check_points
 from libs.voice.pitch import SEMITONE_LIMIT
 
 SAMPLE_RATE = 16000
@@ -14,7 +14,6 @@ HOP = 160
 """Samples of one frame (10 ms) at 16 kHz."""
 
 OUTPUT_RATES = (8000, 192000)
-MOST_PITCH_POINTS = 1_000_000
 Joining = Literal["reference", "smooth"]
 """How chunks are joined. `reference`: end to end as RVC does, which loses up to 20 ms per chunk. `smooth`: phases
 aligned and cross-faded, and the result lasts as long as its source."""
@@ -99,42 +98,7 @@ class Conversion:
             # Written so that NaN is refused as well.
             if not low <= value <= high:
                 raise InvalidInput(f"{field} is {value:g}; it must lie in {low:g}…{high:g}.", field=field)
-        _check_points(self.f0_points)
-
-
-def _check_points(points: tuple[tuple[float, float], ...]) -> None:
-    if len(points) > MOST_PITCH_POINTS:
-        raise InvalidInput(f"f0_points holds {len(points)} points; at most {MOST_PITCH_POINTS}.", field="f0_points")
-    last = -math.inf
-    for number, point in enumerate(points, 1):
-        if len(point) != 2:
-            raise InvalidInput(f"f0_points: point {number} must be a time and a pitch.", field="f0_points")
-        seconds, hz = point
-        if not 0 <= seconds <= 1e6 or seconds <= last:
-            raise InvalidInput(
-                f"f0_points: times must grow from 0 s; point {number} is {seconds:g}.", field="f0_points"
-            )
-        if not 0 <= hz <= 4000:
-            raise InvalidInput(f"f0_points: point {number} is {hz:g} Hz; it must lie in 0…4000.", field="f0_points")
-        last = seconds
-
-
-def read_f0_points(text: str) -> tuple[tuple[float, float], ...]:
-    """RVC's F0 file: one `seconds,Hz` a line, empty lines skipped. Raises InvalidInput that names the line."""
-    points = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            seconds, hz = (float(part) for part in line.split(","))
-        except ValueError as error:
-            raise InvalidInput(
-                f"f0_points: line {number} is not `seconds,Hz`: {line.strip()[:40]!r}.", field="f0_points"
-            ) from error
-        points.append((seconds, hz))
-    found = tuple(points)
-    _check_points(found)
-    return found
+        check_points(self.f0_points)
 
 
 def check_output_rate(output_rate: int | None) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.common.errors import InvalidInput
+from libs.common.pitch_requests import check_method, read_f0_points
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.inner import InnerProblem
@@ -56,16 +57,22 @@ class ConversionOptions(BaseModel):
 
 
 def options_of(fields: Mapping[str, str]) -> ConversionOptions:
-    """The options in a form's fields; raises InvalidInput that names the first field at fault and its limits."""
+    """The options in a form's fields; raises InvalidInput that names the first field at fault and its limits.
+
+    What only the worker knows, such as whether a method's weights are installed, is not judged here.
+    """
     given = {name: fields[name] for name in ConversionOptions.model_fields if fields.get(name, "").strip()}
     try:
-        return ConversionOptions.model_validate(given)
+        options = ConversionOptions.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(
             f"{name}: {first['msg']}", field=name, actions=("Correct the field that is named.",)
         ) from None
+    check_method(options.f0_method)
+    read_f0_points(options.f0_file, "f0_file")
+    return options
 
 
 async def convert(parts: Parts, caller: Caller, form: Form) -> ForwardedResponse:

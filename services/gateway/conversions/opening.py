@@ -93,7 +93,8 @@ def _wanted(form: Form) -> Wanted:
     if not voice:
         raise InvalidInput("the voice is not named", field="voice", actions=("Send a voice's id, slug or name.",))
     priority = fields.get("priority", "50")
-    if not (priority.isascii() and priority.isdigit() and int(priority) <= 100):
+    # Its length first: Python refuses to read a number of thousands of digits.
+    if not (priority.isascii() and priority.isdigit() and len(priority) <= 3 and int(priority) <= 100):
         raise InvalidInput(f"priority is {priority[:20]!r}; it must lie in 0…100", field="priority")
     samples = tuple(dict.fromkeys(part for part in _SEPARATORS.split(fields.get("sample_ids", "")) if part))
     dataset = fields.get("dataset_id")

@@ -78,14 +78,14 @@ async def test_when_nothing_can_be_converted_the_job_fails_with_every_reason(stu
     await studio.voice(anna)
     short = recordings("short.wav", 0.5)
 
-    job = await anna.convert(short, f0_method="no-such-method")
+    job = await anna.convert(short, f0_method="rmvpe")  # its weights are not here
     done = await anna.over(job["id"])
     results = await anna.results(job["id"])
     result = await anna.get(f"/convert/jobs/{job['id']}/result")
 
     assert done["status"] == "failed"
     assert done["error"]["code"] == "nothing_converted"
-    assert "no-such-method" in done["error"]["detail"]
+    assert "rmvpe" in done["error"]["detail"]
     assert [file["state"] for file in results["files"]] == ["failed"]
     assert results["files"][0]["problem"]["field"] == "f0_method"
     assert (result.status_code, result.json()["code"]) == (409, "no_result")
@@ -200,8 +200,10 @@ async def test_results_expire(studio: Studio, recordings: Make) -> None:
     await studio.restart("gateway", signal.SIGTERM, CONVERSION_RESULTS_LIFETIME="0.1")
     await _until(lambda: not (studio.here.paths.experiment(".jobs").steps / job["id"]).exists())
     gone = await anna.get(f"/convert/jobs/{job['id']}/result")
+    results = await anna.results(job["id"])
 
     assert (gone.status_code, gone.json()["code"]) == (410, "results_expired")
+    assert [file["state"] for file in results["files"]] == ["expired"]
     assert (await anna.job(job["id"]))["status"] == "completed"
 
 
@@ -343,6 +345,7 @@ async def test_what_cannot_be_is_refused_by_name(studio: Studio) -> None:
         ({"voice": ""}, "voice"),
         ({"voice": "anna", "pitch_shift": "99"}, "pitch_shift"),
         ({"voice": "anna", "priority": "many"}, "priority"),
+        ({"voice": "anna", "f0_method": "no-such-method"}, "f0_method"),
         ({"voice": "anna"}, "files"),
         ({"voice": "anna", "sample_ids": "smp_1", "dataset_id": "dst_1"}, "dataset_id"),
     ]

@@ -142,7 +142,7 @@ async def test_a_pitch_file_that_is_none_is_refused(client: httpx.AsyncClient, v
 
     answer = await convert(client, speech, f0_file="once upon a time")
 
-    assert (answer.status_code, answer.json()["field"]) == (422, "f0_points")
+    assert (answer.status_code, answer.json()["field"]) == (422, "f0_file")
     assert "line 1" in answer.json()["detail"]
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from libs.common.errors import InvalidInput
-from libs.voice.pitch import METHODS, Pitch
-from libs.voice.pitch_hybrid import combine, hybrid_name, parts_of
+from libs.common.pitch_requests import METHODS, hybrid_name, parts_of
+from libs.voice.pitch import Pitch
+from libs.voice.pitch_hybrid import combine
 from services.gateway.conversion.convert import ConversionOptions
 from services.gateway.jobs.schemas import OptionsIn, PreprocessRequest
 from tests.unit.voice.test_pitch import glide
