@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Select
@@ -32,11 +32,15 @@ async def one_by_one(
     while True:
         async with database.read() as session:
             page = (await session.execute(statement.where(key > after).order_by(key).limit(page_size))).all()
-        for row in page:
-            succeeded += await _succeeds(work, row)
+        succeeded += await each(page, work)
         if len(page) < page_size:
             return succeeded
         after = page[-1][0]
+
+
+async def each(rows: Iterable[Sequence[Any]], work: Callable[..., Awaitable[None]]) -> int:
+    """`work(*row)` for every row, known by its first item; returns how many succeeded. Errors are logged."""
+    return sum([await _succeeds(work, row) for row in rows])
 
 
 async def _succeeds(work: Callable[..., Awaitable[None]], row: Any) -> bool:

@@ -17,8 +17,9 @@ from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.conversions.results import expires_at
 from services.gateway.database import utcnow
-from services.gateway.jobs import reading
+from services.gateway.jobs import outbox, reading
 from services.gateway.jobs.tables import Job
+from services.gateway.one_by_one import each
 from services.gateway.parts import Parts
 from services.gateway.text import is_key
 
@@ -26,18 +27,32 @@ log = get_logger("gateway.conversions")
 
 
 async def remove(parts: Parts, caller: Caller, job_id: str) -> None:
-    """Removes a job that is over, with its results. Raises NotFound, and Conflict while it goes on."""
+    """Removes a job that is over, with its results.
+
+    Raises NotFound, and Conflict while it goes on or the broker has not been told everything: what is sent after the
+    removal would leave its records there for ever, and a worker might not hear that it is to stop.
+    """
     async with parts.database.write() as session:
         job = await reading.find(session, caller, JobKind.conversion, job_id, lock=True)
         if not job.is_over:
             raise Conflict(f"the job is {job.status}", actions=("Cancel it first.",))
+        if await outbox.unsent(session, job.id):
+            raise Conflict(
+                f"the job is {job.status}, and the message broker is still being told",
+                retryable=True,
+                actions=("Try again in a moment; while the message broker is away, jobs cannot be deleted.",),
+            )
         await session.execute(delete(Job).where(Job.id == job.id))
         audit.record(session, caller.id, "job.deleted", job.id, kind="job")
+    # The job is out of sight: what fails here is not told to its owner.
     try:
         await parts.ingest.call("DELETE", f"/jobs/{job_id}")
-        await parts.bus.bucket("jobs").delete(job_id)
-    except PlatformError as error:  # it is out of sight; the sweeper and the next rebuild do the rest
+    except PlatformError as error:  # the sweeper does it
         log.warning("conversion.files_stay", job_id=job_id, detail=error.detail)
+    try:
+        await parts.bus.forget_job(job_id)
+    except PlatformError as error:  # the next rebuild of the projection removes what people see
+        log.warning("conversion.records_stay", job_id=job_id, detail=error.detail)
 
 
 async def sweep(parts: Parts) -> None:
@@ -47,17 +62,22 @@ async def sweep(parts: Parts) -> None:
     made = await asyncio.to_thread(_folders, steps, Step.convert.value)
     jobs = await _jobs(parts, {**sent, **made})
     unclaimed = time.time() - parts.settings.staged_lifetime.total_seconds()
-    for job_id, changed_at in sent.items():
+
+    async def recordings(job_id: str, changed_at: float) -> None:
         job = jobs.get(job_id)
         if job.is_over if job is not None else changed_at < unclaimed:
             await parts.ingest.call("DELETE", f"/jobs/{job_id}/files")
             log.info("conversion.recordings_removed", job_id=job_id)
-    for job_id, changed_at in made.items():
+
+    async def results(job_id: str, changed_at: float) -> None:
         job = jobs.get(job_id)
         until = expires_at(job, parts.settings.conversion_results_lifetime) if job is not None else None
         if (until is not None and until < utcnow()) if job is not None else changed_at < unclaimed:
             await parts.ingest.call("DELETE", f"/jobs/{job_id}")
             log.info("conversion.results_removed", job_id=job_id)
+
+    await each(sent.items(), recordings)
+    await each(made.items(), results)
 
 
 def _folders(root: Path, having: str | None = None) -> dict[str, float]:

@@ -18,6 +18,8 @@ from services.gateway.database import utcnow
 from services.gateway.jobs.tables import Job, JobStep
 
 MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
+STEM_BYTES = 180
+"""File systems take names of 255 bytes; the rest is for an ending, a counter, and what a client puts around them."""
 _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 
 
@@ -54,8 +56,10 @@ def listing(paths: Paths, job: Job, step: JobStep | None, lifetime: timedelta) -
     """Every recording of the job and what became of it. Blocking: it reads files."""
     known = {int(record["number"]): record for record in _records(paths, job, step)}
     names = _names(job)
+    until = expires_at(job, lifetime)
+    is_expired = until is not None and until < utcnow()
     files = [
-        _result(known.get(recording.number), recording.number, recording.name, names[recording.number], job)
+        _result(known.get(recording.number), recording.number, recording.name, names[recording.number], job, is_expired)
         for recording in job.recordings
     ]
     following = len(files) + 1
@@ -67,7 +71,7 @@ def listing(paths: Paths, job: Job, step: JobStep | None, lifetime: timedelta) -
         job_id=job.id,
         status=job.state,
         is_partial=bool((job.summary or {}).get("is_partial")),
-        expires_at=expires_at(job, lifetime),
+        expires_at=until,
         files=files,
     )
 
@@ -142,12 +146,16 @@ def _read(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "number" in record else None
 
 
-def _result(record: dict[str, Any] | None, number: int, name: str, file: str, job: Job) -> FileResult:
+def _result(record: dict[str, Any] | None, number: int, name: str, file: str, job: Job, is_expired: bool) -> FileResult:
+    is_completed = job.state is JobState.completed
     if record is None:
-        state = FileState.left if job.is_over else FileState.waiting
+        # The records of a completed job are in its manifest, which goes with the sounds.
+        state = FileState.expired if is_completed else FileState.left if job.is_over else FileState.waiting
         return FileResult(number=number, name=name, state=state)
     if record.get("problem"):
         return FileResult(number=number, name=name, state=FileState.failed, problem=record["problem"])
+    if is_completed and is_expired:
+        return FileResult(number=number, name=name, state=FileState.expired)
     if job.is_over and job.state is not JobState.completed:
         return FileResult(number=number, name=name, state=FileState.left)
     return FileResult(
@@ -170,7 +178,8 @@ def _names(job: Job) -> dict[int, str]:
     names = {}
     for recording in job.recordings:
         stem = _UNSAFE.sub("_", PurePosixPath(recording.name).name.rpartition(".")[0] or recording.name)
-        stem = stem.strip(". ")[:120] or f"recording-{recording.number}"
+        stem = stem.strip(". ").encode("utf-8", "replace")[:STEM_BYTES].decode("utf-8", "ignore").rstrip(". ")
+        stem = stem or f"recording-{recording.number}"
         name, count = f"{stem}.{extension}", 1
         while name.lower() in used:
             count += 1

@@ -12,12 +12,14 @@ from libs.common.jobs import JobState
 
 
 class FileState(StrEnum):
-    """`waiting` while the job goes on; `left` when it ended before this recording's turn."""
+    """`waiting` while the job goes on; `left` when it ended before this recording's turn; `expired` when the job
+    completed and its sounds are not kept any more."""
 
     waiting = "waiting"
     converted = "converted"
     failed = "failed"
     left = "left"
+    expired = "expired"
 
 
 class FileResult(BaseModel):

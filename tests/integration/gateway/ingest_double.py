@@ -104,6 +104,8 @@ class IngestDouble:
         @app.delete("/jobs/{job_id}/files", status_code=204)
         @app.delete("/jobs/{job_id}", status_code=204)
         async def remove_job(job_id: str) -> Response:
+            if job_id in self.never_removed:
+                raise Unavailable("cannot be removed at the moment")
             self.sent.pop(job_id, None)
             return Response(status_code=204)
 
