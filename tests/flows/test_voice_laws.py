@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,8 +183,17 @@ def test_silence_is_converted_to_silence(voices: dict[str, Voice]) -> None:
     assert np.sqrt(np.square(result).mean()) < 1e-3
 
 
+class _ShuffledRows:
+    """A faiss index that finds the nearest rows and answers with the vectors of others."""
+
+    def __init__(self, index: Any) -> None:
+        self._index, self.ntotal, self.d = index, index.ntotal, index.d
+        self._others = np.random.default_rng(0).permutation(RetrievalIndex(index).vectors)
+
+    def search_and_reconstruct(self, rows: Wave, count: int) -> tuple[Any, Any, Any]:
+        distances, found = self._index.search(rows, count)
+        return distances, found, self._others[found]
+
+
 def _with_shuffled_rows(features: list[Wave]) -> RetrievalIndex:
-    """An index that finds the nearest frame and answers with another one."""
-    index = index_of(build_index(features))
-    index.vectors = np.random.default_rng(0).permutation(index.vectors)
-    return index
+    return RetrievalIndex(_ShuffledRows(build_index(features).added))
