@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from libs.common.bus import Bus, Delivery
 from libs.common.errors import PlatformError, Unavailable, WorkFailed
-from libs.common.events import StepEvent, StepFailed
+from libs.common.events import Envelope, StepEvent, StepFailed
 from libs.common.logs import bind_job, enter_trace, get_logger
+from libs.common.storable import storable_problem, storable_text
 from services.gateway.database import Database, utcnow
 from services.gateway.jobs import lifecycle
 from services.gateway.jobs.tables import Incoming
@@ -19,6 +21,12 @@ log = get_logger("jobs.inbox")
 
 DURABLE = "gateway"
 PAUSES = tuple(timedelta(seconds=s) for s in (0.5, 2, 10, 30))
+
+
+UNSTORABLE = WorkFailed(
+    "what the worker said holds values that the database does not take",
+    actions=("Look for NUL or broken letters in the files and names that the job was given.", "Read the job's log."),
+)
 
 
 class Inbox:
@@ -81,6 +89,11 @@ class Inbox:
                 raise
             log.error("inbox.refused", event_id=event_id, code=error.code, detail=error.detail)
             return await self._apply(event_id, _failed(event, error))
+        except Exception as error:
+            if not _is_refused(error):
+                raise
+            log.error("inbox.unstorable", event_id=event_id, fact=event.fact, error=f"{type(error).__name__}: {error}")
+            return await self._apply(event_id, _failed(event, UNSTORABLE))
 
     async def _apply(self, event_id: str, event: StepEvent) -> bool:
         try:
@@ -103,17 +116,27 @@ def _failed(event: StepEvent, error: PlatformError) -> StepFailed:
         step=event.step,
         attempt=event.attempt,
         token=event.token,
-        worker=event.worker,
+        worker=storable_text(event.worker),
         failures=0,
-        problem=error.problem(),
+        problem=storable_problem(error.problem()),
     )
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether a database will never take the values, however often it is asked: NUL, half letters, numbers too big."""
+    if isinstance(error, DataError | UnicodeError | OverflowError):
+        return True
+    if isinstance(error, DBAPIError):  # asyncpg's own classes come as the plain one, with the state of SQL
+        state = getattr(error.orig, "sqlstate", None)
+        return str(state).startswith("22") or isinstance(getattr(error.orig, "__cause__", None), ValueError)
+    return isinstance(error, StatementError)
 
 
 def _verdict_on(delivery: Delivery, error: ValueError) -> tuple[str, StepEvent] | None:
     """An event that cannot be read, as the failure of its step; None when it does not even say which step."""
     try:
-        envelope = delivery.envelope
+        envelope = Envelope.model_validate(json.loads(delivery.raw))  # also with half letters somewhere in the data
         step = StepEvent.model_validate(envelope.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return envelope.id, _failed(step, WorkFailed(f"what the worker said cannot be read: {error}"[:1000]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import nats
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from libs.common.bus import Bus
-from libs.common.errors import TrainingCrashed
+from libs.common.errors import TrainingCrashed, WorkFailed
 from libs.common.events import BuildIndex, EvaluateVoice, PublishVoice, TrainVoice, wrap
 from libs.common.jobs import STEPS, JobKind, Step
 from services.gateway.accounts.current import Caller
@@ -22,7 +23,7 @@ from services.gateway.jobs.inbox import Inbox
 from services.gateway.jobs.schemas import TrainingRequest
 from services.gateway.voices.tables import Voice, VoiceStatus
 from tests.conftest import NatsServer
-from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers, finished
+from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Taken, Workers, finished, ordinary
 
 pytestmark = BOTH_DATABASES
 
@@ -336,6 +337,68 @@ async def test_a_result_that_can_never_be_applied_fails_the_job(house: House, wo
 
     assert failed["error"]["code"] == "conflict"
     assert failed["phase"] == "publish"
+
+
+@pytest.mark.parametrize("odd", ["NUL \0", "half a letter \ud800"])
+async def test_a_result_that_the_database_does_not_take_fails_the_job_or_is_kept_and_never_waits(
+    house: House, workers: Workers, database_kind: str, odd: str
+) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+
+    async def work(taken: Taken) -> None:
+        if taken.command.step is Step.publish:
+            event = finished(taken.command, taken.paths, 1, []).model_copy(update={"card": {"name": odd}})
+            envelope = wrap(event, id=f"{event.job_id}.odd", subject=event.subject(), service="trainer")
+            payload = json.dumps(envelope.model_dump(mode="python"), default=str).encode()
+            await taken.bus._js.publish(event.subject(), payload)
+            await taken.delivery.ack()
+        else:
+            await ordinary(taken)
+
+    workers.work(work)
+    over = await house.wait(anna, job["id"], lambda found: found["status"] in ("failed", "completed"))
+
+    if database_kind == "postgresql" or "half" in odd:
+        assert over["status"] == "failed"
+        assert over["error"]["code"] == "work_failed"
+    else:
+        assert over["status"] == "completed"  # SQLite keeps NUL
+
+
+async def test_a_number_that_no_column_holds_fails_the_job(house: House, workers: Workers) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+
+    async def work(taken: Taken) -> None:
+        if taken.command.step is Step.publish:
+            event = finished(taken.command, taken.paths, 1, []).model_copy(update={"sample_rate": 2**70})
+            await taken._say(event)
+            await taken.delivery.ack()
+        else:
+            await ordinary(taken)
+
+    workers.work(work)
+    failed = await house.wait_status(anna, job["id"], "failed")
+
+    assert "the database does not take" in failed["error"]["detail"]
+    assert failed["phase"] == "publish"
+
+
+async def test_a_failure_whose_reason_the_database_does_not_take_fails_the_job(
+    house: House, workers: Workers, database_kind: str
+) -> None:
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+    taken = await workers.take()
+
+    await taken.fail(WorkFailed("a file named \0"))
+    failed = await house.wait_status(anna, job["id"], "failed")
+
+    if database_kind == "postgresql":
+        assert "the database does not take" in failed["error"]["detail"]
+    else:
+        assert failed["error"]["detail"] == "a file named \0"
 
 
 async def test_a_dataset_says_what_its_jobs_do_with_it(house: House, workers: Workers) -> None:
