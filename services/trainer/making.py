@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 WEIGHTS, INDEX = "voice.pth", "voice.index"
+MAX_WIDTH = 4096
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def _encoder(materials: Materials, network: str, said: Any) -> dict[str, Any] | 
     if isinstance(said, dict):
         name, checksum, width = (said.get(key) for key in ("name", "checksum", "width"))
         if re.fullmatch(r"[\w.-]{1,64}", str(name)) and re.fullmatch(r"[0-9a-f]{64}", str(checksum)):
-            return {"name": name, "checksum": checksum} | ({"width": width} if isinstance(width, int) else {})
+            is_width = isinstance(width, int) and 0 < width <= MAX_WIDTH
+            return {"name": name, "checksum": checksum} | ({"width": width} if is_width else {})
     if materials.encoder == "builtin" or (materials.encoder == "auto" and network == "lite"):
         from libs.voice.content import card_of
         from libs.voice.content_small import SmallContentEncoder

@@ -20,6 +20,7 @@ from libs.common.events import MakeVoice, VersionRef, VoicePublished
 from libs.common.manifests import Manifest
 from libs.common.paths import Paths
 from libs.common.processes import in_child
+from libs.common.storable import storable_text
 from libs.common.storage import Storage
 from libs.common.work import Done, Work
 from services.trainer import making, quarantine, voice_files
@@ -178,5 +179,32 @@ def _origin(command: MakeVoice, materials: Materials, made: dict[str, Any]) -> d
     if options.rights:
         origin["rights"] = options.rights
     if isinstance(made["card"], dict):
-        origin["card"] = made["card"]
+        origin["card"] = _summary(made["card"])
     return origin
+
+
+def _summary(card: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a stranger's card: the plain values known to us, and of its own origin only the kind.
+
+    A voice that is passed on from one to the next does not carry the cards of all of them.
+    """
+    kept = _plain(card, ("name", "voice", "preset", "sample_rate", "content_width", "created_at", "consent", "rights"))
+    for key, names in (
+        ("content_encoder", ("name", "checksum", "width")),
+        ("origin", ("tool", "form", "rights")),
+        ("lineage", ("job_id", "dataset")),
+    ):
+        if isinstance(card.get(key), dict) and (part := _plain(card[key], names)):
+            kept[key] = part
+    return kept
+
+
+def _plain(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, str):
+            found[name] = storable_text(value)
+        elif isinstance(value, int | float) and abs(value) < 2**53:
+            found[name] = value
+    return found

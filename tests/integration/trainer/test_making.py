@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,22 @@ async def test_every_form_comes_back_with_the_same_weights(
         assert sha256_of(version.index) == sha256_of(index)
     if form == "voicewright":
         assert event.card["content_encoder"] == encoder_card()
+
+
+async def test_a_card_of_megabytes_that_comes_with_a_voice_stops_nobody(
+    here: Platform, voice: Path, tmp_path: Path
+) -> None:
+    here.start("trainer")
+    rng = random.Random(1)
+    card = {"name": "Anna", "notes": [rng.randbytes(1000).hex() for _ in range(1000)], "origin": {"card": {"x": 1}}}
+    files = {"anna.pth": voice, "voice.json": json.dumps(card).encode()}
+    sent = foreign.zipped(tmp_path / "anna.zip", files)
+
+    event = await here.send(
+        make("job_1", "anna", MakingOptions(tool="import", model=quarantined(here.paths, "upl_1", sent))), "published"
+    )
+
+    assert event.card["origin"]["card"] == {"name": "Anna"}
 
 
 REFUSED: dict[str, Callable[[Path, Path], Path]] = {

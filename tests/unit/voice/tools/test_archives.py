@@ -230,6 +230,24 @@ def test_a_bad_neighbour_of_a_voice_is_refused_and_nothing_is_left(tmp_path: Pat
         assert list((tmp_path / "out").iterdir()) == [], files
 
 
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [
+        (b'{"sample_rate": NaN}', "infinite or none at all"),
+        (b'{"quality": [1, {"level_db": -Infinity}]}', "infinite or none at all"),
+        (b'{"share": 1e999}', "infinite or none at all"),
+        (b'{"name": "Anna\\u0000"}', "NUL"),
+        (b'{"a\\u0000": 1}', "NUL"),
+        (b'{"origin": {"card": {"name": "\\ud800"}}}', "lone surrogate"),
+    ],
+)
+def test_a_card_that_no_store_could_keep_is_refused(tmp_path: Path, voice: Path, card: bytes, reason: str) -> None:
+    path = zip_of(tmp_path / "x.zip", {"anna.pth": voice, "voice.json": card})
+
+    with pytest.raises(ModelFileRefused, match=reason):
+        open_archive(path, tmp_path / "out")
+
+
 def test_an_archive_over_the_limit_or_missing_is_told(tmp_path: Path, voice: Path) -> None:
     path = zip_of(tmp_path / "x.zip", {"anna.pth": voice})
 

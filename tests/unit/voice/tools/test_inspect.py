@@ -21,6 +21,7 @@ from tests.unit.voice.voice_files import (
     exported,
     lite_voice,
     parametrised,
+    rewritten,
     rvc_voice,
     tiny_network,
     training_file,
@@ -42,6 +43,28 @@ def test_a_voice_of_applio_tells_its_epoch_and_its_further_keys(tmp_path: Path) 
 
     assert info.training == "epoch 20, step 400"
     assert {"author", "creation_date", "embedder_model", "model_hash", "vocoder"} <= set(info.extra_keys)
+
+
+def test_text_of_a_stranger_is_told_short_and_without_what_no_database_takes(tmp_path: Path) -> None:
+    rvc_voice(tmp_path / "plain.pth")
+    keys = {f"\0 key {number} " + "x" * 1000: 1 for number in range(1000)}
+    path = rewritten(tmp_path / "plain.pth", tmp_path / "odd.pth", info="20\0epoch\ud800" + "!" * 10_000, **keys)
+
+    info = inspect_model(path)
+
+    assert info.training is not None
+    assert info.training.startswith("20\ufffdepoch\ufffd!!!")
+    assert len(info.training) == 200
+    assert len(info.extra_keys) == 64
+    assert all(len(key) == 100 and "\0" not in key for key in info.extra_keys)
+
+
+def test_numbers_of_a_stranger_that_are_no_counts_are_not_told(tmp_path: Path) -> None:
+    applio_voice(tmp_path / "plain.pth")
+
+    info = inspect_model(rewritten(tmp_path / "plain.pth", tmp_path / "odd.pth", epoch=2**70, info=""))
+
+    assert info.training is None
 
 
 def test_a_voice_without_pitch_or_of_version_one_is_told(tmp_path: Path) -> None:
