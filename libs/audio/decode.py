@@ -58,7 +58,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Sound:
-    """A whole recording: `wave` float32 `[T]` (mono) or `[C, T]`, in -1…1, at `sample_rate` Hz."""
+    """A whole recording: `wave` float32 `[T]` (mono) or `[C, T]`, 1.0 is full scale, at `sample_rate` Hz."""
 
     wave: Wave
     sample_rate: int
@@ -305,13 +305,15 @@ def frames(path: Path, *, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> Itera
 
 
 def decode(path: Path, *, mono: bool = True, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> Sound:
-    """Decode the whole of `path`, clipped to -1…1, as `[T]` (mono) or `[C, T]`. Errors as for `Recording`."""
+    """Decode the whole of `path` as `[T]` (mono) or `[C, T]`. Errors as for `Recording`.
+
+    Samples are as decoded: float and lossy files may pass ±1, up to 16. Whoever writes them turns them down or clips.
+    """
     parts: list[Wave] = []
     with Recording(path, limit_seconds=limit_seconds) as recording:
         for samples in recording.blocks():
             parts.append((recording.mono_weights @ samples) if mono else samples)
         wave = np.concatenate(parts, axis=-1)
-        np.clip(wave, -1.0, 1.0, out=wave)
         return Sound(wave, recording.sample_rate, recording.truncated)
 
 

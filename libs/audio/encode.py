@@ -22,7 +22,7 @@ import numpy.typing as npt
 import soundfile
 
 from libs.audio.resample import resample
-from libs.common.errors import BrokenAudio, StorageFull
+from libs.common.errors import BrokenAudio, InvalidInput, StorageFull
 
 Wave = npt.NDArray[np.float32]
 OutputFormat = Literal["wav", "flac", "mp3", "ogg"]
@@ -110,6 +110,16 @@ def write_wav(path: Path, wave: Wave, sample_rate: int, subtype: Subtype = "PCM_
         _write_whole_wav(file, wave, sample_rate, subtype)
 
 
+def check_wav_size(size: int) -> None:
+    """Raises InvalidInput when `size` bytes of samples are more than a WAV's lengths of 32 bits can say."""
+    if size > _WAV_LIMIT:
+        raise InvalidInput(
+            f"The result has {size / 2**30:.1f} GiB of samples and a WAV file holds at most 4 GiB. "
+            "Ask for flac, or for a lower sample rate.",
+            field="format",
+        )
+
+
 class WavWriter:
     """A WAV file written block by block; `close` completes the header. Given an open binary file that can seek."""
 
@@ -119,11 +129,13 @@ class WavWriter:
         self._file.write(self._header())
 
     def write(self, wave: Wave) -> None:
-        """Append `[n]` or `[channels, n]`; PCM_16 is rounded, and clipped at full scale."""
+        """Append `[n]` or `[channels, n]`; PCM_16 is rounded, and clipped at full scale.
+
+        Raises InvalidInput beyond what a WAV can hold, see `check_wav_size`.
+        """
         rows = np.atleast_2d(wave)
         self.samples += rows.shape[1]
-        if self.samples * self._frame_bytes() > _WAV_LIMIT:
-            raise StorageFull("A WAV file holds at most 4 GiB.")
+        check_wav_size(self.samples * self._frame_bytes())
         if self._subtype == "PCM_16":
             # rint and 2^15 undo exactly what reading PCM16 does: a file read and written again does not change
             data = np.clip(np.rint(rows.T * 32768.0), -32768, 32767).astype("<i2")

@@ -28,14 +28,16 @@ class MonoStream:
         self.truncated = False
 
     def blocks(self, block_samples: int = BLOCK_SAMPLES) -> Iterator[Wave]:
-        """Float32 `[n]` in -1…1, of at least `block_samples` samples of the file each. Errors as for `Recording`."""
+        """Float32 `[n]`, of at least `block_samples` samples of the file each. Errors as for `Recording`.
+
+        Samples are as decoded: float and lossy files may pass ±1, as RVC's preparation takes them too.
+        """
         resampler: StreamResampler | None = None
         with Recording(self.path, limit_seconds=self.limit_seconds) as recording:
             for samples in recording.blocks(block_samples):
                 if resampler is None:
                     resampler = StreamResampler(recording.sample_rate, self.sample_rate)
-                mono = recording.mono_weights @ samples
-                yield resampler.push(np.clip(mono, -1.0, 1.0, out=mono))
+                yield resampler.push(recording.mono_weights @ samples)
                 self.seconds = recording.seconds
             if resampler is not None:
                 yield resampler.finish()

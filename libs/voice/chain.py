@@ -10,7 +10,7 @@ from libs.common.pitch_requests import read_f0_points
 from libs.voice.conversion.contour import autotune, change_contour, register_offset
 from libs.voice.conversion.converter import Converter, protect_unvoiced
 from libs.voice.conversion.cutting import cut_points, voiced_stretches
-from libs.voice.conversion.files import ConvertedFile, convert_file
+from libs.voice.conversion.files import ConvertedFile, convert_file, sweep_leftovers
 from libs.voice.conversion.formant import shift_formants
 from libs.voice.conversion.loudness import below_full_scale, frame_loudness, mix_loudness
 from libs.voice.conversion.settings import HOP, SAMPLE_RATE, Conversion, Joining, Windows
@@ -39,5 +39,6 @@ __all__ = [
     "register_offset",
     "resample",
     "shift_formants",
+    "sweep_leftovers",
     "voiced_stretches",
 ]

@@ -93,7 +93,7 @@ def prepare_blocks(
     should_stop: Callable[[], bool] | None = None,
     on_drop: Callable[[str], None] | None = None,
 ) -> Iterator[PreparedPiece]:
-    """Yields the pieces of one recording that comes in `blocks`: float `[n]` in -1…1 at `settings.sample_rate` Hz.
+    """Yields the pieces of one recording that comes in `blocks`: float `[n]` at `settings.sample_rate` Hz.
 
     Memory holds a block, and the pieces of about 30 s. How the recording is divided changes nothing.
 

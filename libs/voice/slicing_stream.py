@@ -217,7 +217,7 @@ def slice_blocks(
     should_stop: Callable[[], bool] | None = None,
     on_drop: Callable[[int], None] | None = None,
 ) -> Iterator[Piece]:
-    """The training pieces of a recording that comes in `blocks` (float `[n]` in -1…1 at `sample_rate` Hz, any sizes).
+    """The training pieces of a recording that comes in `blocks` (float `[n]` at `sample_rate` Hz, any sizes).
 
     The pieces, their numbers and their bits do not depend on how the recording is divided. Memory holds one block and
     about a piece. Otherwise as `slicing.slice_recording`.

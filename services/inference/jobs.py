@@ -29,7 +29,7 @@ from libs.common.events import ConversionInput, ConvertRecordings
 from libs.common.logs import get_logger
 from libs.common.manifests import sha256_of, write_whole
 from libs.common.paths import ConvertedFiles, Paths
-from libs.voice.chain import convert_file
+from libs.voice.chain import convert_file, sweep_leftovers
 from services.inference.schemas import ConversionSettings
 from services.inference.voices import Voices
 
@@ -184,6 +184,7 @@ def _convert_one(
     mark(f"recording {number}")  # from here on a death counts against this recording, not against the job
     target = files.own.sound(number, settings.format.value)
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep_leftovers(target.parent)  # of a worker that was killed here: a job has one worker at a time
     started = time.perf_counter()
     try:
         made = convert_file(

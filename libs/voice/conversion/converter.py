@@ -92,7 +92,9 @@ class Converter:
         report: Callable[[float], None] | None = None,
         **settings: Any,
     ) -> tuple[Float32, int]:
-        """Mono `wave` `[T]` in -1…1 at `sample_rate` Hz → (wave float32, its rate: the voice's or `output_rate`).
+        """Mono `wave` `[T]` at `sample_rate` Hz → (wave float32, its rate: the voice's or `output_rate`).
+
+        A peak beyond 0.95 is turned down to it, so a wave may pass ±1; the result has a peak of 0.99 at most.
 
         What can be turned is in `conversion`, or by name in `settings`. `should_stop` is asked before each chunk
         (Cancelled is raised), `report` gets the share done, 0…1. The result is some 10 ms shorter than the input with

@@ -8,6 +8,7 @@ converted → loudness → resampled → output                 twice: first for
 from __future__ import annotations
 
 import ctypes
+import shutil
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from libs.audio.decode import Recording
-from libs.audio.encode import OutputFormat, atomic_file
+from libs.audio.encode import OutputFormat, atomic_file, check_wav_size
 from libs.audio.resample import StreamResampler
 from libs.audio.write_stream import open_writer
 from libs.common.errors import Cancelled
@@ -34,6 +35,8 @@ Float32 = NDArray[np.float32]
 
 DEFAULT_LIMIT_SECONDS = 24 * 3600.0
 BLOCK_SECONDS = 30
+PCM_BYTES = 2
+LEFTOVER_PREFIX = ".converting-"
 DECODED, RENDERED, WRITTEN = 0.05, 0.95, 1.0
 """Share of the work that is done after each pass."""
 
@@ -62,17 +65,18 @@ def convert_file(
     """Converts the recording `source` (any accepted format) into `target`, which appears whole or not at all.
 
     Memory does not grow with the length; beside `target` a hidden folder holds about 64 kB per second of input and four
-    bytes per sample of output, and is removed in every case. `output_rate` in Hz, 8000…192000: resampled if it is not
+    bytes per sample of output. It is removed when the call ends, however it ends; a killed process leaves it for
+    `sweep_leftovers`. `output_rate` in Hz, 8000…192000: resampled if it is not
     the voice's. `on_progress` gets the share done, 0…1, rising; `should_stop` is asked often, and Cancelled is raised.
 
     Raises what libs.audio.decode raises (UnsupportedAudio, BrokenAudio, RecordingTooLong), RecordingTooShort,
-    InvalidInput and StorageFull.
+    InvalidInput (also for a result too long for a WAV, before it is converted) and StorageFull.
     """
     check_output_rate(output_rate)
     began = time.perf_counter()
     progress = _Progress(on_progress, should_stop)
     with (
-        tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as folder,
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=LEFTOVER_PREFIX) as folder,
         # atomic_file comes first for its StorageFull, which covers the samples on the same disk too
         atomic_file(target) as file,
         closing(SampleFile(Path(folder) / "source")) as samples,
@@ -80,6 +84,9 @@ def convert_file(
         closing(SampleFile(Path(folder) / "converted")) as converted,
     ):
         _decode(source, samples, limit_seconds, progress)
+        final_rate = output_rate or converter.synthesizer.sample_rate
+        if output_format == "wav":  # known now, and not after hours of work
+            check_wav_size(len(samples) * final_rate // SAMPLE_RATE * PCM_BYTES)
         if conversion.formant_timbre != 1.0:
             _shift(samples, shifted, conversion, progress)
         prepared = FileSource(shifted if len(shifted) else samples)
@@ -92,7 +99,6 @@ def convert_file(
         if conversion.rms_mix_rate != 1.0:
             wanted, own = rms_curve(prepared, SAMPLE_RATE // 2), rms_curve(converted, rate // 2)
             gain = LoudnessGain(wanted, own, len(converted), conversion.rms_mix_rate)
-        final_rate = output_rate or rate
         peak = 0.0
         for block in _finished(converted, gain, rate, final_rate):
             progress.ask()
@@ -106,6 +112,12 @@ def convert_file(
                 written += len(block)
     progress.at(WRITTEN)
     return ConvertedFile(written / final_rate, writer.sample_rate, time.perf_counter() - began)
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove what killed calls of `convert_file` left in `folder`. Only while no other call converts into it."""
+    for left in folder.glob(f"{LEFTOVER_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _give_back_memory() -> None:
@@ -140,7 +152,7 @@ def _decode(source: Path, samples: SampleFile, limit_seconds: float, progress: _
             progress.ask()
             if resampler is None:
                 resampler = StreamResampler(recording.sample_rate, SAMPLE_RATE)
-            samples.append(resampler.push(np.clip(recording.mono_weights @ block, -1.0, 1.0)))
+            samples.append(resampler.push(recording.mono_weights @ block))
         check_recording(recording.samples, recording.sample_rate)
     assert resampler is not None
     samples.append(resampler.finish())

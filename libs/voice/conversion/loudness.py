@@ -24,9 +24,10 @@ class _Readable(Protocol):
 
 
 def rms_curve(source: _Readable, hop: int) -> Float64:
-    """RMS over `2 * hop` samples every `hop`, frame i centred on `i * hop`, zeros outside. Read in blocks.
+    """RMS (1.0 is full scale) over `2 * hop` samples every `hop`, frame i centred on `i * hop`, zeros outside.
 
-    The same numbers as `frame_rms(wave, 2 * hop, hop)` of the whole: `[len // hop + 1]`.
+    Read in blocks. `hop` in samples, half a second of them in RVC's mix. The same numbers as
+    `frame_rms(wave, 2 * hop, hop)` of the whole: float64 `[len // hop + 1]`.
     """
     length = len(source)
     power = np.zeros(length // hop + 2)  # power[j + 1]: the sum of squares of hop j
@@ -43,11 +44,12 @@ class LoudnessGain:
     """What each sample of the result is multiplied by: `1 - rate` of the source's curve over the result's own."""
 
     def __init__(self, wanted: Float64, own: Float64, length: int, rate: float) -> None:
-        """`wanted`, `own`: RMS curves of source and result over the same time; `length`: samples of the result."""
+        """`wanted`, `own`: RMS curves `[frames]` of source and result over the same time; `length`: samples of the
+        result; `rate` 0…1: 0 gives the source's loudness, 1 leaves the result its own."""
         self._wanted, self._own, self._length, self._rate = wanted, own, length, rate
 
     def at(self, start: int, stop: int) -> Float64:
-        """Factors of the samples `[start, stop)`."""
+        """Factors (not dB) of the samples `[start, stop)`, float64 `[stop - start]`."""
         wanted, own = (self._stretched(curve, start, stop) for curve in (self._wanted, self._own))
         return np.asarray(np.power(wanted, 1 - self._rate) * np.power(np.maximum(own, 1e-6), self._rate - 1))
 
@@ -60,7 +62,10 @@ class LoudnessGain:
 def mix_loudness(
     source: NDArray[np.floating], source_rate: int, result: Float32, result_rate: int, rate: float
 ) -> Float32:
-    """The result with `1 - rate` of the source's loudness curve (RMS over 1 s every 0.5 s), rest its own. `[T]`."""
+    """The result with `1 - rate` (`rate` 0…1) of the source's loudness curve (RMS over 1 s every 0.5 s), rest its own.
+
+    `source` `[S]` at `source_rate` Hz and `result` `[T]` at `result_rate` Hz are of the same time; gives float32 `[T]`.
+    """
     length = len(result)
     if not length:
         return result

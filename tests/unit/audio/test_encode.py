@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from libs.audio.decode import decode
 from libs.audio.encode import ENCODINGS, OutputFormat, WavWriter, atomic_file, encode, write_encoded, write_wav
 from libs.audio.sniff import sniff
-from libs.common.errors import BrokenAudio
+from libs.common.errors import BrokenAudio, InvalidInput
 from tests.factories_audio import speech, tone
 
 FORMATS = get_args(OutputFormat)
@@ -164,3 +164,16 @@ def test_a_wav_written_in_blocks_has_true_lengths_in_its_header() -> None:
     data = buffer.getvalue()
     assert soundfile.info(io.BytesIO(data)).frames == 3_003
     assert int.from_bytes(data[4:8], "little") == len(data) - 8
+
+
+def test_a_wav_that_would_pass_four_gigabytes_is_the_requests_fault_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.audio.encode._WAV_LIMIT", 1000)
+
+    with pytest.raises(InvalidInput, match="flac") as told:
+        write_wav(tmp_path / "long.wav", np.zeros(501, np.float32), 16_000)
+
+    assert (told.value.field, told.value.retryable) == ("format", False)
+    assert list(tmp_path.iterdir()) == []
+    write_wav(tmp_path / "short.wav", np.zeros(500, np.float32), 16_000)

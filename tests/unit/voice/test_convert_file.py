@@ -54,6 +54,36 @@ def test_a_file_gives_what_its_samples_in_memory_give(
     assert made.seconds == pytest.approx(34.0, abs=0.2 if joining == "reference" else 1e-3)
 
 
+def test_a_recording_beyond_full_scale_is_turned_down_and_not_cut(tmp_path: Path) -> None:
+    wave = speech(4.0)
+    wave *= np.float32(0.95 / np.abs(wave).max())
+    made = []
+    for scale in (1.0, 2.5):
+        source = recording(tmp_path, np.float32(scale) * wave, 16000)
+        chain.convert_file(converter(), source, tmp_path / "out.wav", chain.Conversion(rms_mix_rate=0.0))
+        made.append(decode(tmp_path / "out.wav").wave)
+
+    # its loudness follows the source's, and peaks that are cut would make that larger
+    assert np.abs(made[0]).max() > 0.5
+    assert np.abs(made[1] - made[0]).max() < 0.01
+
+
+def test_a_result_too_long_for_a_wav_is_told_before_it_is_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice, source = SineVoice(), recording(tmp_path, speech(4.0), 16000)
+    monkeypatch.setattr("libs.audio.encode._WAV_LIMIT", 200_000)
+
+    with pytest.raises(InvalidInput, match="flac") as told:
+        chain.convert_file(converter(voice), source, tmp_path / "out.wav", chain.Conversion())
+    assert (told.value.field, told.value.retryable, voice.frames) == ("format", False, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
+
+    chain.convert_file(converter(voice), source, tmp_path / "out.flac", chain.Conversion(), output_format="flac")
+    chain.convert_file(converter(voice), source, tmp_path / "low.wav", chain.Conversion(), output_rate=16000)
+    assert decode(tmp_path / "low.wav").seconds == pytest.approx(4.0, abs=0.1)
+
+
 def test_pitch_in_windows_is_the_pitch_of_the_whole() -> None:
     wave = speech(50.0)
     sung = []
@@ -229,3 +259,13 @@ def test_an_hour_takes_no_more_memory_than_some_minutes(tmp_path: Path) -> None:
 
     # an hour as samples in memory is 230 MB at 16 kHz before anything is done with it
     assert peaks[1] < peaks[0] + 60, peaks
+
+
+def test_what_a_killed_conversion_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".converting-abc").mkdir()
+    (tmp_path / ".converting-abc" / "source").write_bytes(b"samples")
+    (tmp_path / "out.wav").write_bytes(b"a result")
+
+    chain.sweep_leftovers(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["out.wav"]

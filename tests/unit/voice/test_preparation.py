@@ -173,6 +173,27 @@ def test_silence_has_no_pieces_and_no_file_list(tmp_path: Path) -> None:
         experiment.write_filelist(folders)
 
 
+def test_pieces_of_a_file_are_kept_up_to_two_and_a_half_times_full_scale_and_dropped_above(tmp_path: Path) -> None:
+    wave, rate = soundfile.read(recording(tmp_path / "a.wav"), dtype="float32")
+    wave /= np.abs(wave).max()
+    results, highest = [], 0.0
+    for number, scale in enumerate((1.4, 3.5)):  # the high-pass moves phases, and peaks with them
+        write_wav(tmp_path / "hot.wav", np.float32(scale) * wave, rate, "FLOAT")
+        folders = ExperimentFolders(tmp_path / str(number), 16)
+        results.append(
+            preparation.prepare_recording(tmp_path / "hot.wav", 0, folders, SETTINGS, BandEncoder(), Pitch())
+        )
+        for name in results[-1].pieces:
+            highest = max(highest, float(np.abs(soundfile.read(folders.piece(name)[0])[0]).max()))
+
+    # a peak of p becomes 0.675 + p / 4: a piece that was cut at full scale would stay below 0.925
+    assert len(results[0].pieces) >= 2
+    assert results[0].dropped == {}
+    assert highest > 1.0
+    assert results[1].pieces == ()
+    assert results[1].dropped["level"] >= 2
+
+
 def test_features_that_are_not_finite_are_never_stored(tmp_path: Path) -> None:
     folders = ExperimentFolders(tmp_path / "exp", 16)
 
