@@ -171,6 +171,7 @@ class RvcRecipe:
         apply_gradients(self.team, self.synthesizer, self._optimizers["generator"])
         if self.average is not None:
             self.average.update(self.synthesizer)
+        self._judged = None  # a trial makes steps of one number several times, and each is a whole one
         return values | judged
 
     def _teach_judges(self, parts: Sequence[Batch]) -> tuple[Passed | None, list[dict[str, float]]]:
@@ -233,7 +234,10 @@ class RvcRecipe:
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, float]:
-        """Mean absolute log-mel difference of held-out speech and its conversion from content and pitch alone."""
+        """Mean absolute log-mel difference of held-out speech and its conversion from content and pitch alone.
+
+        Raises BadStep when it is not finite.
+        """
         c = self.network_config
         network = self.voice.eval()
         wave, _, _ = network.infer(
@@ -248,7 +252,7 @@ class RvcRecipe:
         made, real = (self._mel(linear_spectrogram(x, c.filter_length, c.hop_length)) for x in (wave[:, 0], batch.wave))
         mask = torch.arange(real.shape[2], device=real.device) < batch.lengths[:, None]
         error = ((made - real).abs().mean(1) * mask).sum() / mask.sum()
-        return {"loss": float(error), "mel": MEL_WEIGHT * float(error)}
+        return check_losses({"loss": error, "mel": MEL_WEIGHT * error})
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What RVC's exported file holds: half-precision weights without the posterior encoder, and its keys."""

@@ -80,6 +80,29 @@ def test_accumulation_is_the_run_of_the_larger_batch(tmp_path: Path, preset: str
     assert accumulated.losses == pytest.approx(large.losses, rel=1e-3)
 
 
+def test_a_step_that_is_made_twice_teaches_the_judges_twice(tmp_path: Path) -> None:
+    recipe, batch = recipe_of("rvc-tiny"), batches_for(tmp_path, "rvc-tiny", 2)(0)
+    judges = recipe.modules()["discriminator"]
+
+    states = []
+    for _ in range(2):
+        recipe.step(batch)
+        states.append(torch.cat([p.detach().flatten().clone() for p in judges.parameters()]))
+
+    assert not torch.equal(*states)
+
+
+@pytest.mark.parametrize("preset", ["rvc-tiny", "lite"])
+def test_a_validation_that_is_not_finite_is_no_number(tmp_path: Path, preset: str) -> None:
+    recipe, batch = recipe_of(preset), batches_for(tmp_path, preset, 2)(0)
+    with torch.no_grad():
+        for module in recipe.modules().values():
+            next(module.parameters()).fill_(torch.nan)
+
+    with pytest.raises(BadStep, match="nan"):
+        recipe.validate(batch)
+
+
 def test_an_error_that_is_not_about_memory_is_not_tried_again(tmp_path: Path) -> None:
     batches = batches_for(tmp_path, "rvc-tiny", 4)
     told: list[int] = []
