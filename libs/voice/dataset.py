@@ -19,6 +19,8 @@ from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort
 SLACK_FRAMES = 12
 """How far the lengths of sound, features and pitch of one piece may differ: edges of windows, not another piece."""
 SHORTEST_FRAMES = 10
+SPEAKERS = 109
+"""Rows of the speaker table that RVC trains."""
 _PIECE = re.compile(r"^(?P<source>.+)_(?P<piece>\d+)$")
 
 
@@ -106,6 +108,8 @@ def _checked(line: str, number: int, listing: Path, sample_rate: int, content_wi
         speaker = int(fields[-1])
     except ValueError:
         raise DatasetNotPrepared(f"{listing.name} line {number}: speaker {fields[-1]!r} is no number") from None
+    if not 0 <= speaker < SPEAKERS:
+        raise DatasetNotPrepared(f"{listing.name} line {number}: speaker {speaker} is outside 0…{SPEAKERS - 1}")
     wave, content, *pitch = (listing.parent / field.replace("\\\\", "/") for field in fields[:-1])
     try:
         info = soundfile.info(str(wave))

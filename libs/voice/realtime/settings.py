@@ -30,7 +30,8 @@ FIXED = ("block_seconds", "crossfade_seconds", "extra_seconds", "input_rate", "s
 
 @dataclass(frozen=True)
 class RealtimeSettings:
-    """Settings of one stream; ranges and defaults are RVC's. Raises InvalidInput naming the field and its limits.
+    """Settings of one stream. Ranges and defaults are RVC's, but for `pitch_shift`: 24 semitones either way as for
+    files, where RVC's live window has 16. Raises InvalidInput naming the field and its limits.
 
     `block_seconds` is what goes in and comes out at once, `crossfade_seconds` joins blocks, `extra_seconds` of the
     past are context (all rounded to 10 ms) · `pitch_shift`, `formant_shift` in semitones · `index_rate` share of the

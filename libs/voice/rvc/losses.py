@@ -1,4 +1,10 @@
-"""What is RVC trained to make small? Least-squares adversarial, feature matching, mel and KL terms."""
+"""What is RVC trained to make small? Least-squares adversarial, feature matching, mel and KL terms.
+
+All losses are scalars `[]` in float32, 0 or more but for the KL estimate. A judgement is one discriminator's scores
+`[b, n]` and its feature maps, `[b, c, n]` or of the judges of periods `[b, c, n, period]`; `real` and `made` name the
+same judges in one order.
+Source: HiFi-GAN (Kong et al. 2020) and VITS (Kim et al. 2021), with RVC's weights.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +43,7 @@ def feature_loss(real: list[Judgement], made: list[Judgement]) -> Tensor:
 
 
 def mel_loss(real_mel: Tensor, made_mel: Tensor, kind: LossFunction = "l1") -> Tensor:
-    """45 times the mean difference of log-mels: absolute as in RVC, or of another `kind`."""
+    """45 times the mean difference of log-mels `[b, mels, frames]`: absolute as in RVC, or of another `kind`."""
     return MEL_WEIGHT * difference(made_mel.float(), real_mel.float(), kind).mean()
 
 

@@ -60,7 +60,9 @@ def write_training_pair(
 ) -> tuple[Path, Path]:
     """`G_{step}.pth` and `D_{step}.pth` as RVC writes them (6.3 of its format), so that RVC can go on from them.
 
-    Weights in float32, AdamW's state by position, the epoch and the initial learning rate. Older pairs are removed.
+    Weights in float32, AdamW's state by position, the epoch and the initial learning rate. Positions of v2 are those of
+    RVC's newest layout (the text encoder last): RVC's classic layout and Applio have it first, so there the weights fit
+    and the optimizer's state does not. Older pairs are removed.
     Atomic; raises StorageFull.
     """
     paths = []

@@ -69,6 +69,10 @@ def damage(folder: Path, what: str) -> None:
             (folder / "filelist.txt").write_text("a|b|c|0")
         case "is no number":
             (folder / "filelist.txt").write_text("a|b|c|d|x")
+        case "line 1: speaker 109 is outside 0…108":
+            (folder / "filelist.txt").write_text("a|b|c|d|109")
+        case "line 1: speaker -1 is outside 0…108":
+            (folder / "filelist.txt").write_text("a|b|c|d|-1")
         case "filelist.txt is missing":
             (folder / "filelist.txt").unlink()
         case "not UTF-8":
@@ -88,6 +92,8 @@ def damage(folder: Path, what: str) -> None:
         "not of one piece",
         "4 fields; 5",
         "is no number",
+        "line 1: speaker 109 is outside 0…108",
+        "line 1: speaker -1 is outside 0…108",
         "filelist.txt is missing",
         "not UTF-8",
     ],
