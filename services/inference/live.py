@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.common.errors import InvalidInput
+from libs.common.invalid import first_at_fault
 from libs.voice.realtime import RealtimeConverter, RealtimeSettings
 
 Float32 = NDArray[np.float32]
@@ -54,9 +55,7 @@ class LiveStart(BaseModel):
         try:
             return cls.model_validate(message)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            name = ".".join(str(part) for part in first["loc"]) or "message"
-            raise InvalidInput(f"{name}: {first['msg']}", field=name) from None
+            raise first_at_fault(error, "message") from None
 
     def settings(self) -> RealtimeSettings:
         """The engine's settings; raises InvalidInput naming the field and its limits."""

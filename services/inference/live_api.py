@@ -10,13 +10,15 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from libs.common import tasks
 from libs.common.errors import Busy, InvalidInput, PlatformError, RecordingTooLong, WorkFailed
 from libs.common.logs import get_logger
 from libs.common.sockets import DONE, RESTART, close_code, error_message, read_message
@@ -104,7 +106,8 @@ class _Stream:
             await self._tell(session.ready() | {"voice": voice.slug, "voice_version": voice.version})
             session.heard_at = time.monotonic()
             log.info("live.began", voice=voice.slug, version=voice.version, block=session.block_seconds)
-            await _first_of(self._compute(session), self._listen(session), self._watch(session), self._report(session))
+            works = (self._compute, self._listen, self._watch, self._report)
+            await tasks.together(*(partial(work, session) for work in works))
         finally:
             session.close()
             log.info("live.ended", voice=voice.slug, blocks=session.blocks, dropped=session.dropped)
@@ -188,19 +191,6 @@ class _Stream:
         while True:
             await asyncio.sleep(self._settings.live_stats.total_seconds())
             await self._tell(session.stats())
-
-
-async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
-    """Runs all until one ends or raises; the others are cancelled."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
 
 
 async def _refuse(socket: WebSocket, error: PlatformError) -> None:

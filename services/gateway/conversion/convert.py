@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.common.errors import InvalidInput
+from libs.common.invalid import first_at_fault
 from libs.common.pitch_requests import check_method, read_f0_points
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
@@ -16,7 +17,6 @@ from services.gateway.parts import Parts
 from services.gateway.staging import Form, release
 from services.gateway.streaming import ForwardedResponse, forward
 from services.gateway.voices import registry
-from services.gateway.voices.tables import VoiceStatus
 
 KEPT_HEADERS = ("x-voice-version", "x-voice-sha256", "x-duration-seconds", "x-real-time-factor")
 
@@ -65,11 +65,7 @@ def options_of(fields: Mapping[str, str]) -> ConversionOptions:
     try:
         options = ConversionOptions.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(
-            f"{name}: {first['msg']}", field=name, actions=("Correct the field that is named.",)
-        ) from None
+        raise first_at_fault(error) from None
     check_method(options.f0_method)
     read_f0_points(options.f0_file, "f0_file")
     return options
@@ -94,8 +90,7 @@ async def convert(parts: Parts, caller: Caller, form: Form) -> ForwardedResponse
         options = options_of(form.fields)
         async with parts.database.write() as session:
             voice = await registry.find_by_any_name(session, caller, key)
-            if voice.status != VoiceStatus.ready.value:
-                raise registry.VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+            registry.expect_ready(voice)
             audit.record(session, caller.id, "voice.used", voice.id, job_id=voice.job_id, sha256=form.files[0].sha256)
     except BaseException:
         await drop()

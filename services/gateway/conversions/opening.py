@@ -23,13 +23,13 @@ from services.gateway.datasets import catalogue, recordings
 from services.gateway.datasets.receiving import NothingAccepted
 from services.gateway.datasets.tables import Dataset, Sample
 from services.gateway.inner import InnerProblem
-from services.gateway.jobs import lifecycle
+from services.gateway.jobs import lifecycle, reading
 from services.gateway.jobs.tables import Job
 from services.gateway.parts import Parts
 from services.gateway.staging import Form, release
 from services.gateway.text import NAME_LENGTH, for_display
 from services.gateway.voices import registry
-from services.gateway.voices.tables import Voice, VoiceStatus
+from services.gateway.voices.tables import Voice
 
 log = get_logger("gateway.conversions")
 
@@ -57,7 +57,7 @@ async def start(parts: Parts, caller: Caller, form: Form, job_id: str) -> Job:
     try:
         wanted = _wanted(form)
         async with parts.database.read() as session:
-            repeated = await _repeated(session, caller, job_id)
+            repeated = await reading.opened_before(session, caller, job_id)
             if repeated is None:
                 await _voice(session, caller, wanted.voice)
                 await _inputs(session, caller, wanted, form, parts.settings.conversion_files)
@@ -124,16 +124,9 @@ def _nothing(form: Form) -> PlatformError:
     return NothingAccepted(f"all {len(listed)} files were refused", rejected=listed)
 
 
-async def _repeated(session: AsyncSession, caller: Caller, job_id: str) -> Job | None:
-    """The job that a request with the same Idempotency-Key opened before it was cut off."""
-    job = await session.get(Job, job_id)
-    return job if job is not None and job.owner_id == caller.id else None
-
-
 async def _voice(session: AsyncSession, caller: Caller, key: str) -> Voice:
     voice = await registry.find_by_any_name(session, caller, key)
-    if voice.status != VoiceStatus.ready.value:
-        raise registry.VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+    registry.expect_ready(voice)
     return voice
 
 

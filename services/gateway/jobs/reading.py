@@ -32,6 +32,12 @@ async def find(session: AsyncSession, caller: Caller, kind: JobKind, job_id: str
     return _found(job, kind, job_id)
 
 
+async def opened_before(session: AsyncSession, caller: Caller, job_id: str) -> Job | None:
+    """The job that a request with the same Idempotency-Key opened before it was cut off."""
+    job = await session.get(Job, job_id)
+    return job if job is not None and job.owner_id == caller.id else None
+
+
 async def look_up(database: Database, caller: Caller, kind: JobKind, job_id: str) -> Job:
     """One job to show, without its recordings; raises NotFound for a stranger's."""
     job = await database.look_up(_SHOWN, job_id=job_id, kind=kind.value) if is_key(job_id) else None

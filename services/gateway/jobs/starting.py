@@ -14,7 +14,7 @@ from libs.common.jobs import JobKind
 from services.gateway.accounts.current import Caller
 from services.gateway.datasets import catalogue
 from services.gateway.datasets.tables import Dataset
-from services.gateway.jobs import lifecycle, presets
+from services.gateway.jobs import lifecycle, presets, reading
 from services.gateway.jobs.schemas import PreprocessRequest, TrainingRequest
 from services.gateway.jobs.tables import Job
 from services.gateway.voices import registry
@@ -95,7 +95,7 @@ async def start_training(
 
     Raises NotFound, InvalidInput (unknown preset), DatasetEmpty, DatasetTooShort, Conflict (the dataset is in use).
     """
-    if (repeated := await _repeated(session, caller, job_id)) is not None:
+    if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
     asked = request.preset or request.options.preset
     preset = presets.preset(asked or presets.default_preset(devices))
@@ -132,7 +132,7 @@ async def start_preprocessing(
     session: AsyncSession, caller: Caller, request: PreprocessRequest, *, job_id: str, devices: Sequence[str]
 ) -> Job:
     """Opens a preprocessing job in the caller's transaction; raises as `start_training` does."""
-    if (repeated := await _repeated(session, caller, job_id)) is not None:
+    if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
     preset = presets.preset(request.preset or presets.default_preset(devices))
     dataset = await _held_dataset(session, caller, request)
@@ -161,9 +161,3 @@ async def _held_dataset(session: AsyncSession, caller: Caller, request: Training
     if not await catalogue.hold(session, dataset.id):
         raise NotFound(f"there is no dataset {dataset.slug!r}")
     return dataset
-
-
-async def _repeated(session: AsyncSession, caller: Caller, job_id: str) -> Job | None:
-    """The job that a request with the same Idempotency-Key opened before it was cut off."""
-    job = await session.get(Job, job_id)
-    return job if job is not None and job.owner_id == caller.id else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from libs.common import tasks
 from libs.common.errors import Forbidden, InvalidInput, PlatformError, Unauthenticated, Unavailable, WorkFailed
 from libs.common.logs import get_logger
 from libs.common.sockets import RESTART, close_code, error_message, read_message
@@ -21,7 +22,6 @@ from services.gateway.live import tickets
 from services.gateway.live.inner_socket import InnerClosed, InnerSocket, connected
 from services.gateway.parts import Parts
 from services.gateway.voices import registry
-from services.gateway.voices.tables import VoiceStatus
 
 log = get_logger("gateway.live")
 
@@ -90,24 +90,14 @@ async def _start(parts: Parts, caller: Caller, socket: WebSocket) -> dict[str, A
         raise InvalidInput("the voice is not named", field="voice_id", actions=("Send a voice's id, slug or name.",))
     async with parts.database.write() as session:
         voice = await registry.find_by_any_name(session, caller, key)
-        if voice.status != VoiceStatus.ready.value:
-            raise registry.VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+        registry.expect_ready(voice)
         audit.record(session, caller.id, "voice.used", voice.id, live=True)
     return start | {"voice": voice.slug}
 
 
 async def _relay(socket: WebSocket, inner: InnerSocket) -> None:
     """Until either side ends it; raises InnerClosed or WebSocketDisconnect."""
-    works: list[Coroutine[Any, Any, None]] = [_inwards(socket, inner), _outwards(socket, inner), _closing(socket)]
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
+    await tasks.together(partial(_inwards, socket, inner), partial(_outwards, socket, inner), partial(_closing, socket))
 
 
 async def _inwards(socket: WebSocket, inner: InnerSocket) -> None:

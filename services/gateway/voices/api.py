@@ -99,16 +99,15 @@ async def export_model(
     """Take a voice with you: in this platform's form with its card, or with the names and keys of RVC or Applio."""
     async with parts.database.read() as session:
         voice = await registry.find(session, caller, model_id)
-    if voice.status != VoiceStatus.ready.value or voice.job_id is None:
-        raise registry.VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+    job_id = registry.expect_ready(voice)
     if format in ("rvc", "applio"):
         async with parts.database.write() as session:
-            audit.record(session, caller.id, "voice.exported", voice.id, job_id=voice.job_id, form=format)
+            audit.record(session, caller.id, "voice.exported", voice.id, job_id=job_id, form=format)
         return await file_of(parts, voice, format)
-    version = parts.paths.voice(voice.slug).version(voice.job_id)
+    version = parts.paths.voice(voice.slug).version(job_id)
     files = await asyncio.to_thread(export.open_version, version)
     async with parts.database.write() as session:
-        audit.record(session, caller.id, "voice.exported", voice.id, job_id=voice.job_id)
+        audit.record(session, caller.id, "voice.exported", voice.id, job_id=job_id)
     return StreamingResponse(
         export.zipped(voice.slug, files),
         media_type="application/zip",

@@ -20,7 +20,7 @@ from services.gateway.staging import receive
 from services.gateway.streaming import ForwardedResponse, forward
 from services.gateway.voices import making, registry
 from services.gateway.voices.schemas import ConvertRequest, MergeRequest, ModelFacts, VoiceCheck, VoiceForm
-from services.gateway.voices.tables import Voice, VoiceStatus
+from services.gateway.voices.tables import Voice
 
 file_router = router("/models", "models")
 
@@ -100,8 +100,7 @@ async def _ready(parts: Parts, caller: Caller, key: str, action: str | None = No
     """A voice of the caller's that has a version; what is done with it is written down."""
     async with parts.database.write() as session:
         voice = await registry.find(session, caller, key)
-        if voice.status != VoiceStatus.ready.value or voice.job_id is None:
-            raise registry.VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+        registry.expect_ready(voice)
         if action:
             audit.record(session, caller.id, action, voice.id, job_id=voice.job_id, **details)
     return voice

@@ -13,18 +13,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import InvalidInput
 from libs.common.events import MakingOptions, StagedFile, VersionRef
+from libs.common.invalid import first_at_fault
 from libs.common.jobs import JobKind
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.inner import InnerProblem
-from services.gateway.jobs import lifecycle
+from services.gateway.jobs import lifecycle, reading
 from services.gateway.jobs.tables import Job
 from services.gateway.parts import Parts
 from services.gateway.staging import Form, Staged, release
 from services.gateway.text import for_display
 from services.gateway.voices import registry
 from services.gateway.voices.schemas import MergeRequest, VoiceForm
-from services.gateway.voices.tables import Voice, VoiceStatus
+from services.gateway.voices.tables import Voice
 
 FILE_FIELDS = {"import": ("model", "index"), "extract": ("model", "index", "config")}
 
@@ -43,7 +44,7 @@ async def from_files(
         files = _files_of(form, FILE_FIELDS[tool])
         options = MakingOptions(tool=tool, **asked.model_dump(exclude={"name"}), **files)
         async with parts.database.write() as session:
-            repeated = await _repeated(session, caller, job_id)
+            repeated = await reading.opened_before(session, caller, job_id)
             job = repeated or await _open(session, caller, asked.name, options, job_id=job_id)
     except BaseException:
         await release(parts, uploads)
@@ -55,7 +56,7 @@ async def from_files(
 
 async def merged(session: AsyncSession, caller: Caller, request: MergeRequest, *, job_id: str) -> Job:
     """Opens a job that merges two of the caller's voices. Raises NotFound, VoiceNotReady."""
-    if (repeated := await _repeated(session, caller, job_id)) is not None:
+    if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
     first = await ready(session, caller, request.first)
     second = await ready(session, caller, request.second)
@@ -66,8 +67,7 @@ async def merged(session: AsyncSession, caller: Caller, request: MergeRequest, *
 async def ready(session: AsyncSession, caller: Caller, key: str) -> Voice:
     """A voice that has a version, by id, slug or name. Raises NotFound, also for a stranger's, and VoiceNotReady."""
     voice = await registry.find_by_any_name(session, caller, key)
-    if voice.status != VoiceStatus.ready.value or voice.job_id is None:
-        raise registry.VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+    registry.expect_ready(voice)
     return voice
 
 
@@ -89,23 +89,13 @@ async def _open(session: AsyncSession, caller: Caller, name: str, options: Makin
     return job
 
 
-async def _repeated(session: AsyncSession, caller: Caller, job_id: str) -> Job | None:
-    """The job that a request with the same Idempotency-Key opened before it was cut off."""
-    job = await session.get(Job, job_id)
-    return job if job is not None and job.owner_id == caller.id else None
-
-
 def _form_of(form: Form) -> VoiceForm:
     """The plain fields; raises InvalidInput that names the first one at fault."""
     given = {name: value for name, value in form.fields.items() if name in VoiceForm.model_fields and value.strip()}
     try:
         return VoiceForm.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(
-            f"{name}: {first['msg']}", field=name, actions=("Correct the field that is named.",)
-        ) from None
+        raise first_at_fault(error) from None
 
 
 def _files_of(form: Form, fields: tuple[str, ...]) -> dict[str, StagedFile]:

@@ -56,6 +56,13 @@ async def find_by_any_name(session: AsyncSession, caller: Caller, key: str) -> V
         return voice
 
 
+def expect_ready(voice: Voice) -> str:
+    """The job that made the version which is served; raises VoiceNotReady for a voice without one."""
+    if voice.status != VoiceStatus.ready.value or voice.job_id is None:
+        raise VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+    return voice.job_id
+
+
 async def listing(
     session: AsyncSession, caller: Caller, *, status: VoiceStatus | None, after: str | None, limit: int
 ) -> list[Voice]:
