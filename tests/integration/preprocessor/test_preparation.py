@@ -149,7 +149,7 @@ def write_small_hubert(path: Path, seed: int) -> None:
 
 
 async def test_recordings_are_prepared_side_by_side(here: Platform, tmp_path: Path) -> None:
-    inputs = here.place("anna", make_recordings(tmp_path / "in", 4, 20.0))
+    inputs = here.place("anna", make_recordings(tmp_path / "in", 12, 20.0))  # enough for a process that starts late
     here.start("preprocessor", PREPROCESS_PROCESSES=2)
     attempt = here.paths.experiment("anna").step("job_1", "preprocess").attempt(1)
     await here.bus.send_command(prepare("job_1", inputs), Lane.normal)
