@@ -56,3 +56,17 @@ def test_the_kept_log_shows_both_commands_of_the_readme_and_that_the_tests_passe
     assert verdict is not None
     assert int(verdict[1]) > 1000
     assert " failed" not in verdict[0]
+
+
+def test_in_the_kept_log_the_demo_took_under_ten_minutes_and_the_tests_under_twenty() -> None:
+    log = (PROJECT / "docs" / "proofs" / "bare-container.log").read_text(encoding="utf-8")
+    took = {command: int(seconds) for command, seconds in re.findall(r"# make (\w+) took (\d+) s", log)}
+
+    assert took["demo"] < 600
+    assert took["test"] < 1200
+
+
+def test_continuous_integration_runs_the_two_commands_that_people_run() -> None:
+    lines = (PROJECT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+    assert [line for line in lines if line.startswith("make ")] == ["make test", "make test-slow"]
