@@ -124,13 +124,20 @@ def test_an_error_that_is_not_about_memory_is_not_tried_again(tmp_path: Path) ->
 UNDER_A_LIMIT = """
 import json, resource, sys
 from pathlib import Path
+import torch
 from libs.common.errors import PlatformError
+from libs.voice.rvc.recipe import RvcRecipe
 from libs.voice.training import TrainingInputs, train
 from libs.voice.training_config import TrainingConfig
 experiment, folder, spare, batch_size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 config = dict(preset="rvc-tiny", threads=1, validation_split=0.0, seed=1)
 small = TrainingConfig(**config, total_steps=2, batch_size=1)
 train(TrainingInputs(experiment, folder / "warm"), small, lambda _: None)
+forward = RvcRecipe._forward
+def forward_of_large_items(self, batch):
+    room = torch.empty(batch.size, 2**26)
+    return forward(self, batch)
+RvcRecipe._forward = forward_of_large_items
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + spare * 2**20, resource.RLIM_INFINITY))
 try:
@@ -143,7 +150,11 @@ except PlatformError as error:
 
 
 def under_a_limit(experiment: Path, folder: Path, spare: int, batch_size: int) -> dict[str, object]:
-    """What a run says in a process that may use `spare` MiB of address space more than a run of one item took."""
+    """What a run says in a process that may use `spare` MiB of address space more than a run of one item took.
+
+    Each item of a step takes 256 MiB of it, never touched: so torch's allocator is what meets the limit, and not a
+    library that ends the process.
+    """
     environment = os.environ | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(
         [sys.executable, "-c", UNDER_A_LIMIT, str(experiment), str(folder), str(spare), str(batch_size)],
@@ -166,13 +177,13 @@ def long_pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_batch_that_does_not_fit_is_made_in_smaller_parts_and_the_run_stays_the_same(
     long_pieces: Path, tmp_path: Path
 ) -> None:
-    limited = under_a_limit(long_pieces, tmp_path / "limited", 250, 16)
+    limited = under_a_limit(long_pieces, tmp_path / "limited", 2_000, 16)
     free = under_a_limit(long_pieces, tmp_path / "free", 60_000, 16)
 
     events = [line for line in lines_of(tmp_path / "limited/run") if "out_of_memory" in line]
     assert free["batch"] == {"size": 16, "part": 16, "processes": 1}
     assert limited["batch"]["size"] == 16  # type: ignore[index]
-    assert 1 <= limited["batch"]["part"] < 16  # type: ignore[index]
+    assert limited["batch"]["part"] == 4  # type: ignore[index]
     assert limited["losses"] == pytest.approx(free["losses"], rel=1e-2)
     assert events[-1]["part"] == limited["batch"]["part"]  # type: ignore[index]
     assert events[-1]["parts"] * events[-1]["part"] >= 16
@@ -181,7 +192,7 @@ def test_a_batch_that_does_not_fit_is_made_in_smaller_parts_and_the_run_stays_th
 
 @pytest.mark.slow
 def test_a_run_of_which_a_single_piece_does_not_fit_says_what_to_do(long_pieces: Path, tmp_path: Path) -> None:
-    said = under_a_limit(long_pieces, tmp_path, 25, 4)
+    said = under_a_limit(long_pieces, tmp_path, 200, 4)
 
     assert said["code"] == TrainingCrashed.code
     assert "one piece at a time" in str(said["detail"])
