@@ -98,7 +98,6 @@ def test_a_session_that_is_given_up_before_it_began_leaves_no_open_socket(monkey
     closed = threading.Event()
 
     def session(socket: ServerConnection) -> None:
-        say(socket, REFUSED)
         try:
             socket.recv()
         except ConnectionClosed:
