@@ -37,6 +37,9 @@ class Progress:
 
 Report = Callable[[Progress], None]
 
+REPEAT_SECONDS = 1.0
+"""Half of what is promised, so that a busy machine has as long again to keep the promise."""
+
 
 class Reporter:
     """Passes progress on when it is `every` seconds old, and repeats it from a thread while nothing new comes.
@@ -44,7 +47,7 @@ class Reporter:
     `report` is called by one thread at a time. Use as a context manager.
     """
 
-    def __init__(self, report: Report, every: float = 1.0) -> None:
+    def __init__(self, report: Report, every: float = REPEAT_SECONDS) -> None:
         self._report = report
         self._every = every
         self._latest = Progress("prepare")
@@ -72,10 +75,13 @@ class Reporter:
                 self._pass_on()
 
     def _repeat(self) -> None:
-        while not self._closing.wait(self._every / 2):
+        left = self._every
+        while not self._closing.wait(left):
             with self._lock:
-                if time.monotonic() - self._told >= self._every:
+                left = self._told + self._every - time.monotonic()
+                if left <= 0:
                     self._pass_on()
+                    left = self._every
 
     def _pass_on(self) -> None:
         self._told = time.monotonic()

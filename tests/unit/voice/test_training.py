@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,11 @@ from libs.common.errors import (
     WorkFailed,
 )
 from libs.voice.artefact import load_synthesizer
+from libs.voice.batch import Batch
 from libs.voice.child import Outcome, TrainingChild
 from libs.voice.device import usable_cores
-from libs.voice.progress import Progress
+from libs.voice.learning import Learner
+from libs.voice.progress import REPEAT_SECONDS, Progress
 from libs.voice.training import StopReason, TrainingInputs, TrainingResult, train
 from libs.voice.training_config import TrainingConfig
 from tests.unit.voice import runs
@@ -239,14 +240,12 @@ def test_a_time_budget_becomes_steps_once_and_a_resume_keeps_them(experiment: Pa
         asked[0] += (tmp_path / "run.json").exists()
         return StopReason.PREEMPT if asked[0] > 4 else None
 
-    begun = time.monotonic()
     with pytest.raises(Preempted):
         run(experiment, tmp_path, config, should_stop=stop_later)
     decided = json.loads((tmp_path / "run.json").read_text())["total_steps"]
     result = run(experiment, tmp_path, config)
 
     assert result.total_steps == result.steps == decided >= 10
-    assert time.monotonic() - begun < 20
 
 
 def test_a_run_without_improvement_stops_early_and_keeps_the_best(experiment: Path, tmp_path: Path) -> None:
@@ -322,14 +321,32 @@ def test_bad_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
         run(poisoned(tmp_path, 4), tmp_path / "run", config)
 
 
-def test_progress_comes_at_least_every_two_seconds_and_at_the_end(experiment: Path, tmp_path: Path) -> None:
-    told: list[tuple[float, Progress]] = []
+def test_progress_is_repeated_while_a_step_lasts_and_said_at_the_end(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The promise is a word every two seconds: a busy machine has as long again as the reporter plans for."""
+    told: list[Progress] = []
+    repeated = threading.Event()
+    learn = Learner.learn
+    batches: list[Batch] = []
 
-    train(TrainingInputs(experiment, tmp_path), CONFIG, lambda p: told.append((time.monotonic(), p)))
+    def report(progress: Progress) -> None:
+        told.append(progress)
+        if told.count(progress) >= 3:
+            repeated.set()
 
-    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(told)]
-    last = told[-1][1]
-    assert max(gaps, default=0) < 2
+    def learn_until_repeated(learner: Learner, batch: Batch) -> dict[str, float]:
+        batches.append(batch)
+        if len(batches) == CONFIG.total_steps:
+            assert repeated.wait(60), "nothing was said while the last step lasted"
+        return learn(learner, batch)
+
+    monkeypatch.setattr(Learner, "learn", learn_until_repeated)
+    train(TrainingInputs(experiment, tmp_path), CONFIG, report)
+
+    last = told[-1]
+    assert repeated.is_set()
+    assert REPEAT_SECONDS <= 2 / 2
     assert (last.phase, last.step, last.total_steps, last.eta_seconds) == ("done", 12, 12, 0.0)
     assert last.loss == last.losses["loss"]
     assert last.steps_per_second
