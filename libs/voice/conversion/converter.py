@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from libs.audio.resample import resample
-from libs.common.errors import Cancelled, InvalidInput
+from libs.common.errors import Cancelled
 from libs.voice.content import ContentEncoder
 from libs.voice.conversion.contour import FRAMES_PER_SECOND, change_contour
 from libs.voice.conversion.cutting import Span, spans_of
@@ -25,6 +25,7 @@ from libs.voice.conversion.joining import FADE_FRAMES, SEARCH_FRAMES, Joiner
 from libs.voice.conversion.loudness import below_full_scale, frame_loudness, mix_loudness
 from libs.voice.conversion.settings import HOP, SAMPLE_RATE, Conversion, Joining, Windows, check_output_rate
 from libs.voice.conversion.source import ArraySource, Padded, Source, ready, sixteen_kilohertz
+from libs.voice.fitting import check_widths
 from libs.voice.pitch import PitchExtractor, coarse
 from libs.voice.retrieval import RetrievalIndex
 from libs.voice.synthesizer import Clip, ClipSynthesizer, Synthesizer
@@ -60,17 +61,7 @@ class Converter:
         `cut_by_signed_sum`: look for quiet places as classic RVC and Applio do; the default is the newest RVC's way.
         `joining`: see `Joining`. `batch_chunks`: chunks that go through the synthesizer at once.
         """
-        if encoder.width != synthesizer.content_width:
-            raise InvalidInput(
-                f"This voice reads content of {synthesizer.content_width} values and `{encoder.name}` gives "
-                f"{encoder.width}; v1 voices need a v1 encoder, v2 voices a v2 encoder.",
-                field="content_encoder",
-            )
-        if index is not None and index.width != synthesizer.content_width:
-            raise InvalidInput(
-                f"The index holds vectors of {index.width} values and this voice needs {synthesizer.content_width}.",
-                field="index",
-            )
+        check_widths(synthesizer, encoder, index)
         self.synthesizer = synthesizer
         self.encoder = encoder
         self.pitch = pitch

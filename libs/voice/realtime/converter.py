@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from libs.common.errors import InvalidInput
 from libs.voice.content import ContentEncoder
+from libs.voice.fitting import check_widths
 from libs.voice.pitch import PitchExtractor
 from libs.voice.realtime.inference import BlockInference
 from libs.voice.realtime.joining import Joiner, follow_loudness
@@ -43,17 +44,7 @@ class RealtimeConverter:
         settings: RealtimeSettings | None = None,
     ) -> None:
         """Raises InvalidInput for encoder, index and voice of different widths, and an unknown speaker or method."""
-        if encoder.width != synthesizer.content_width:
-            raise InvalidInput(
-                f"This voice reads content of {synthesizer.content_width} values and `{encoder.name}` gives "
-                f"{encoder.width}; v1 voices need a v1 encoder, v2 voices a v2 encoder.",
-                field="content_encoder",
-            )
-        if index is not None and index.width != synthesizer.content_width:
-            raise InvalidInput(
-                f"The index holds vectors of {index.width} values and this voice needs {synthesizer.content_width}.",
-                field="index",
-            )
+        check_widths(synthesizer, encoder, index)
         self.synthesizer, self.encoder, self.pitch, self.index = synthesizer, encoder, pitch, index
         self.settings = settings or RealtimeSettings()
         self._check(self.settings)
