@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.jobs import JobState, Lane, QueueState, Step
+from libs.common.training_options import TrainingSettings
 
 SOURCE = "urn:voicewright"
 
@@ -38,51 +39,10 @@ class InputFile(Data):
     extension: str
 
 
-class TrainingOptions(Data):
-    """What a person may ask of a training run; None means the preset's own value."""
+class TrainingOptions(TrainingSettings, Data):
+    """What a person asked of a training run, with the preset that was chosen; None means the preset's own value."""
 
     preset: str = "lite"
-    epochs: int | None = Field(default=None, ge=1, le=1000)
-    batch_size: int | None = Field(default=None, ge=1, le=64)
-    learning_rate: float | None = Field(default=None, gt=0, le=0.1)
-    validation_split: float | None = Field(default=None, ge=0.0, le=0.5)
-    early_stopping_patience: int | None = Field(default=None, ge=1, le=1000)
-    total_steps: int | None = Field(default=None, ge=1, le=1_000_000)
-    train_seconds: float | None = Field(default=None, gt=0, description="Train for about this long, schedule included")
-    max_training_seconds: float = Field(default=7200.0, gt=0)
-    seed: int = Field(default=1234, ge=0, le=2**31 - 1)
-    f0_method: str = "auto"
-    accumulation: int = Field(default=1, ge=1, le=64, description="Batches that make one step together", examples=[4])
-    optimizer: Literal["adamw", "adam", "radam"] = "adamw"
-    weight_decay: float | None = Field(
-        default=None, ge=0, le=1, description="Regularisation strength; decoupled in adamw, L2 in the others"
-    )
-    loss_function: Literal["l1", "l2", "huber"] = Field(
-        default="l1", description="How differences of spectra are measured; l1 is RVC's"
-    )
-    dropout: float = Field(default=0.0, ge=0, le=0.9, examples=[0.1])
-    augmentation: bool = Field(default=False, description="Vary content and polarity of what is learnt from")
-    ema_decay: float = Field(
-        default=0.0,
-        ge=0,
-        le=0.99999,
-        description="Publish the mean of the last weights; 0 is off",
-        examples=[0.999],
-    )
-    f0: bool = Field(default=True, description="False: an RVC voice without pitch")
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    pretrained: str = Field(
-        default="auto",
-        max_length=63,
-        pattern=r"^[a-z0-9][a-z0-9_-]*$",
-        description="auto: bases for the preset if they are installed; none; or the name of a folder of bases",
-    )
-    best_on_timeout: bool = Field(
-        default=False, description="When the time is over, publish the best so far instead of failing"
-    )
-    index_mode: Literal["rvc", "fast"] = Field(
-        default="rvc", description="rvc: the index as RVC builds it; fast: every frame kept, search measured"
-    )
 
 
 class StagedFile(Data):

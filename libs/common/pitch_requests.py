@@ -8,11 +8,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from libs.common.errors import InvalidInput
 
 METHODS = ("auto", "rmvpe", "crepe", "crepe-tiny", "swift", "dio", "harvest", "praat", "pm")
 """Several of them may be asked together: `hybrid[rmvpe+crepe]`."""
+MethodName = Annotated[
+    str,
+    Field(
+        max_length=64,
+        pattern=r"^[a-z0-9_+\[\]-]+$",
+        description=f"How pitch is found: {', '.join(METHODS)}, or several together, such as hybrid[rmvpe+crepe]",
+    ),
+]
+"""A field of a request: what a name can look like. Whether there is such a method, `check_method` says."""
 MOST_TOGETHER = 5
 MOST_PITCH_POINTS = 1_000_000
 LONGEST_SECONDS = 1e6

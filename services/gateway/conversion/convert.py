@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.common.errors import InvalidInput
 from libs.common.invalid import first_at_fault
-from libs.common.pitch_requests import check_method, read_f0_points
+from libs.common.pitch_requests import MethodName, check_method, read_f0_points
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.inner import InnerProblem
@@ -32,7 +32,7 @@ class ConversionOptions(BaseModel):
     )
     protect: float = Field(default=0.33, ge=0, le=0.5, description="Protection of voiceless sounds; 0.5 is none")
     rms_mix_rate: float = Field(default=0.25, ge=0, le=1, description="Volume envelope: 0 the source's, 1 the voice's")
-    f0_method: str = Field(default="auto", pattern=r"^[a-z0-9_+\[\]-]{1,64}$", examples=["auto", "rmvpe", "harvest"])
+    f0_method: MethodName = Field(default="auto", examples=["auto", "rmvpe", "harvest"])
     filter_radius: int = Field(default=3, ge=0, le=7, description="From 3 on harvest's pitch gets a median")
     fill_unvoiced: bool = Field(default=False, description="Pitch is interpolated through unvoiced frames")
     f0_file: str = Field(

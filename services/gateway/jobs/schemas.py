@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.events import TrainingOptions
 from libs.common.jobs import JobKind, JobState, QueueState, Step
+from libs.common.pitch_requests import MethodName
+from libs.common.training_options import TrainingSettings
 from services.gateway.jobs.tables import Job, JobLog
 from services.gateway.text import Name
 
 _ID = "job_01JD3Q0V6X9W4T2M8N5R7K1A3B"
+
+LONGEST_TRAINING_SECONDS = 7 * 24 * 3600
 
 
 class Recovery(BaseModel):
@@ -146,55 +150,23 @@ class PreprocessRequest(_About):
     """Prepare a dataset for training."""
 
     preset: str | None = Field(default=None, examples=["lite"])
-    f0_method: str = Field(default="auto", max_length=64, pattern=r"^[a-z0-9_+\[\]-]+$")
+    f0_method: MethodName = "auto"
 
 
-class OptionsIn(BaseModel):
+class OptionsIn(TrainingSettings):
     """What may be asked of a training run; what is left out is the preset's own value."""
 
     model_config = ConfigDict(extra="forbid")
 
-    preset: str | None = None
-    epochs: int | None = Field(default=None, ge=1, le=1000)
-    batch_size: int | None = Field(default=None, ge=1, le=64)
-    learning_rate: float | None = Field(default=None, gt=0, le=0.1)
-    validation_split: float | None = Field(default=None, ge=0.0, le=0.5)
-    early_stopping_patience: int | None = Field(default=None, ge=1, le=1000)
-    total_steps: int | None = Field(default=None, ge=1, le=1_000_000)
-    train_seconds: float | None = Field(default=None, ge=1, le=604_800)
-    max_training_seconds: float = Field(default=7200.0, ge=1, le=604_800)
-    seed: int = Field(default=1234, ge=0, le=2**31 - 1)
-    f0_method: str = Field(default="auto", max_length=64, pattern=r"^[a-z0-9_+\[\]-]+$")
-    accumulation: int = Field(default=1, ge=1, le=64, description="Batches that make one step together", examples=[4])
-    optimizer: Literal["adamw", "adam", "radam"] = "adamw"
-    weight_decay: float | None = Field(
-        default=None, ge=0, le=1, description="Regularisation strength; decoupled in adamw, L2 in the others"
+    preset: str | None = Field(default=None, description="Counts where no `preset` stands beside `options`")
+    train_seconds: float | None = Field(
+        default=None, ge=1, le=LONGEST_TRAINING_SECONDS, description="Train for about this long, schedule included"
     )
-    loss_function: Literal["l1", "l2", "huber"] = Field(
-        default="l1", description="How differences of spectra are measured; l1 is RVC's"
-    )
-    dropout: float = Field(default=0.0, ge=0, le=0.9, examples=[0.1])
-    augmentation: bool = Field(default=False, description="Vary content and polarity of what is learnt from")
-    ema_decay: float = Field(
-        default=0.0,
-        ge=0,
-        le=0.99999,
-        description="Publish the mean of the last weights; 0 is off",
-        examples=[0.999],
-    )
-    f0: bool = Field(default=True, description="False: an RVC voice without pitch")
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    pretrained: str = Field(
-        default="auto",
-        max_length=63,
-        pattern=r"^[a-z0-9][a-z0-9_-]*$",
-        description="auto: bases for the preset if they are installed; none; or the name of a folder of bases",
-    )
-    best_on_timeout: bool = Field(
-        default=False, description="When the time is over, publish the best so far instead of failing"
-    )
-    index_mode: Literal["rvc", "fast"] = Field(
-        default="rvc", description="rvc: the index as RVC builds it; fast: every frame kept, search measured"
+    max_training_seconds: float = Field(
+        default=7200.0,
+        ge=1,
+        le=LONGEST_TRAINING_SECONDS,
+        description="A run that takes longer is ended; see best_on_timeout",
     )
 
 
