@@ -29,29 +29,6 @@ class Synthesizer(Protocol):
         → float32 [T * sample_rate // 100] in -1…1. `generator` (CPU) is the only source of chance."""
 
 
-@runtime_checkable
-class PartialSynthesizer(Synthesizer, Protocol):
-    """A voice that can decode a part of a buffer with all of it as context, as live conversion needs."""
-
-    def render_part(
-        self,
-        content: Tensor,
-        f0_hz: Tensor,
-        coarse: Tensor,
-        speaker_id: int,
-        generator: torch.Generator,
-        *,
-        skip_head: int,
-        return_length: int,
-        stretched_length: int,
-    ) -> Tensor:
-        """Frames `skip_head … skip_head + return_length` of the buffer, drawn out to `stretched_length` frames.
-
-        Other arguments as `render`; `coarse` is 0 before the stream began. Stretched, the wave keeps its pitch in Hz.
-        → float32 [stretched_length * sample_rate // 100].
-        """
-
-
 @dataclass(frozen=True)
 class Clip:
     """One piece of speech to render, of which the frames `[first, last)` are wanted; the rest is context.
@@ -68,6 +45,16 @@ class Clip:
     first: int
     last: int
     loudness: Tensor | None = None
+
+
+@runtime_checkable
+class PartialSynthesizer(Synthesizer, Protocol):
+    """A voice that can decode a part of a buffer with all of it as context, as live conversion needs."""
+
+    def render_part(self, clip: Clip, stretched_length: int) -> Tensor:
+        """The clip's wanted frames, drawn out to `stretched_length` frames of 10 ms; `coarse` is 0 before the stream
+        began. Stretched, the wave keeps its pitch in Hz. → float32 [stretched_length * sample_rate // 100].
+        """
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from libs.voice.realtime.rendering import render_part
 from libs.voice.realtime.ring import HOP_16K
 from libs.voice.realtime.settings import FRAMES_PER_SECOND, RealtimeSettings
 from libs.voice.retrieval import RetrievalIndex
-from libs.voice.synthesizer import Synthesizer
+from libs.voice.synthesizer import Clip, Synthesizer
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -57,17 +57,16 @@ class BlockInference:
             self._follow_pitch(wave16k, settings)
         factor = 2.0 ** (settings.formant_shift / 12)
         with torch.inference_mode():
-            wave = render_part(
-                self.synthesizer,
+            clip = Clip(
                 torch.from_numpy(content),
                 torch.from_numpy(self.f0_cache[-frames:].copy()),
                 torch.from_numpy(self.coarse_cache[-frames:].copy()),
                 settings.speaker_id,
                 generator,
-                skip_head=self.skip_head,
-                return_length=self.return_length,
-                stretched_length=math.ceil(self.return_length * factor),
+                first=self.skip_head,
+                last=self.skip_head + self.return_length,
             )
+            wave = render_part(self.synthesizer, clip, math.ceil(self.return_length * factor))
         return self._squeeze(np.asarray(wave.float().cpu().numpy(), dtype=np.float32), factor)
 
     def rest(self) -> None:

@@ -2,53 +2,32 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from libs.voice.synthesizer import PartialSynthesizer, Synthesizer
+from libs.voice.synthesizer import Clip, PartialSynthesizer, Synthesizer
 
 CONTEXT_FRAMES = 24
 
 
-def render_part(
-    synthesizer: Synthesizer,
-    content: Tensor,
-    f0_hz: Tensor,
-    coarse: Tensor,
-    speaker_id: int,
-    generator: torch.Generator,
-    *,
-    skip_head: int,
-    return_length: int,
-    stretched_length: int,
-) -> Tensor:
-    """Frames `skip_head … skip_head + return_length` of a buffer, drawn out to `stretched_length` frames.
+def render_part(synthesizer: Synthesizer, clip: Clip, stretched_length: int) -> Tensor:
+    """The clip's wanted frames, drawn out to `stretched_length` frames of 10 ms.
 
-    Arguments as `Synthesizer.render`, of the whole buffer; → float32 `[stretched_length * sample_rate // 100]`. Played
-    faster by `stretched_length / return_length`, it has the formants moved up and lasts as long as before.
+    → float32 `[stretched_length * sample_rate // 100]`. Played faster by `stretched_length / (last - first)`, it lasts
+    as long as before and has its formants moved up.
     """
     if isinstance(synthesizer, PartialSynthesizer):
-        return synthesizer.render_part(
-            content,
-            f0_hz,
-            coarse,
-            speaker_id,
-            generator,
-            skip_head=skip_head,
-            return_length=return_length,
-            stretched_length=stretched_length,
-        )
-    begin = max(skip_head - CONTEXT_FRAMES, 0)
-    content, f0_hz, coarse = content[begin:], f0_hz[begin:], coarse[begin:].clamp(min=1)
-    head = skip_head - begin
-    if stretched_length != return_length:
-        frames = round(len(content) * stretched_length / return_length)
-        head = round(head * stretched_length / return_length)
+        return synthesizer.render_part(clip, stretched_length)
+    begin = max(clip.first - CONTEXT_FRAMES, 0)
+    content, f0_hz, coarse = clip.content[begin:], clip.f0_hz[begin:], clip.coarse[begin:].clamp(min=1)
+    head, length = clip.first - begin, clip.last - clip.first
+    if stretched_length != length:
+        frames = round(len(content) * stretched_length / length)
+        head = round(head * stretched_length / length)
         content = functional.interpolate(content.T[None], size=frames, mode="linear")[0].T.contiguous()
         # Nearest: between a voiced and an unvoiced frame lies no pitch.
         f0_hz = functional.interpolate(f0_hz[None, None], size=frames, mode="nearest")[0, 0]
         coarse = functional.interpolate(coarse[None, None].double(), size=frames, mode="nearest")[0, 0].long()
     hop = synthesizer.sample_rate // 100
-    wave = synthesizer.render(content, f0_hz, coarse, speaker_id, generator)
+    wave = synthesizer.render(content, f0_hz, coarse, clip.speaker_id, clip.generator)
     return wave[head * hop : (head + stretched_length) * hop]

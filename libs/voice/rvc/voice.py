@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -43,28 +44,19 @@ class RvcSynthesizer:
 
         Raises InvalidInput for a speaker that the voice does not have.
         """
-        return self._infer(content, f0_hz, coarse, speaker_id, generator, 0, None, None)
+        return self._infer(Clip(content, f0_hz, coarse, speaker_id, generator, 0, len(content)))
 
     @torch.inference_mode()
-    def render_part(
-        self,
-        content: Tensor,
-        f0_hz: Tensor,
-        coarse: Tensor,
-        speaker_id: int,
-        generator: torch.Generator,
-        *,
-        skip_head: int,
-        return_length: int,
-        stretched_length: int,
-    ) -> Tensor:
-        """`return_length` frames after the first `skip_head`, drawn out to `stretched_length` frames of 10 ms.
+    def render_part(self, clip: Clip, stretched_length: int) -> Tensor:
+        """The clip's wanted frames, drawn out to `stretched_length` frames of 10 ms.
 
         Attention sees every frame, the flow starts 24 before, the decoder renders the part alone: float32
-        [stretched_length * hop] (CPU). Drawing out lowers the source's pitch, so F0 is raised by as much.
+        [stretched_length * hop] (CPU). Drawing out lowers the source's pitch, so F0 is raised by as much. Raises
+        InvalidInput for a speaker that the voice does not have.
         """
-        f0_hz = f0_hz * (stretched_length / return_length)
-        return self._infer(content, f0_hz, coarse, speaker_id, generator, skip_head, return_length, stretched_length)
+        length = clip.last - clip.first
+        raised = replace(clip, f0_hz=clip.f0_hz * (stretched_length / length))
+        return self._infer(raised, skip_head=clip.first, return_length=length, stretched_length=stretched_length)
 
     @torch.inference_mode()
     def render_clips(self, clips: Sequence[Clip]) -> list[Tensor]:
@@ -79,29 +71,18 @@ class RvcSynthesizer:
                 f"speaker_id is {speaker_id}; this voice has 0 to {self.speakers - 1}", field="speaker_id"
             )
 
-    def _infer(
-        self,
-        content: Tensor,
-        f0_hz: Tensor,
-        coarse: Tensor,
-        speaker_id: int,
-        generator: torch.Generator,
-        skip_head: int,
-        return_length: int | None,
-        stretched_length: int | None,
-    ) -> Tensor:
-        self._check_speaker(speaker_id)
-        noise = self._noise(generator)
+    def _infer(self, clip: Clip, **part: int) -> Tensor:
+        """The whole clip, or the `part` of it that `SynthesizerNetwork.infer` knows by its numbers of frames."""
+        self._check_speaker(clip.speaker_id)
+        noise = self._noise(clip.generator)
         wave, _, _ = self.network.infer(
-            content.unsqueeze(0).to(self.device),
-            torch.tensor([content.shape[0]], device=self.device),
-            coarse.unsqueeze(0).to(self.device) if self.needs_f0 else None,
-            f0_hz.unsqueeze(0).to(self.device) if self.needs_f0 else None,
-            torch.tensor([speaker_id], device=self.device),
+            clip.content.unsqueeze(0).to(self.device),
+            torch.tensor([clip.content.shape[0]], device=self.device),
+            clip.coarse.unsqueeze(0).to(self.device) if self.needs_f0 else None,
+            clip.f0_hz.unsqueeze(0).to(self.device) if self.needs_f0 else None,
+            torch.tensor([clip.speaker_id], device=self.device),
             latent_noise=noise,
             source_noise=noise,
-            skip_head=skip_head,
-            return_length=return_length,
-            stretched_length=stretched_length,
+            **part,
         )
         return wave[0, 0].float().cpu()
