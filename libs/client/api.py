@@ -11,8 +11,6 @@ with Client("http://127.0.0.1:8000") as client:
 
 from __future__ import annotations
 
-import mimetypes
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,25 +41,9 @@ from libs.client.models import (
     VoiceCheck,
     address,
 )
+from libs.client.transfers import SENDING, Progress, counted, media_type, number, save
 
 Item = TypeVar("Item", bound=Answer)
-Progress = Callable[[int], None]
-
-
-class CountedFile:
-    """A file that says how much of it was read, for progress bars."""
-
-    def __init__(self, file: IO[bytes], told: Progress) -> None:
-        self._file = file
-        self._told = told
-
-    def read(self, size: int = -1) -> bytes:
-        block = self._file.read(size)
-        self._told(len(block))
-        return block
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
 
 class Client:
@@ -159,13 +141,12 @@ class Client:
             def parts() -> list[tuple[str, tuple[str, IO[bytes], str]]]:
                 streams = [opened.enter_context(path.open("rb")) for path in files]
                 return [
-                    ("files", (path.name, cast(IO[bytes], CountedFile(stream, told)) if told else stream, _type(path)))
+                    ("files", (path.name, counted(stream, told), media_type(path)))
                     for path, stream in zip(files, streams, strict=True)
                 ]
 
             fields = {"dataset_id": dataset_id} | ({"transcript": transcript} if transcript else {})
-            timeout = httpx.Timeout(10.0, read=1800.0, write=300.0)
-            answer = self._json("POST", "/samples", key=key, data=fields, files=parts, timeout=timeout)
+            answer = self._json("POST", "/samples", key=key, data=fields, files=parts, timeout=SENDING)
         return Upload.model_validate(answer)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
@@ -255,7 +236,7 @@ class Client:
         """Saves a voice as a zip in the form `voicewright`, `rvc` or `applio`; returns its size in bytes."""
         path = f"/models/{self.voice(key).id}/export"
         with self.connection.stream("GET", path, params={"format": form}, timeout=900.0) as response:
-            return _save(response, target)
+            return save(response, target)
 
     def import_voice(
         self, model: Path, name: str, *, index: Path | None = None, encoder: str = "auto", rights: str = ""
@@ -300,7 +281,7 @@ class Client:
         """Saves a voice's file as fp16, fp32 or safetensors; returns its size in bytes."""
         path = f"/models/{self.voice(key).id}/convert"
         with self.connection.stream("POST", path, json={"form": form}, timeout=900.0) as response:
-            return _save(response, target)
+            return save(response, target)
 
     def _send_model(self, path: str, fields: dict[str, str], **files: Path | None) -> Job:
         """A form of model files, each opened anew for every try."""
@@ -313,9 +294,8 @@ class Client:
                     for field, file in there
                 ]
 
-            timeout = httpx.Timeout(10.0, read=1800.0, write=300.0)
             given = {name: value for name, value in fields.items() if value}
-            return Job.model_validate(self._json("POST", path, key=new_key(), data=given, files=parts, timeout=timeout))
+            return Job.model_validate(self._json("POST", path, key=new_key(), data=given, files=parts, timeout=SENDING))
 
     def convert(
         self, recording: Path, voice: str, target: Path, *, told: Progress | None = None, **options: Any
@@ -329,20 +309,19 @@ class Client:
         given = {name: str(value) for name, value in options.items() if value is not None}
         given.setdefault("format", target.suffix.lstrip(".").lower() or "wav")
         with recording.open("rb") as stream:
-            sound = cast(IO[bytes], CountedFile(stream, told)) if told else stream
-            files = {"audio": (recording.name, sound, _type(recording))}
+            files = {"audio": (recording.name, counted(stream, told), media_type(recording))}
             timeout = httpx.Timeout(10.0, read=900.0, write=300.0)
             with self.connection.stream(
                 "POST", "/convert", data={"voice": voice, **given}, files=files, timeout=timeout
             ) as response:
-                size = _save(response, target)
+                size = save(response, target)
                 headers = response.headers
         return Conversion(
             media_type=headers.get("Content-Type", ""),
             voice_version=headers.get("X-Voice-Version"),
             voice_sha256=headers.get("X-Voice-Sha256"),
-            duration_seconds=_number(headers.get("X-Duration-Seconds")),
-            real_time_factor=_number(headers.get("X-Real-Time-Factor")),
+            duration_seconds=number(headers.get("X-Duration-Seconds")),
+            real_time_factor=number(headers.get("X-Real-Time-Factor")),
             size_bytes=size,
         )
 
@@ -365,13 +344,12 @@ class Client:
             def parts() -> list[tuple[str, tuple[str | None, Any, str]]]:
                 streams = [opened.enter_context(path.open("rb")) for path in recordings]
                 sent: list[tuple[str, tuple[str | None, Any, str]]] = [
-                    ("files", (path.name, CountedFile(stream, told) if told else stream, _type(path)))
+                    ("files", (path.name, counted(stream, told), media_type(path)))
                     for path, stream in zip(recordings, streams, strict=True)
                 ]
                 return sent or [("_", (None, b"", "text/plain"))]  # so that it is a form of parts
 
-            timeout = httpx.Timeout(10.0, read=1800.0, write=300.0)
-            answer = self._json("POST", "/convert/jobs", key=key, data=fields, files=parts, timeout=timeout)
+            answer = self._json("POST", "/convert/jobs", key=key, data=fields, files=parts, timeout=SENDING)
         return Job.model_validate(answer)
 
     def conversion_results(self, job: Job) -> list[FileResult]:
@@ -381,26 +359,4 @@ class Client:
     def save_conversion(self, job: Job, result: FileResult, target: Path) -> int:
         """Saves one sound of a conversion job at `target`, whole or not at all; returns its size in bytes."""
         with self.connection.stream("GET", f"{job.path}/results/{result.number}", timeout=300.0) as response:
-            return _save(response, target)
-
-
-def _type(path: Path) -> str:
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text else None
-
-
-def _save(response: httpx.Response, target: Path) -> int:
-    """The body at `target`, under its name only once it is whole."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    size = 0
-    try:
-        with draft.open("wb") as file:
-            for block in response.iter_bytes():
-                size += file.write(block)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
-    return size
+            return save(response, target)
