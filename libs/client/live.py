@@ -12,7 +12,7 @@ import json
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -113,14 +113,14 @@ class LiveConversion:
 
     def _read(self) -> None:
         try:
-            for message in self._socket:
-                self._problem = None
-                if isinstance(message, bytes):
-                    self._blocks.put(message)
-                else:
-                    self._hear(json.loads(message))
-        except WebSocketException:
-            pass
+            # However the session ends, `received` judges its close code: here it is only the end of the messages.
+            with suppress(WebSocketException):
+                for message in self._socket:
+                    self._problem = None
+                    if isinstance(message, bytes):
+                        self._blocks.put(message)
+                    else:
+                        self._hear(json.loads(message))
         finally:
             self._blocks.put(None)
             self._is_ready.set()
