@@ -39,27 +39,26 @@ def parts_of(method: str) -> list[str] | None:
     return None if match is None else match[1].split("+")
 
 
-def hybrid_name(parts: Sequence[str]) -> str:
+def hybrid_name(parts: Sequence[str], field: str = "f0_method") -> str:
     """`hybrid[a+b]`. Raises InvalidInput for fewer than two methods, more than five, or one that comes twice."""
     if not 2 <= len(parts) <= MOST_TOGETHER or len(set(parts)) != len(parts):
         raise InvalidInput(
-            f"f0_method `hybrid[{'+'.join(parts)}]` must name two to {MOST_TOGETHER} different methods.",
-            field="f0_method",
+            f"{field} `hybrid[{'+'.join(parts)}]` must name two to {MOST_TOGETHER} different methods.", field=field
         )
     return f"hybrid[{'+'.join(parts)}]"
 
 
-def check_method(method: str) -> None:
+def check_method(method: str, field: str = "f0_method") -> None:
     """Raises InvalidInput for a method that exists nowhere; whether one can be used here, its worker knows."""
     parts = parts_of(method)
     unknown = [name for name in (parts or [method]) if name not in METHODS]
     if unknown:
         raise InvalidInput(
-            f"f0_method is {method[:80]!r}; choose one of {', '.join(METHODS)}, or several as hybrid[dio+swift].",
-            field="f0_method",
+            f"{field} is {method[:80]!r}; choose one of {', '.join(METHODS)}, or several as hybrid[dio+swift].",
+            field=field,
         )
     if parts is not None:
-        hybrid_name(["praat" if name == "pm" else name for name in parts])
+        hybrid_name(["praat" if name == "pm" else name for name in parts], field)
 
 
 def read_f0_points(text: str, field: str = "f0_points") -> Points:

@@ -11,6 +11,7 @@ from libs.common.bus import Bus
 from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort, InvalidInput, NotFound, PlatformError
 from libs.common.events import InputFile, TrainingOptions
 from libs.common.jobs import JobKind
+from libs.common.pitch_requests import check_method
 from services.gateway.accounts.current import Caller
 from services.gateway.datasets import catalogue
 from services.gateway.datasets.tables import Dataset
@@ -93,10 +94,12 @@ async def start_training(
 ) -> Job:
     """Opens a training job in the caller's transaction. `price` is that of an hour of training.
 
-    Raises NotFound, InvalidInput (unknown preset), DatasetEmpty, DatasetTooShort, Conflict (the dataset is in use).
+    Raises NotFound, InvalidInput (unknown preset or pitch method), DatasetEmpty, DatasetTooShort, Conflict (the dataset
+    is in use).
     """
     if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
+    check_method(request.options.f0_method, "options.f0_method")
     asked = request.preset or request.options.preset
     preset = presets.preset(asked or presets.default_preset(devices))
     dataset = await _held_dataset(session, caller, request)
@@ -134,6 +137,7 @@ async def start_preprocessing(
     """Opens a preprocessing job in the caller's transaction; raises as `start_training` does."""
     if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
+    check_method(request.f0_method)
     preset = presets.preset(request.preset or presets.default_preset(devices))
     dataset = await _held_dataset(session, caller, request)
     inputs, seconds = await recordings_of(session, dataset)

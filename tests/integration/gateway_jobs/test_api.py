@@ -6,15 +6,18 @@ import asyncio
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 from libs.common.bus import Bus
 from libs.common.jobs import Step
 from libs.common.paths import Paths
+from libs.common.pitch_requests import METHODS
 from services.gateway.accounts.tables import Role
 from services.gateway.jobs.presets import PRESETS
 from tests.conftest import NatsServer
-from tests.integration.gateway_jobs.conftest import House, Workers
+from tests.integration.gateway_jobs.conftest import House
+from tests.integration.gateway_jobs.scripted_workers import Workers
 
 
 async def test_a_started_job_answers_202_with_its_place_and_all_fields(house: House) -> None:
@@ -63,6 +66,29 @@ async def test_an_option_out_of_its_range_is_refused_by_name(
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert field in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("/training/jobs", "options.f0_method"), ("/preprocess/jobs", "f0_method")]
+)
+async def test_a_pitch_method_that_exists_nowhere_is_refused_with_the_methods_there_are(
+    house: House, path: str, field: str
+) -> None:
+    anna = await house.person()
+    await house.dataset(anna)
+
+    async def ask(method: str) -> httpx.Response:
+        asked = {"f0_method": method}
+        return await anna.post(path, json={"exp_name": "anna"} | ({"options": asked} if "options" in field else asked))
+
+    unknown, partly, twice = await ask("magic"), await ask("hybrid[swift+magic]"), await ask("hybrid[praat+pm]")
+
+    assert [(a.status_code, a.json()["field"]) for a in (unknown, partly, twice)] == [(422, field)] * 3
+    assert f"choose one of {', '.join(METHODS)}" in unknown.json()["detail"]
+    assert "hybrid[swift+magic]" in partly.json()["detail"]
+    assert "two to 5 different" in twice.json()["detail"]
+    assert (await anna.get(path)).json()["items"] == []
+    assert (await ask("hybrid[rmvpe+crepe]")).status_code == 202
 
 
 async def test_an_unknown_preset_is_refused_with_the_list_of_presets(house: House) -> None:
