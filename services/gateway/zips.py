@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 _CHUNK = 256 * 1024
 
@@ -32,18 +32,18 @@ class _Pipe(io.RawIOBase):
         return held
 
 
-def zip_of(files: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
-    """The bytes of a zip of `files` (name in the zip, file), piece by piece. Sound does not compress: it is stored.
+def zip_of(files: Iterable[tuple[str, BinaryIO]]) -> Iterator[bytes]:
+    """The bytes of a zip of `files` (name in the zip, open file), piece by piece. They are stored, not compressed.
 
-    Each file is opened when its turn comes; one that is gone by then ends the stream with OSError, before the zip's
-    end, so that nobody takes it for a whole one.
+    A file is asked for when its turn comes and closed after it, so a generator may open them one by one. When it cannot
+    be opened then, the stream ends with OSError, before the zip's end, so that nobody takes it for a whole one.
     """
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
-        for name, path in files:
+        for name, source in files:
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
-            with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+            with source, archive.open(entry, "w", force_zip64=True) as target:
                 while chunk := source.read(_CHUNK):
                     target.write(chunk)
                     yield pipe.take()

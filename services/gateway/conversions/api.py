@@ -114,7 +114,7 @@ async def conversion_result(job_id: str, caller: CurrentUser, parts: SharedParts
     if len(job.recordings) == 1:
         return _file(found[0])
     return StreamingResponse(
-        zip_of([(sound.name, sound.path) for sound in found]),
+        zip_of((sound.name, sound.path.open("rb")) for sound in found),
         media_type="application/zip",
         headers={"Content-Disposition": f'attachment; filename="{job.id}.zip"'},
     )
