@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from libs.common.bus import Bus
+from libs.common.events import Event
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from tests.conftest import NatsServer
+from tests.integration.common.worker_processes import Events, Processes
 
 
 @pytest.fixture
@@ -29,3 +34,31 @@ async def bus(settings: CommonSettings) -> AsyncIterator[Bus]:
     await bus.ensure()
     yield bus
     await bus.close()
+
+
+@pytest.fixture
+def processes(settings: CommonSettings, tmp_path: Path) -> Iterator[Processes]:
+    found = Processes(settings, tmp_path / "trace.txt")
+    yield found
+    for process in found.all:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait(5)
+
+
+@pytest.fixture
+async def events(bus: Bus) -> AsyncIterator[Events]:
+    seen = Events()
+
+    async def read() -> None:
+        async for delivery in bus.events("test"):
+            event = delivery.envelope.open()
+            assert isinstance(event, Event)
+            seen.seen.append(event)
+            seen.ids.append(delivery.envelope.id)
+            await delivery.ack()
+
+    reader = asyncio.create_task(read())
+    yield seen
+    reader.cancel()

@@ -12,7 +12,8 @@ from services.gateway.jobs import outbox
 from services.gateway.jobs.tables import Outgoing
 from services.gateway.voices.tables import Voice
 from tests.conftest import NatsServer
-from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers
+from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House
+from tests.integration.gateway_jobs.scripted_workers import Workers
 
 pytestmark = BOTH_DATABASES
 

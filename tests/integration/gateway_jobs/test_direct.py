@@ -18,7 +18,8 @@ from services.preprocessor.direct import router as preprocess_router
 from services.trainer.direct import as_job
 from services.trainer.direct import router as trainer_router
 from tests.conftest import free_port
-from tests.integration.gateway_jobs.conftest import House, Person, Workers, served
+from tests.integration.gateway_jobs.conftest import House, Person, served
+from tests.integration.gateway_jobs.scripted_workers import Workers
 
 
 @asynccontextmanager

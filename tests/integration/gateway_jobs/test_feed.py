@@ -9,7 +9,8 @@ from libs.common.bus import Bus
 from libs.common.events import JobChanged, StepProgress
 from libs.common.jobs import Step
 from tests.conftest import NatsServer
-from tests.integration.gateway_jobs.conftest import House, Person, Workers
+from tests.integration.gateway_jobs.conftest import House, Person
+from tests.integration.gateway_jobs.scripted_workers import Workers
 from tests.integration.gateway_jobs.watching import Watcher
 
 

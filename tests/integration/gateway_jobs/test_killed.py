@@ -17,7 +17,8 @@ from libs.common.bus import Bus
 from services.gateway.database import Database
 from services.gateway.settings import GatewaySettings
 from tests.conftest import TOKEN, NatsServer, free_port
-from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers
+from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House
+from tests.integration.gateway_jobs.scripted_workers import Workers
 from tests.integration.gateway_jobs.watching import Watcher
 
 pytestmark = [BOTH_DATABASES, pytest.mark.slow]

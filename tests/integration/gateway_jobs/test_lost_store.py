@@ -16,7 +16,8 @@ from services.gateway.jobs.continuity import KEY, Continuity
 from services.gateway.jobs.tables import BrokerStore, Job, Outgoing
 from services.gateway.settings import GatewaySettings
 from tests.conftest import NatsServer
-from tests.integration.gateway_jobs.conftest import House, Person, Taken, Workers, ordinary
+from tests.integration.gateway_jobs.conftest import House, Person
+from tests.integration.gateway_jobs.scripted_workers import Taken, Workers, ordinary
 
 
 async def _identity(house: House) -> str:

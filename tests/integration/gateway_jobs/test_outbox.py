@@ -20,7 +20,8 @@ from services.gateway.jobs.relay import Relay
 from services.gateway.jobs.tables import Incoming, Job, Outgoing
 from services.gateway.settings import GatewaySettings
 from tests.conftest import NatsServer
-from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Workers, ordinary, running_house
+from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, running_house
+from tests.integration.gateway_jobs.scripted_workers import Taken, Workers, ordinary
 
 pytestmark = BOTH_DATABASES
 
@@ -169,10 +170,7 @@ async def test_a_full_command_stream_makes_the_job_wait(
     assert waiting > 0
 
 
-async def _first_step_only(taken: object) -> None:
-    from tests.integration.gateway_jobs.conftest import Taken
-
-    assert isinstance(taken, Taken)
+async def _first_step_only(taken: Taken) -> None:
     if taken.command.step is Step.validate:
         await ordinary(taken)
     else:

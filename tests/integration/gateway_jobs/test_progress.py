@@ -11,7 +11,8 @@ from libs.common.events import StepProgress
 from libs.common.jobs import Step
 from services.gateway.jobs.progress import ProgressWriter
 from services.gateway.settings import GatewaySettings
-from tests.integration.gateway_jobs.conftest import TOKEN, House, Workers
+from tests.integration.gateway_jobs.conftest import TOKEN, House
+from tests.integration.gateway_jobs.scripted_workers import Workers
 
 
 async def _training(house: House, workers: Workers) -> tuple[object, dict[str, object]]:

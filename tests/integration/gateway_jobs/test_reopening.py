@@ -8,7 +8,8 @@ from libs.common.errors import StepResultLost
 from libs.common.events import EvaluateVoice, TrainVoice
 from libs.common.jobs import Step
 from libs.common.paths import Paths
-from tests.integration.gateway_jobs.conftest import House, Person, Taken, Workers
+from tests.integration.gateway_jobs.conftest import House, Person
+from tests.integration.gateway_jobs.scripted_workers import Taken, Workers
 
 BEFORE = {Step.validate, Step.preprocess, Step.train, Step.index}
 

@@ -18,7 +18,8 @@ from services.gateway.settings import GatewaySettings
 from tests.conftest import TOKEN
 from tests.integration.gateway.conftest import served
 from tests.integration.gateway.ingest_double import IngestDouble
-from tests.integration.gateway_jobs.conftest import House, Person, Workers, running_house
+from tests.integration.gateway_jobs.conftest import House, Person, running_house
+from tests.integration.gateway_jobs.scripted_workers import Workers
 
 WEEK = 7 * 86_400.0
 

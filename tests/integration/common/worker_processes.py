@@ -1,0 +1,103 @@
+"""Workers as real processes that count, what they traced, and what the bus heard of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from libs.common import manifests
+from libs.common.events import Event, PrepareDataset, StepFinished
+from libs.common.jobs import Step
+from libs.common.paths import Paths
+from libs.common.settings import CommonSettings
+from tests.conftest import TOKEN
+
+ROOT = Path(__file__).parents[3]
+
+
+def command(job: str = "job_1", mode: str = "auto", attempt: int = 1) -> PrepareDataset:
+    return PrepareDataset(
+        job_id=job,
+        step=Step.preprocess,
+        attempt=attempt,
+        experiment="anna",
+        dataset="anna",
+        inputs=(),
+        f0_method=mode,
+    )
+
+
+class Processes:
+    """Starts workers as real processes and reads what they traced."""
+
+    def __init__(self, settings: CommonSettings, trace: Path) -> None:
+        self._settings = settings
+        self.trace = trace
+        self.all: list[subprocess.Popen[bytes]] = []
+
+    def start(self, **environment: Any) -> subprocess.Popen[bytes]:
+        s = self._settings
+        variables = {
+            "SERVICE_TOKEN": TOKEN,
+            "DATA_ROOT": str(s.data_root),
+            "NATS_URL": s.nats_url,
+            "ACK_WAIT": "1.5",
+            "HEARTBEAT": "0.3",
+            "LEASE_TTL": "1.0",
+            "CANCEL_POLL": "0.05",
+            "POLL_INTERVAL": "0.05",
+            "WORKER_TTL": "1.5",
+            "RETRY_DELAYS": "0.25,0.5,1",
+            "TRACE": str(self.trace),
+            **{k: str(v) for k, v in environment.items()},
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.common.counting_worker"],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+        )
+        self.all.append(process)
+        return process
+
+    def lines(self, word: str = "") -> list[str]:
+        if not self.trace.exists():
+            return []
+        return [line for line in self.trace.read_text().splitlines() if word in line]
+
+    async def wait_for(self, word: str, count: int = 1, seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while len(self.lines(word)) < count:
+            assert time.monotonic() < deadline, f"no {count} × {word!r} in {self.lines()}"
+            await asyncio.sleep(0.02)
+
+
+class Events:
+    """All events so far, by fact."""
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+        self.ids: list[str] = []
+
+    def of(self, fact: str) -> list[Any]:
+        return [e for e in self.seen if e.fact == fact]
+
+    async def wait_for(self, fact: str, count: int = 1, seconds: float = 30.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while len(self.of(fact)) < count:
+            assert time.monotonic() < deadline, f"no {fact} among {[e.fact for e in self.seen]}"
+            await asyncio.sleep(0.02)
+        return self.of(fact)[-1]
+
+
+def result_of(paths: Paths, event: StepFinished) -> list[str]:
+    manifest = manifests.load(paths, event.manifest)
+    assert manifests.verify(paths, manifest) == []
+    return sorted(Path(f).name for f in manifest.files)
+
+
+EVERYTHING = [f"{n:03d}" for n in range(20)]
