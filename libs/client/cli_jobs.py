@@ -6,19 +6,29 @@ import json as plain_json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
-from rich.text import Text
 
 from libs.client.api import Client
 from libs.client.errors import JobEnded
 from libs.client.models import Job, Kind
-from libs.client.terminal import JobBar, connected, describe, err, out, seconds, show_json, speaks, table, when
+from libs.client.terminal import (
+    JobBar,
+    JsonOption,
+    connected,
+    describe,
+    err,
+    out,
+    seconds,
+    show_facts,
+    show_json,
+    speaks,
+    table,
+    when,
+)
 
 jobs_app = typer.Typer(help="Training, preparation and conversion jobs.", no_args_is_help=True)
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help="Name, slug or id")]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Show the progress until the job is over")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 def dataset_key(client: Client, name: str) -> str:
@@ -143,22 +153,21 @@ def show_job(job_id: str, json: JsonOption = False) -> None:
     if json:
         show_json(job)
         return
-    rows = table("", "")
-    for label, value in {
-        "job": f"{job.id} ({job.kind})",
-        "name": job.name,
-        "status": " · ".join(part for part in (job.status, job.queue_state, job.phase) if part),
-        "progress": f"{job.progress:.1f} %  {describe(job.model_dump())}",
-        "dataset": job.dataset or "–",
-        "voice": job.voice or "–",
-        "preset": job.preset,
-        "created": when(job.created_at),
-        "started": when(job.started_at),
-        "finished": when(job.finished_at),
-        "error": job.error.sentences() if job.error else "–",
-    }.items():
-        rows.add_row(label, Text(value))
-    out.print(Group(rows))
+    show_facts(
+        {
+            "job": f"{job.id} ({job.kind})",
+            "name": job.name,
+            "status": " · ".join(part for part in (job.status, job.queue_state, job.phase) if part),
+            "progress": f"{job.progress:.1f} %  {describe(job.model_dump())}",
+            "dataset": job.dataset,
+            "voice": job.voice,
+            "preset": job.preset,
+            "created": when(job.created_at),
+            "started": when(job.started_at),
+            "finished": when(job.finished_at),
+            "error": job.error.sentences() if job.error else None,
+        }
+    )
 
 
 @jobs_app.command("follow")

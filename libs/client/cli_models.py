@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.text import Text
 
 from libs.client.api import Client
-from libs.client.cli_jobs import FollowOption, JsonOption, watch
+from libs.client.cli_jobs import FollowOption, watch
 from libs.client.cli_voices import voices_app
 from libs.client.models import Job
-from libs.client.terminal import Exit, connected, err, fail, out, show_json, speaks, table
+from libs.client.terminal import Exit, JsonOption, connected, err, fail, out, show_facts, show_json, speaks
 
 FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 NameOption = Annotated[str, typer.Option(help="Name of the voice; that of one of yours makes a new version of it")]
@@ -96,10 +95,7 @@ def inspect_voice(voice: str, json: JsonOption = False) -> None:
     if json:
         show_json(facts)
         return
-    rows = table("", "")
-    for label, value in facts.model_dump(mode="json").items():
-        rows.add_row(label, Text("–" if value is None else str(value)))
-    out.print(rows)
+    show_facts(facts.model_dump(mode="json"))
 
 
 @voices_app.command("verify")

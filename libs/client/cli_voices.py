@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.text import Text
 
 from libs.client.cli_conversions import convert_as_job
 from libs.client.sounds import sound_files
-from libs.client.terminal import connected, out, seconds, show_json, speaks, table, when
+from libs.client.terminal import JsonOption, connected, out, seconds, show_facts, show_json, speaks, table, when
 
 voices_app = typer.Typer(help="Trained voices.", no_args_is_help=True)
 
@@ -91,7 +90,7 @@ def convert(
 
 @voices_app.command("list")
 @speaks
-def list_voices(json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
+def list_voices(json: JsonOption = False) -> None:
     """Your voices."""
     with connected() as client:
         found = client.voices()
@@ -106,19 +105,17 @@ def list_voices(json: Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 @voices_app.command("show")
 @speaks
-def show_voice(voice: str, json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
+def show_voice(voice: str, json: JsonOption = False) -> None:
     """One voice and its card."""
     with connected() as client:
         found = client.voice(voice)
     if json:
         show_json(found)
         return
-    rows = table("", "")
-    for label, value in found.model_dump(mode="json", exclude={"card", "quality"}).items():
-        rows.add_row(label, Text("–" if value is None else str(value)))
-    for label, value in (found.quality or {}).items():
-        rows.add_row(label, Text(f"{value:.3f}" if isinstance(value, float) else str(value)))
-    out.print(rows)
+    quality = {
+        label: f"{value:.3f}" if isinstance(value, float) else value for label, value in (found.quality or {}).items()
+    }
+    show_facts(found.model_dump(mode="json", exclude={"card", "quality"}) | quality)
 
 
 @voices_app.command("export")

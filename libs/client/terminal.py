@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from enum import IntEnum
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from libs.client import credentials
 from libs.client.api import Client
@@ -22,6 +23,8 @@ from libs.client.models import FeedEvent, Job, Tokens
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -94,6 +97,14 @@ def table(*columns: str) -> Table:
     for column in columns:
         made.add_column(column, overflow="fold")
     return made
+
+
+def show_facts(facts: Mapping[str, object]) -> None:
+    """One thing's facts, a line each; what is None is a dash. Nothing in them is read as markup."""
+    rows = table("", "")
+    for label, value in facts.items():
+        rows.add_row(label, Text("–" if value is None else str(value)))
+    out.print(rows)
 
 
 def when(moment: datetime | None) -> str:

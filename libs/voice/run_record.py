@@ -16,32 +16,21 @@ from libs.voice.checkpoint import newest_step
 from libs.voice.event_file import EventFile
 from libs.voice.training_config import TrainingConfig
 
-FIXED = (
-    "preset",
-    "epochs",
-    "batch_size",
-    "accumulation",
-    "processes",
-    "learning_rate",
-    "weight_decay",
-    "total_steps",
-    "train_seconds",
-    "validation_split",
-    "validate_every_steps",
-    "early_stopping_patience",
-    "seed",
-    "optimizer",
-    "loss_function",
-    "dropout",
-    "augmentation",
-    "ema_decay",
-    "f0",
-    "precision",
-    "pretrained",
-    "pretrained_generator",
-    "pretrained_discriminator",
+MAY_CHANGE = frozenset(
+    {
+        "time_limit_seconds",
+        "best_on_timeout",
+        "checkpoint_every_steps",
+        "checkpoint_every_seconds",
+        "keep_checkpoints",
+        "bad_steps_in_a_row",
+        "device",
+        "threads",
+        "tensorboard",
+        "rvc_checkpoints",
+    }
 )
-"""Options that a run keeps from first to last; the others (limits, intervals, device) may change on resume."""
+"""Limits, intervals, machines and extra files may change on resume; every other option stays as the run began."""
 
 
 class RunFolder:
@@ -132,11 +121,10 @@ def check_same_run(plan: Mapping[str, Any], config: TrainingConfig, data: str) -
     """Raises Conflict when a run that has begun is asked to go on with other options or another dataset."""
     # options that came later than the run have their defaults in it
     begun = TrainingConfig().as_dict() | plan["config"]
-    given = config.as_dict()
-    for name in FIXED:
-        if begun[name] != given[name]:
+    for name, given in config.as_dict().items():
+        if name not in MAY_CHANGE and begun[name] != given:
             raise Conflict(
-                f"{name} is {given[name]!r}, but this run began with {begun[name]!r}; start a new run to change it",
+                f"{name} is {given!r}, but this run began with {begun[name]!r}; start a new run to change it",
                 field=name,
             )
     if plan["dataset"] != data:

@@ -15,43 +15,20 @@ from services.trainer.settings import TrainerSettings
 
 log = get_logger("training")
 
-ENGINE_OPTIONS = (
-    "accumulation",
-    "optimizer",
-    "weight_decay",
-    "loss_function",
-    "dropout",
-    "augmentation",
-    "ema_decay",
-    "f0",
-    "precision",
-    "pretrained",
-    "best_on_timeout",
-)
-"""Options that the engine takes under their own names."""
+NOT_THE_ENGINES = {"f0_method", "index_mode", "max_training_seconds"}
+"""Options of other steps, and the limit that goes by another name in the engine; it knows all others by theirs."""
 
 
 def config_of(options: TrainingOptions, settings: TrainerSettings) -> dict[str, Any]:
     """The engine's configuration for what a person asked; what they left open stays the preset's own."""
     limit = min(options.max_training_seconds, settings.training_timeout.total_seconds())
-    given = {
-        "preset": options.preset,
-        "epochs": options.epochs,
-        "batch_size": options.batch_size,
-        "learning_rate": options.learning_rate,
-        "validation_split": options.validation_split,
-        "early_stopping_patience": options.early_stopping_patience,
-        "total_steps": options.total_steps,
-        "train_seconds": options.train_seconds,
+    return options.model_dump(exclude=NOT_THE_ENGINES, exclude_none=True) | {
         "time_limit_seconds": limit,
-        "seed": options.seed,
-        **options.model_dump(include=set(ENGINE_OPTIONS)),
         "processes": settings.training_processes,
         "device": settings.training_device,
         "threads": settings.training_threads,
         "checkpoint_every_seconds": settings.checkpoint_every.total_seconds(),
     }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 async def run(work: Work[TrainVoice], prepared: Path, filelist: Path, settings: TrainerSettings) -> dict[str, Any]:

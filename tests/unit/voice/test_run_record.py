@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -10,8 +11,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from libs.common.errors import StorageFull
-from libs.voice.run_record import MetricsLog, RunFolder
+from libs.common.errors import Conflict, StorageFull
+from libs.voice.run_record import MetricsLog, RunFolder, check_same_run
+from libs.voice.training_config import TrainingConfig
 
 
 def no_links(*_: Any) -> NoReturn:
@@ -71,3 +73,66 @@ def test_a_number_that_json_does_not_know_is_not_written(tmp_path: Path) -> None
 
     log.close()
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+OTHER_VALUES = TrainingConfig(
+    preset="rvc-tiny",
+    epochs=7,
+    batch_size=3,
+    accumulation=2,
+    processes=2,
+    learning_rate=2e-4,
+    weight_decay=0.1,
+    total_steps=9,
+    train_seconds=60.0,
+    validation_split=0.1,
+    validate_every_steps=5,
+    early_stopping_patience=4,
+    time_limit_seconds=60.0,
+    best_on_timeout=True,
+    checkpoint_every_steps=5,
+    checkpoint_every_seconds=9.0,
+    keep_checkpoints=3,
+    seed=5,
+    optimizer="radam",
+    loss_function="huber",
+    dropout=0.2,
+    augmentation=True,
+    ema_decay=0.9,
+    f0=False,
+    bad_steps_in_a_row=3,
+    device="cpu",
+    precision="bf16",
+    threads=2,
+    tensorboard=False,
+    rvc_checkpoints="every",
+    pretrained="mine",
+    pretrained_generator="g.pth",
+    pretrained_discriminator="d.pth",
+).as_dict()
+LIMITS = {
+    *("time_limit_seconds", "best_on_timeout", "checkpoint_every_steps", "checkpoint_every_seconds"),
+    *("keep_checkpoints", "bad_steps_in_a_row", "device", "threads", "tensorboard", "rvc_checkpoints"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_VALUES))
+def test_a_run_goes_on_with_other_limits_and_with_no_other_recipe(name: str) -> None:
+    begun = TrainingConfig(preset="rvc-v2-40k")
+    plan = {"config": begun.as_dict(), "dataset": "d"}
+    changed = dataclasses.replace(begun, **{name: OTHER_VALUES[name]})
+    assert changed != begun
+
+    if name in LIMITS:
+        check_same_run(plan, changed, "d")
+        return
+    with pytest.raises(Conflict, match=f"{name} is .* but this run began with") as refusal:
+        check_same_run(plan, changed, "d")
+    assert refusal.value.field == name
+
+
+def test_a_run_goes_on_with_its_own_dataset_only() -> None:
+    plan = {"config": TrainingConfig().as_dict(), "dataset": "d"}
+
+    with pytest.raises(Conflict, match="dataset has changed"):
+        check_same_run(plan, TrainingConfig(), "e")
