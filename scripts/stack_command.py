@@ -44,13 +44,26 @@ def with_needs(names: list[str]) -> list[str]:
     return [service for service in SERVICES if service in wanted]
 
 
-def tell_ended(stack: Stack, told: set[str]) -> None:
-    """Says which parts ended by themselves and are not in `told` yet."""
-    for name, how in stack.ended().items():
-        if name not in told:
-            told.add(name)
-            say(f"{name} ended with {how}; the others go on. Log: {stack.log(name)}")
+def tell_ended(stack: Stack, told: set[str]) -> set[str]:
+    """Says which parts ended by themselves and are not in `told` yet; returns those."""
+    news = {name: how for name, how in stack.ended().items() if name not in told}
+    for name, how in news.items():
+        say(f"{name} ended with {how}; the others go on. Log: {stack.log(name)}")
+        if name != "nats":
             say(f"start it again with: scripts/service-up.sh {name}")
+    told |= news.keys()
+    return set(news)
+
+
+def start_broker_again(stack: Stack, told: set[str]) -> None:
+    """Starts the stack's own broker again, on its port and with its store, for no service can join in its place."""
+    try:
+        stack.restart("nats")
+    except StackError as error:
+        say(f"nats cannot be started again: {error}\nstop everything with Ctrl-C, mend that, and start anew")
+    else:
+        told.discard("nats")
+        say("nats was started again, with everything that it had kept")
 
 
 def up(root: Path, services: list[str], ports: str) -> int:
@@ -101,7 +114,8 @@ def up(root: Path, services: list[str], ports: str) -> int:
         say(f"logs in {stack.root / 'log'} · stop with Ctrl-C")
         while True:
             time.sleep(0.5)
-            tell_ended(stack, told)
+            if "nats" in tell_ended(stack, told):
+                start_broker_again(stack, told)
             if stack.members and len(told) == len(stack.members):
                 say("nothing runs any more")
                 return 1

@@ -345,3 +345,29 @@ def test_a_service_that_ended_is_said_and_can_join_again_on_its_port(tmp_path):
     assert set(joined_state["members"]) == {"ingest"}
     assert joined_state["nats_url"] == state["nats_url"]
     assert joined_state["members"]["ingest"]["port"] == state["members"]["ingest"]["port"]
+
+
+def test_a_broker_that_ended_is_started_again_in_its_place(tmp_path):
+    supervisor = _command(tmp_path / "s", "--only", "ingest")
+    before = _wait_for_state(tmp_path / "s", 2)["members"]["nats"]
+    os.kill(before["pid"], signal.SIGKILL)
+
+    end = time.monotonic() + 60
+    said = ""
+    while "nats was started again" not in said:
+        assert supervisor.stdout is not None
+        said += supervisor.stdout.readline()
+        assert supervisor.poll() is None, said
+        assert time.monotonic() < end, said
+    now: Any = _wait_for_state(tmp_path / "s", 2)["members"]["nats"]
+    with socket.create_connection(("127.0.0.1", now["port"]), timeout=30) as connection:
+        greeting = connection.recv(4096)
+    supervisor.send_signal(signal.SIGTERM)
+    supervisor.communicate(timeout=30)
+
+    assert greeting.startswith(b"INFO")
+    assert now["pid"] != before["pid"]
+    assert now["port"] == before["port"]
+    assert "nats ended with signal SIGKILL; the others go on" in said
+    assert "service-up.sh nats" not in said, "that command knows no broker"
+    assert processes.wait_gone([now["pid"]], 5) == []
