@@ -6,8 +6,11 @@ be accepted, 4429 too many. Others have their meaning of RFC 6455: 1000 done, 10
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from libs.common.errors import InvalidInput, PlatformError, TooLarge
 from libs.common.logs import request_id
@@ -16,6 +19,7 @@ DONE = 1000
 RESTART = 1012
 MESSAGE_BYTES = 65_536
 """Of a text message; PCM comes in binary ones."""
+_REASON_BYTES = 123  # 125 of a control frame (RFC 6455, 5.5) less two of the code
 
 
 def close_code(error: PlatformError) -> int:
@@ -42,3 +46,17 @@ def read_message(text: str) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise InvalidInput("the message must be a JSON object", field="message")
     return message
+
+
+async def refuse(socket: WebSocket, error: PlatformError) -> None:
+    """Tells `error` and closes with its code. A client that has gone is no error."""
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+        await socket.send_text(error_message(error))
+    await close(socket, close_code(error), error.title())
+
+
+async def close(socket: WebSocket, code: int, reason: str) -> None:
+    """Closes what is still open. A longer reason than a close message holds is cut."""
+    if socket.application_state is WebSocketState.CONNECTED:
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+            await socket.close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))

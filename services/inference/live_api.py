@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketDisconnect
 
 from libs.common import tasks
 from libs.common.errors import Busy, InvalidInput, PlatformError, RecordingTooLong, WorkFailed
 from libs.common.logs import get_logger
-from libs.common.sockets import DONE, RESTART, close_code, error_message, read_message
+from libs.common.sockets import DONE, RESTART, close, error_message, read_message, refuse
 from libs.voice.realtime import RealtimeConverter
 from services.inference.live import LiveSession, LiveStart
 from services.inference.settings import InferenceSettings
@@ -74,13 +74,13 @@ def make_live_router(settings: InferenceSettings, voices: Voices, sessions: Live
         except WebSocketDisconnect:
             return
         except _Closing:
-            await _close(socket, RESTART, "the service restarts")
+            await close(socket, RESTART, "the service restarts")
         except PlatformError as error:
             log.info("live.refused", code=error.code, detail=error.detail)
-            await _refuse(socket, error)
+            await refuse(socket, error)
         except Exception as error:
             log.error("live.unexpected", error=f"{type(error).__name__}: {error}", exc_info=error)
-            await _refuse(socket, WorkFailed(f"{type(error).__name__}"))
+            await refuse(socket, WorkFailed(f"{type(error).__name__}"))
 
     return router
 
@@ -112,7 +112,7 @@ class _Stream:
             session.close()
             log.info("live.ended", voice=voice.slug, blocks=session.blocks, dropped=session.dropped)
         await self._tell(session.stats())
-        await _close(self._socket, DONE, "")
+        await close(self._socket, DONE, "")
 
     def _open(self, voice: LoadedVoice, start: LiveStart, wanted: Any) -> LiveSession:
         parts = voice.converter
@@ -191,15 +191,3 @@ class _Stream:
         while True:
             await asyncio.sleep(self._settings.live_stats.total_seconds())
             await self._tell(session.stats())
-
-
-async def _refuse(socket: WebSocket, error: PlatformError) -> None:
-    with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-        await socket.send_text(error_message(error))
-    await _close(socket, close_code(error), error.title())
-
-
-async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    if socket.application_state is WebSocketState.CONNECTED:
-        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await socket.close(code, reason[:120])

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 from fastapi import WebSocket
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketDisconnect
 
 from libs.common import tasks
 from libs.common.errors import Forbidden, InvalidInput, PlatformError, Unauthenticated, Unavailable, WorkFailed
 from libs.common.logs import get_logger
-from libs.common.sockets import RESTART, close_code, error_message, read_message
+from libs.common.sockets import RESTART, close, read_message, refuse
 from services.gateway.accounts.current import Caller, caller_of
 from services.gateway.accounts.tables import Role
 from services.gateway.audit import audit
@@ -43,15 +43,15 @@ async def serve(parts: Parts, socket: WebSocket) -> None:
         return
     except InnerClosed as closed:
         if closed.code in _ABNORMAL:
-            await _refuse(socket, Unavailable("inference broke off the stream", service="inference"))
+            await refuse(socket, Unavailable("inference broke off the stream", service="inference"))
         else:
-            await _close(socket, closed.code, closed.reason)
+            await close(socket, closed.code, closed.reason)
     except PlatformError as error:
         log.info("live.refused", code=error.code, detail=error.detail)
-        await _refuse(socket, error)
+        await refuse(socket, error)
     except Exception as error:
         log.error("live.unexpected", error=f"{type(error).__name__}: {error}", exc_info=error)
-        await _refuse(socket, WorkFailed("the stream cannot be passed on"))
+        await refuse(socket, WorkFailed("the stream cannot be passed on"))
 
 
 async def _caller(parts: Parts, socket: WebSocket) -> Caller:
@@ -127,15 +127,3 @@ async def _outwards(socket: WebSocket, inner: InnerSocket) -> None:
 async def _closing(socket: WebSocket) -> None:
     await socket.app.state.closing.wait()
     raise InnerClosed(RESTART, "the service restarts")
-
-
-async def _refuse(socket: WebSocket, error: PlatformError) -> None:
-    with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-        await socket.send_text(error_message(error))
-    await _close(socket, close_code(error), error.title())
-
-
-async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    if socket.application_state is WebSocketState.CONNECTED:
-        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await socket.close(code, reason[:120])
