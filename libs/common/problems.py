@@ -11,12 +11,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from libs.common.errors import PlatformError
+from libs.common.invalid import field_of, message_of
 from libs.common.logs import get_logger, request_id
 
 log = get_logger("problems")
 
 MEDIA_TYPE = "application/problem+json"
-_TITLES = {404: "There is no such address", 405: "This method is not allowed here"}
+_SEE = ["/docs lists every address and what it takes."]
 
 
 def answer(problem: dict[str, Any], *, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -58,8 +59,8 @@ async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     fields = [
         {
-            "field": ".".join(str(part) for part in item["loc"] if part not in ("body", "query", "path")) or "body",
-            "message": item["msg"],
+            "field": field_of(item) or "body",
+            "message": message_of(item),
             "limits": {k: v for k, v in (item.get("ctx") or {}).items() if isinstance(v, int | float | str)},
         }
         for item in error.errors()
@@ -78,11 +79,21 @@ async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
     )
 
 
-async def _http_exception(_: Request, error: Exception) -> JSONResponse:
+async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    title = _TITLES.get(error.status_code, str(error.detail))
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return answer(plain(error.status_code, title, str(error.detail), code), headers=dict(error.headers or {}))
+    status = error.status_code
+    asked = f"{request.method} {request.url.path[:200]}"
+    if status == 404:
+        said = plain(404, "There is no such address", f"{asked} is not there", "not_found", suggested_actions=_SEE)
+    elif status == 405:
+        title, detail = "This method is not allowed here", f"{asked} is not there, but the address is"
+        said = plain(405, title, detail, "method_not_allowed", suggested_actions=_SEE)
+    elif status == 400:
+        title, act = "The request cannot be read", ["Send JSON in UTF-8."]
+        said = plain(400, title, str(error.detail), "bad_request", suggested_actions=act)
+    else:
+        said = plain(status, str(error.detail), str(error.detail), "http_error")
+    return answer(said, headers=dict(error.headers or {}))
 
 
 async def _unexpected(_: Request, error: Exception) -> JSONResponse:

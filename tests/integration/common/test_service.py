@@ -119,12 +119,26 @@ async def test_a_field_out_of_range_is_named_with_its_limit(client: httpx.AsyncC
     assert "1000" in body["detail"]
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
-async def test_a_broken_body_is_a_problem_document(client: httpx.AsyncClient, content: bytes) -> None:
-    answer = await client.post("/things", headers=HEADERS | {"Content-Type": "application/json"}, content=content)
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b'{"epochs": ', "application/json", "not JSON: Expecting value at character 11"),
+        (b"[]", "application/json", "JSON object"),
+        (b"", "application/json", "JSON object"),
+        (b'{"epochs": 3}', "text/plain", "Content-Type: application/json"),
+        (b'{"\xff": 1}', "application/json", "UTF-8"),
+    ],
+)
+async def test_a_body_that_is_no_json_object_is_told_so_and_how_to_send_one(
+    client: httpx.AsyncClient, content: bytes, kind: str, said: str
+) -> None:
+    answer = await client.post("/things", headers=HEADERS | {"Content-Type": kind}, content=content)
 
+    body = answer.json()
     assert answer.status_code in (400, 422)
     assert answer.headers["content-type"] == "application/problem+json"
+    assert said in body["detail"] + " ".join(body["suggested_actions"])
+    assert body.get("field", "body") == "body"
 
 
 async def test_an_unexpected_error_tells_nothing_of_the_inside(client: httpx.AsyncClient) -> None:
@@ -140,8 +154,11 @@ async def test_unknown_addresses_and_methods_are_problems(client: httpx.AsyncCli
     method = await client.delete("/things", headers=HEADERS)
 
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    assert unknown.json()["detail"] == "GET /nowhere is not there"
     assert (method.status_code, method.json()["code"]) == (405, "method_not_allowed")
+    assert method.json()["detail"].startswith("DELETE /things is not there")
     assert method.headers["allow"] == "POST"
+    assert unknown.json()["suggested_actions"] == method.json()["suggested_actions"] != []
 
 
 async def test_a_request_id_is_kept_when_it_is_harmless(client: httpx.AsyncClient) -> None:
