@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def can_pack() -> bool:
-    """Whether this PyTorch has oneDNN and its packed product."""
-    names = ("_linear_pointwise", "_reorder_linear_weight")
+def can_pack(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this PyTorch has oneDNN and its packed operators, and this processor takes them in `dtype`."""
+    names = ("_linear_pointwise", "_reorder_linear_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
     built_in = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return bool(built_in) and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    if not built_in or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class PackedLinear(nn.Module):
@@ -29,7 +31,7 @@ class PackedLinear(nn.Module):
     ) -> None:
         """`weight` `[out, in]`, `bias` `[out]`, float32. `dtype`: float32, or bfloat16 for speed at 3 digits."""
         super().__init__()
-        self.gelu, self.dtype, self.packed = gelu, dtype, can_pack()
+        self.gelu, self.dtype, self.packed = gelu, dtype, can_pack(dtype)
         weight = weight.detach().to(dtype)
         self.outputs = weight.shape[0]
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.packed else weight

@@ -147,12 +147,13 @@ class Pitch:
         return out
 
     def f0_batch(self, waves: Sequence[Float32], method: str = "auto") -> Iterator[Float32]:
-        """`f0` of each clip in turn; RMVPE takes neighbours of one length together, with the same numbers."""
-        if self.resolve(method) != "rmvpe" or any(len(wave) < SHORTEST for wave in waves):
+        """`f0` of each clip in turn; RMVPE takes clips of like length together, with the same numbers."""
+        if self.resolve(method) != "rmvpe":
             yield from (self.f0(wave, method) for wave in waves)
             return
         self._model("rmvpe")
-        yield from self._rmvpe.f0_batch([_usable(wave) for wave in waves])
+        found = self._rmvpe.f0_batch([_usable(wave) for wave in waves])
+        yield from (track[: frame_count(len(wave))] for track, wave in zip(found, waves, strict=True))
 
     def _model(self, name: str) -> Callable[[Float32], NDArray[np.floating]]:
         with self._lock:

@@ -6,7 +6,7 @@ Wei et al. 2023, "RMVPE: A robust model for vocal pitch estimation in polyphonic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from libs.common.errors import ModelFileRefused
 from libs.voice.rmvpe_network import BINS, N_MELS, RmvpeNetwork, fold_norms
+from libs.voice.rmvpe_packed import pack
 from libs.voice.safe_load import load_tensors
 
 __all__ = ["BINS", "N_MELS", "Rmvpe", "RmvpeNetwork", "decode", "load_rmvpe", "log_mel", "mel_filters", "network_of"]
@@ -36,8 +37,8 @@ CHUNK_MARGIN_FRAMES = 256
 The pyramid of convolutions could reach 15 s and the recurrent layer has no limit. Measured on the full network with the
 fixtures' weights, the salience differs by 2e-4 at 32 frames, 9e-7 at 64, and only by rounding from 128 on. Multiples of
 32 keep the pooling in step."""
-BATCH_FRAMES = 1280
-"""Clips of the same length go through the network together up to this many frames."""
+BATCH_FRAMES = 2560
+"""Clips that the network pads to the same length go through it together up to this many frames."""
 
 Padding = Literal["reflect", "zeros"]
 
@@ -82,9 +83,23 @@ def decode(salience: NDArray[np.floating], threshold: float = DEFAULT_THRESHOLD)
 class Rmvpe:
     """RMVPE ready to use: `f0(wave16k)`. Holds about 362 MB of weights in float32."""
 
-    def __init__(self, network: RmvpeNetwork, device: torch.device | str = "cpu", padding: Padding = "reflect") -> None:
+    def __init__(
+        self,
+        network: RmvpeNetwork,
+        device: torch.device | str = "cpu",
+        padding: Padding = "reflect",
+        dtype: torch.dtype = torch.float32,
+        packed: bool = False,
+    ) -> None:
+        """`packed`: change `network` for inference on a CPU (see rmvpe_packed); it has no other use afterwards.
+
+        `dtype`: of the convolutions, and by autocast of all products where nothing is packed.
+        """
         self.device = torch.device(device)
-        self.network = network.to(self.device).eval()
+        self.dtype = dtype
+        packs = packed and self.device.type == "cpu"
+        self.is_mixed = dtype != torch.float32 and not packs
+        self.network = pack(network, dtype) if packs else network.to(self.device).eval()
         self.padding: Padding = padding
         self._filters = mel_filters().to(self.device)
 
@@ -97,35 +112,56 @@ class Rmvpe:
         single = mel.ndim == 2
         mel = mel[None] if single else mel
         frames = mel.shape[-1]
-        missing = -frames % self.network.multiple
-        if missing:
-            # Reflection needs more frames than it adds; a clip under 0.3 s repeats its edge instead.
-            mode = "constant" if self.padding == "zeros" else "reflect" if missing < frames else "replicate"
-            mel = nn.functional.pad(mel, (0, missing), mode=mode)
-        out: Tensor = self.network(mel.to(self.device))[:, :frames]
+        mel = self._padded(mel, frames + -frames % self.network.multiple).to(self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.is_mixed):
+            out: Tensor = self.network(mel)[:, :frames]
         return out[0] if single else out
+
+    def _padded(self, mel: Tensor, length: int) -> Tensor:
+        """Log-mels `[…, 128, T]` of `length` frames."""
+        frames = mel.shape[-1]
+        missing = length - frames
+        if not missing:
+            return mel
+        # Reflection needs more frames than it adds; a clip under 0.3 s repeats its edge instead.
+        mode = "constant" if self.padding == "zeros" else "reflect" if missing < frames else "replicate"
+        return nn.functional.pad(mel, (0, missing), mode=mode)
 
     @torch.inference_mode()
     def f0_batch(
         self, waves: Sequence[NDArray[np.floating]], threshold: float = DEFAULT_THRESHOLD
-    ) -> Iterator[NDArray[np.float32]]:
-        """`f0` of each clip in turn, with the same numbers; neighbours of one length go through together."""
-        place = 0
-        while place < len(waves):
-            frames = len(waves[place]) // HOP + 1
-            most = max(1, BATCH_FRAMES // frames)
-            group = [waves[place]]
-            for wave in waves[place + 1 : place + most]:
-                if len(wave) // HOP + 1 != frames:
-                    break
-                group.append(wave)
-            place += len(group)
-            if len(group) == 1 or len(group[0]) <= N_FFT // 2:
-                yield from (self.f0(wave, threshold) for wave in group)
-                continue
-            mels = torch.stack([self._mel_of_frames(wave, 0, frames) for wave in group])
-            for salience in self.salience(mels).float().cpu().numpy():
-                yield decode(salience, threshold).astype(np.float32)
+    ) -> list[NDArray[np.float32]]:
+        """`f0` of each clip, in the same order and with the same numbers.
+
+        The network sees every clip padded to a multiple of 32 frames anyway; clips that are equally long then go
+        through it together, so no clip is padded for another's sake and nothing needs a mask.
+        """
+        tracks: dict[int, NDArray[np.float32]] = {}
+        groups: dict[int, list[int]] = {}
+        for place, wave in enumerate(waves):
+            frames = len(wave) // HOP + 1
+            if len(wave) <= N_FFT // 2 or frames > CHUNK_FRAMES:
+                tracks[place] = self.f0(wave, threshold)
+            else:
+                groups.setdefault(frames + -frames % self.network.multiple, []).append(place)
+        for length, places in groups.items():
+            most = max(1, BATCH_FRAMES // length)
+            for first in range(0, len(places), most):
+                together = places[first : first + most]
+                found = self._together([waves[place] for place in together], length, threshold)
+                tracks.update(zip(together, found, strict=True))
+        return [tracks[place] for place in range(len(waves))]
+
+    def _together(
+        self, waves: Sequence[NDArray[np.floating]], length: int, threshold: float
+    ) -> list[NDArray[np.float32]]:
+        """The F0 of clips whose log-mels are `length` frames long once they are padded, each by itself."""
+        counts = [len(wave) // HOP + 1 for wave in waves]
+        mels = [self._padded(self._mel_of_frames(wave, 0, n), length) for wave, n in zip(waves, counts, strict=True)]
+        salience = self.salience(torch.stack(mels)).float().cpu().numpy()
+        return [
+            decode(rows[:count], threshold).astype(np.float32) for rows, count in zip(salience, counts, strict=True)
+        ]
 
     @torch.inference_mode()
     def f0(self, wave: NDArray[np.floating], threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.float32]:
@@ -195,14 +231,20 @@ def network_of(state: dict[str, Tensor]) -> RmvpeNetwork:
     return network
 
 
-def load_rmvpe(path: Path, device: torch.device | str = "cpu", padding: Padding = "reflect") -> Rmvpe:
+def load_rmvpe(
+    path: Path,
+    device: torch.device | str = "cpu",
+    padding: Padding = "reflect",
+    dtype: torch.dtype = torch.float32,
+) -> Rmvpe:
     """RMVPE from a `rmvpe.pt` (plain state dict, float32 or half). No code of the file runs.
 
-    Raises NotFound and ModelFileRefused.
+    `dtype` as in `Rmvpe`. Raises NotFound and ModelFileRefused.
     """
     state = load_tensors(path, max_bytes=MAX_FILE_BYTES)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelFileRefused(f"rmvpe: `{path.name}` is not a plain dictionary of tensors.", field="rmvpe")
-    # channels last: a sixth faster on a CPU, as is folding
-    network = fold_norms(network_of(state)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Rmvpe(network, device, padding)
+    network = network_of(state)
+    if torch.device(device).type != "cpu":
+        network = fold_norms(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Rmvpe(network, device, padding, dtype, packed=True)

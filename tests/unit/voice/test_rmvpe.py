@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import copy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from libs.common.errors import ModelFileRefused
 from libs.voice import rmvpe
 from libs.voice.rmvpe_network import fold_norms
 from tests.unit.voice.fixture_files import fixture_arrays, fixture_folder, fixture_json, recipe_state
+from tests.unit.voice.hostile.parts import Payload
 
 
 def small_state() -> dict[str, torch.Tensor]:
@@ -23,9 +23,9 @@ def small_state() -> dict[str, torch.Tensor]:
     return recipe_state(document["keys"], document["weight_seed"])
 
 
-def untrained() -> rmvpe.Rmvpe:
+def untrained(packed: bool = False) -> rmvpe.Rmvpe:
     torch.manual_seed(5)
-    return rmvpe.Rmvpe(rmvpe.RmvpeNetwork(1, 2, 1, 4))
+    return rmvpe.Rmvpe(rmvpe.RmvpeNetwork(1, 2, 1, 4), packed=packed)
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +159,30 @@ def test_folding_the_norms_changes_no_number() -> None:
     torch.testing.assert_close(rmvpe.Rmvpe(folded).salience(mel), before, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("frames", [64, 96])
+def test_packing_changes_no_number_and_half_precision_keeps_three_digits(frames: int) -> None:
+    network = rmvpe.network_of(small_state()).eval()
+    mels = torch.from_numpy(fixture_arrays("rmvpe")["small_mel"])[:, :frames].expand(3, -1, -1).clone()
+    mels[1] *= 0.5
+    plain = rmvpe.Rmvpe(network).salience(mels)
+
+    packed = rmvpe.Rmvpe(copy.deepcopy(network), packed=True).salience(mels)
+    half = rmvpe.Rmvpe(copy.deepcopy(network), packed=True, dtype=torch.bfloat16).salience(mels)
+    mixed = rmvpe.Rmvpe(network, dtype=torch.bfloat16).salience(mels)
+
+    torch.testing.assert_close(packed, plain, atol=2e-6, rtol=0)
+    for rounded in (half, mixed):
+        error = (rounded.float() - plain).abs().max()
+        assert 0 < error < 0.03  # of 0…1
+
+
+@pytest.mark.parametrize("packed", [False, True])
 @settings(max_examples=15, deadline=None)
-@given(lengths=st.lists(st.sampled_from([200, 4800, 4810, 5600, 9000]), max_size=9), seed=st.integers(0, 99))
-def test_clips_together_have_the_pitch_that_they_have_alone(lengths: list[int], seed: int) -> None:
-    model, draw = untrained(), np.random.default_rng(seed)
+@given(
+    lengths=st.lists(st.sampled_from([200, 4800, 4810, 5600, 5700, 5900, 9000]), max_size=9), seed=st.integers(0, 99)
+)
+def test_clips_together_have_the_pitch_that_they_have_alone(packed: bool, lengths: list[int], seed: int) -> None:
+    model, draw = untrained(packed), np.random.default_rng(seed)
     waves = [0.1 * draw.standard_normal(length).astype(np.float32) for length in lengths]
 
     together = list(model.f0_batch(waves, threshold=0.0))
@@ -188,16 +208,6 @@ def test_a_file_is_loaded_in_float_or_half(tmp_path: Path) -> None:
     full_precision = rmvpe.load_rmvpe(tmp_path / "float.pt").salience(mel)
 
     assert torch.allclose(half, full_precision, atol=0.02)
-
-
-class Payload:
-    """Runs a command when it is unpickled without restriction."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
 
 
 def test_a_file_that_carries_code_is_refused_and_nothing_runs(tmp_path: Path) -> None:
