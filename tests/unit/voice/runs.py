@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,29 @@ from libs.voice.progress import Progress
 from libs.voice.safe_load import load_tensors
 from libs.voice.training import TrainingInputs, TrainingResult, train
 from libs.voice.training_config import TrainingConfig
+
+PARENT = """
+import asyncio, json, sys
+from libs.voice.child import TrainingChild
+async def main():
+    child = TrainingChild({"experiment": sys.argv[1], "run": sys.argv[2]}, json.loads(sys.argv[3]))
+    await child.start()
+    async for line in child.progress():
+        print(child.pid, line["step"], flush=True)
+asyncio.run(main())
+"""
+
+
+def a_worker(experiment: Path, folder: Path, config: dict[str, Any]) -> tuple[subprocess.Popen[str], int]:
+    """A process that has a run in a child of its own, past the first step; and the child's process id."""
+    worker = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(experiment), str(folder), json.dumps(config)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stdout is not None
+    with worker.stdout:
+        return worker, next(int(line.split()[0]) for line in worker.stdout if int(line.split()[1]) > 0)
 
 
 def ignore(_: Progress) -> None: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from libs.common.errors import InvalidInput, ModelFileRefused, RecordingTooShort
 from libs.voice import content, hubert
 from tests.unit.voice.fixture_files import fixture_arrays, fixture_folder, fixture_json
+from tests.unit.voice.hostile.parts import Payload
 
 MODELS = ["tiny", "hubert_base_like"]
 
@@ -110,16 +110,6 @@ def test_the_list_of_convolutions_is_read_and_not_evaluated() -> None:
     for text in ("__import__('os').getcwd()", "[(1,2)]", "[(1,2,3)] * 99999999", "", "[(1,2,3)] * 99"):
         with pytest.raises(ModelFileRefused):
             hubert.parse_conv_layers(text)
-
-
-class Payload:
-    """Runs a command when it is unpickled without restriction."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
 
 
 def test_a_checkpoint_that_carries_code_is_refused_and_nothing_runs(tmp_path: Path) -> None:

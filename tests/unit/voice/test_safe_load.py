@@ -13,16 +13,7 @@ import torch
 
 from libs.common.errors import ModelFileRefused, NotFound
 from libs.voice.safe_load import FAIRSEQ_STUBS, load_tensors
-
-
-class Payload:
-    """Pickles to a call of os.system."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (self.command,)
+from tests.unit.voice.hostile.parts import Payload
 
 
 def rewrite(source: Path, target: Path, change: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
@@ -65,7 +56,7 @@ def test_a_file_may_have_any_name_which_torch_writes_inside(tmp_path: Path, stem
 @pytest.mark.parametrize("nested", [True, False])
 def test_a_payload_is_refused_and_never_runs(tmp_path: Path, zipped: bool, nested: bool) -> None:
     proof = tmp_path / "it-ran"
-    payload: object = Payload(f"touch {proof}")
+    payload: object = Payload(proof)
     value = {"weight": {"a": torch.ones(2), "b": [{"deep": payload}]}} if nested else payload
     torch.save(value, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
 
@@ -77,7 +68,7 @@ def test_a_payload_is_refused_and_never_runs(tmp_path: Path, zipped: bool, neste
 
 def test_a_bare_pickle_is_refused_and_never_runs(tmp_path: Path) -> None:
     proof = tmp_path / "it-ran"
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Payload(f"touch {proof}")))
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Payload(proof)))
 
     with pytest.raises(ModelFileRefused):
         load_tensors(tmp_path / "evil.pth")

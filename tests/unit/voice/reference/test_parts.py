@@ -78,8 +78,11 @@ def test_a_rule_of_another_form_is_refused_and_not_guessed(tmp_path: Path, rule:
         recipe(tmp_path, [rule])
 
 
-def test_the_rules_of_the_reference_are_all_known(voice_fixtures: Path) -> None:
-    WeightRecipe(voice_fixtures / "recipe.json")
+def test_the_rules_of_the_reference_are_all_known_and_each_of_its_tensors_is_drawn(voice_fixtures: Path) -> None:
+    drawn = WeightRecipe(voice_fixtures / "recipe.json").state({"a.weight": (2, 3), "a.bias": (3,)}, seed=0)
+
+    assert {name: value.shape for name, value in drawn.items()} == {"a.weight": (2, 3), "a.bias": (3,)}
+    assert all(float(value.abs().max()) > 0 for value in drawn.values())
 
 
 def test_formulas_are_arithmetic_and_nothing_else() -> None:
