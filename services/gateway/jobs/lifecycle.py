@@ -10,7 +10,6 @@ What a worker says about an earlier attempt, a step that is done or a job that i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,15 +23,12 @@ from libs.common.errors import Conflict, IllegalTransition
 from libs.common.events import (
     Data,
     ManifestRef,
-    RecordingsConverted,
     StepCancelled,
     StepDelayed,
     StepEvent,
     StepFailed,
     StepFinished,
     StepStarted,
-    VoicePublished,
-    VoiceTrained,
 )
 from libs.common.jobs import (
     WORKS_IN_DATASET,
@@ -50,7 +46,7 @@ from libs.common.paths import WITHOUT_DATASET
 from services.gateway.audit import audit
 from services.gateway.database import utcnow
 from services.gateway.datasets import catalogue
-from services.gateway.jobs import commands, outbox
+from services.gateway.jobs import commands, outbox, outcomes
 from services.gateway.jobs.history import note
 from services.gateway.jobs.tables import Job, JobStep
 from services.gateway.jobs.transitions import end, move, tell
@@ -343,25 +339,9 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
     """Records what the step made; then the next command, or the end."""
     if job.state is JobState.queued:  # its StepStarted is still on the way
         _begin(session, job, row, now)
-    frame = set(StepFinished.model_fields)
-    row.manifest_path, row.manifest_sha256, row.manifest_token = (
-        event.manifest.path,
-        event.manifest.sha256,
-        event.manifest.token,
-    )
-    row.result = event.model_dump(mode="json", exclude=frame)
-    row.finished_at = now
-    note(session, job, now, f"{event.step} finished", {"worker": event.worker} | _few(row.result))
-    await session.flush()
+    await outcomes.keep(session, job, row, event, now)
     following = await _first_to_do(session, job, event.step)
-    if isinstance(event, VoiceTrained):  # the figures of the training stay; what follows takes seconds
-        job.current_step = job.total_steps = event.steps
-        job.losses = {name: value for name, value in event.losses.items() if math.isfinite(value)}
-    if isinstance(event, RecordingsConverted):
-        _tell_conversion(job, event)
     if following is None:
-        if isinstance(event, VoicePublished):
-            await _publish(session, job, event)
         job.progress = 100.0
         job.current_step = job.total_steps
         move(session, job, JobState.completed, now)
@@ -379,38 +359,6 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
     await _send(session, job, following, now)
 
 
-def _tell_conversion(job: Job, event: RecordingsConverted) -> None:
-    """The job's numbers; recordings that were refused when they came failed as well."""
-    told = job.summary or {}
-    failed = event.failed + len(told.get("refused", ()))
-    job.summary = told | {
-        "files": event.converted + failed,
-        "converted": event.converted,
-        "failed": failed,
-        "seconds": event.seconds,
-        "is_partial": failed > 0,
-    }
-
-
-async def _publish(session: AsyncSession, job: Job, event: VoicePublished) -> None:
-    """The voice serves this job's version from now on, in the registry as on disk."""
-    voice = await registry.publish(
-        session,
-        owner_id=job.owner_id,
-        job_id=job.id,
-        slug=event.voice,
-        name=job.name,
-        card=event.card,
-        weights_sha256=event.weights_sha256,
-        index_sha256=event.index_sha256,
-        sample_rate=event.sample_rate,
-        preset=event.preset,
-        dataset_id=job.dataset_id,
-        place=event.place,
-    )
-    job.model_id = voice.id
-
-
 async def _end_unworked(session: AsyncSession, job: Job, now: datetime, actor: str) -> None:
     """Ends a job whose command waits: the command is taken back, and a worker that is just taking it is told."""
     row = await session.get(JobStep, (job.id, job.phase)) if job.phase else None
@@ -418,8 +366,3 @@ async def _end_unworked(session: AsyncSession, job: Job, now: datetime, actor: s
     if row is not None:
         await outbox.withdraw(session, job.id, f"{job.id}.{row.step}.{row.attempt}", job.version, now)
     outbox.ask_to_stop(session, job.id, job.version, now)
-
-
-def _few(result: dict[str, Any] | None) -> dict[str, Any]:
-    """The plain values of a result, for a log line."""
-    return {k: v for k, v in (result or {}).items() if isinstance(v, int | float | str | bool)}
