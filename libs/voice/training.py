@@ -22,6 +22,7 @@ from libs.voice.progress import Phase, Report, Reporter, Speed
 from libs.voice.recipe import Recipe, build_recipe, shown_loss
 from libs.voice.run_record import Curves, RunFolder, TrainLog, check_same_run
 from libs.voice.team import Team, join_team, own_device
+from libs.voice.timetable import Clock, Timetable
 from libs.voice.training_bases import base_files, check_same_bases, with_bases
 from libs.voice.training_config import TrainingConfig
 from libs.voice.training_plan import Trial, validation_interval
@@ -31,8 +32,6 @@ from libs.voice.training_store import Standing, Store
 
 __all__ = ["ShouldStop", "StopReason", "TrainingInputs", "TrainingResult", "train"]
 
-CHECKPOINT_SHARE = 20
-"""A checkpoint may take a twentieth of the time at most: slow disks and large networks get longer intervals."""
 _GO_ON, _PREEMPT, _CANCEL = 0, 1, 2
 
 
@@ -41,24 +40,25 @@ def train(
     config: TrainingConfig,
     report: Report,
     should_stop: ShouldStop = lambda: None,
+    clock: Clock = time.monotonic,
 ) -> TrainingResult:
     """Train to the end, from the newest checkpoint if there is one; blocking.
 
     `report` is called at least every 2 s (from this thread or a helper, never both at once) and at the end.
-    `should_stop` is asked between steps. On a CPU with the same `threads`, the weights are the same bit by bit however
-    often the run was killed. With `processes` above 1 this is one process of a torchrun group, called alike in each;
-    the first one writes and reports.
+    `should_stop` is asked between steps; limit and intervals go by `clock`. On a CPU with the same `threads`, the
+    weights are the same bit by bit however often the run was killed. With `processes` above 1 this is one process of a
+    torchrun group, called alike in each; the first one writes and reports.
 
     Raises Cancelled, Preempted and TrainingTimeout, each after a checkpoint; TrainingDiverged, TrainingCrashed (out of
     memory), StorageFull, Conflict (another run's folder), the Dataset… errors, WorkFailed (checkpoints broken or gone),
     GpuUnavailable, ModelFileRefused (a base that does not fit), InvalidInput.
     """
-    config = config.resolved()
+    config, times = config.resolved(), Timetable(config, clock)
     device = pick_device(own_device(config.device))
     team = join_team(config.processes, device)
     try:
         with Reporter(report if team.leads else lambda _: None) as reporter:
-            return _Run(inputs, config, device, team, reporter, should_stop).to_the_end()
+            return _Run(inputs, config, device, team, reporter, should_stop, times).to_the_end()
     except Exception as error:
         if is_out_of_memory(error):
             raise TrainingCrashed(f"memory ran out: {first_line(error)}") from error
@@ -78,8 +78,9 @@ class _Run:
         team: Team,
         reporter: Reporter,
         should_stop: ShouldStop,
+        times: Timetable,
     ) -> None:
-        self.started = time.monotonic()
+        self.times = times
         self.config = config
         self.reporter = reporter
         self.should_stop = should_stop
@@ -236,20 +237,17 @@ class _Run:
     # -- the steps -----------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        interval = self.config.checkpoint_every_seconds
-        saved_at = time.monotonic()
+        self.times.begin_steps()
         every = self.config.checkpoint_every_steps
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as loader:
             ahead = loader.submit(self.learner.batch, self.now.step)
             while self.now.step < self.total and self.now.ended is None:
-                due = self._obey(every is None and time.monotonic() - saved_at >= interval)
+                due = self._obey(self.times.checkpoint_is_due)
                 if self.now.ended is not None:
                     break
                 if due and self.bad_in_a_row == 0 and self.now.step > 0:
-                    before = time.monotonic()
-                    self._checkpoint()
-                    saved_at = time.monotonic()
-                    interval = max(self.config.checkpoint_every_seconds, CHECKPOINT_SHARE * (saved_at - before))
+                    with self.times.saving():
+                        self._checkpoint()
                 batch = ahead.result()
                 ahead = loader.submit(self.learner.batch, self.now.step + 1)
                 self._one_step(batch)
@@ -318,7 +316,7 @@ class _Run:
         """Stop when asked to or when the time is over; else whether a checkpoint is due. All processes agree."""
         reason = self.should_stop()
         wish = _GO_ON if reason is None else _CANCEL if reason is StopReason.CANCEL else _PREEMPT
-        over = self.total > 0 and time.monotonic() - self.started >= self.config.time_limit_seconds
+        over = self.total > 0 and self.times.is_over
         wish, is_over, due = (int(value) for value in self.team.most([wish, over, is_due]))
         if wish != _GO_ON:
             self._keep_state()
@@ -363,7 +361,7 @@ class _Run:
         self._tell("export")
         if self.team.leads:
             voice, voice_step, sha256 = self.store.publish(self.now, self._epoch())
-        seconds = time.monotonic() - self.started
+        seconds = self.times.seconds
         self.log(f"{self.now.ended} after {self.now.step} steps and {seconds:.1f} s; the voice is of step {voice_step}")
         self._tell("done", now=True)
         return TrainingResult(

@@ -37,9 +37,10 @@ from libs.voice.learning import Learner
 from libs.voice.progress import REPEAT_SECONDS, Progress
 from libs.voice.training import StopReason, TrainingInputs, TrainingResult, train
 from libs.voice.training_config import TrainingConfig
+from libs.voice.training_plan import FEWEST_STEPS
 from tests.unit.voice import runs
 from tests.unit.voice.experiments import make_experiment
-from tests.unit.voice.runs import final_state, ignore, in_a_child, steps_of
+from tests.unit.voice.runs import StepClock, final_state, ignore, in_a_child, steps_of
 
 CONFIG = TrainingConfig(
     preset="rvc-tiny", total_steps=12, threads=1, checkpoint_every_steps=3, early_stopping_patience=0
@@ -206,28 +207,26 @@ def test_a_finished_run_asked_again_answers_with_the_same_voice(
     assert again.resumed_from == 12
 
 
-def test_the_time_limit_keeps_the_state_and_a_retry_goes_on(experiment: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, total_steps=100_000, time_limit_seconds=1.5)
-
-    with pytest.raises(TrainingTimeout, match="time_limit_seconds") as caught:
-        run(experiment, tmp_path, config)
-    reached = max(steps_of(tmp_path))
-    with pytest.raises(TrainingTimeout):
-        run(experiment, tmp_path, config)
+def test_the_time_limit_keeps_the_state_and_a_retry_goes_on(
+    experiment: Path, tmp_path: Path, unbroken: tuple[Path, TrainingResult]
+) -> None:
+    with pytest.raises(TrainingTimeout, match="time_limit_seconds of 7200 is over at step 4 of 12") as caught:
+        run(experiment, tmp_path, clock=StepClock(tmp_path, 4))
+    with pytest.raises(TrainingTimeout, match="at step 7 of 12"):
+        run(experiment, tmp_path, clock=StepClock(tmp_path, 3))
+    result = run(experiment, tmp_path)
 
     assert caught.value.field == "time_limit_seconds"
-    assert reached > 0
-    assert max(steps_of(tmp_path)) > reached
+    assert (result.resumed_from, result.ended) == (7, "complete")
+    assert_same_weights(tmp_path, unbroken[0])
 
 
 def test_the_best_so_far_is_the_voice_when_the_time_is_over_if_so_configured(experiment: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(
-        CONFIG, total_steps=100_000, time_limit_seconds=2.0, best_on_timeout=True, validate_every_steps=2
-    )
+    config = dataclasses.replace(CONFIG, total_steps=100_000, best_on_timeout=True, validate_every_steps=2)
 
-    result = run(experiment, tmp_path, config)
+    result = run(experiment, tmp_path, config, clock=StepClock(tmp_path, 5))
 
-    assert result.ended == "time_limit"
+    assert (result.ended, result.steps) == ("time_limit", 5)
     assert result.voice_step == result.best_step
     assert result.voice.is_file()
 
@@ -245,7 +244,7 @@ def test_a_time_budget_becomes_steps_once_and_a_resume_keeps_them(experiment: Pa
     decided = json.loads((tmp_path / "run.json").read_text())["total_steps"]
     result = run(experiment, tmp_path, config)
 
-    assert result.total_steps == result.steps == decided >= 10
+    assert result.total_steps == result.steps == decided >= FEWEST_STEPS
 
 
 def test_a_run_without_improvement_stops_early_and_keeps_the_best(experiment: Path, tmp_path: Path) -> None:
