@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import secrets
-import sys
 from pathlib import Path
 
 ADMIN_EMAIL = "admin@localhost.localdomain"
@@ -20,6 +20,16 @@ def make_secrets() -> dict[str, str]:
     }
 
 
+def make_full_secrets() -> dict[str, str]:
+    """The same and those of the servers in `deploy/compose/compose.full.yaml`. All fit into a URL as they are."""
+    return make_secrets() | {
+        "POSTGRES_PASSWORD": secrets.token_urlsafe(24),
+        "STORAGE_ACCESS_KEY": secrets.token_hex(10),
+        "STORAGE_SECRET_KEY": secrets.token_urlsafe(30),
+        "GRAFANA_PASSWORD": secrets.token_urlsafe(18),
+    }
+
+
 def read_secrets(path: Path) -> dict[str, str]:
     """The `NAME=value` lines of `path`; comments and empty lines are skipped. An absent file holds nothing."""
     if not path.is_file():
@@ -28,10 +38,14 @@ def read_secrets(path: Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in pairs}
 
 
-def ensure_secrets(path: Path) -> dict[str, str]:
-    """The secrets of `path`, which is made (mode 600) or completed when a value is missing; others are kept."""
+def ensure_secrets(path: Path, *, full: bool = False) -> dict[str, str]:
+    """The secrets of `path`, which is made (mode 600) or completed when a value is missing; others are kept.
+
+    full: also those of the database, the store and the dashboards that run beside the services.
+    """
     found = read_secrets(path)
-    missing = {name: value for name, value in make_secrets().items() if not found.get(name)}
+    wanted = make_full_secrets() if full else make_secrets()
+    missing = {name: value for name, value in wanted.items() if not found.get(name)}
     if not missing:
         return found
     kept = (
@@ -50,10 +64,14 @@ def ensure_secrets(path: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """`scripts/secrets [FILE]`: makes or completes FILE (default .env) and says which names are new, never values."""
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else ".env")
+    """`scripts/secrets [--full] [FILE]`: makes or completes FILE and says which names are new, never values."""
+    parser = argparse.ArgumentParser(prog="scripts/secrets", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="also for PostgreSQL, the object store and Grafana")
+    parser.add_argument("file", nargs="?", type=Path, default=Path(".env"))
+    options = parser.parse_args()
+    path: Path = options.file
     before = set(read_secrets(path))
-    added = [name for name in ensure_secrets(path) if name not in before]
+    added = [name for name in ensure_secrets(path, full=options.full) if name not in before]
     print(f"{path}: " + (f"made {', '.join(added)}" if added else "complete, nothing to do") + " (mode 600)")
     path.chmod(0o600)
 
