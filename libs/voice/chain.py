@@ -1,6 +1,7 @@
 """How does a recording become the same speech in another voice? The names that services use; see libs/voice/conversion.
 
-`Converter` converts what fits into memory, `convert_file` files of any length.
+`Converter` converts what fits into memory, `convert_file` files of any length, `convert_together`
+those of several callers at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from libs.voice.conversion.formant import shift_formants
 from libs.voice.conversion.loudness import below_full_scale, frame_loudness, mix_loudness
 from libs.voice.conversion.settings import HOP, SAMPLE_RATE, Conversion, Joining, Windows
 from libs.voice.conversion.source import prepare_source
+from libs.voice.conversion.together import Order, Outcome, convert_together
 from libs.voice.slicing import frame_rms
 
 __all__ = [
@@ -24,11 +26,14 @@ __all__ = [
     "ConvertedFile",
     "Converter",
     "Joining",
+    "Order",
+    "Outcome",
     "Windows",
     "autotune",
     "below_full_scale",
     "change_contour",
     "convert_file",
+    "convert_together",
     "cut_points",
     "frame_loudness",
     "frame_rms",

@@ -10,6 +10,7 @@ the network has only timbre to learn, and five minutes on two cores are enough.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from libs.voice.content_network import Block
+from libs.voice.lite_clips import render_clips
+from libs.voice.synthesizer import Clip
 
 QUIETEST = -14.0
 LOUDEST = 5.0
@@ -163,3 +166,7 @@ class LiteSynthesizer(nn.Module):
         with torch.inference_mode():
             wave: Tensor = self(content[None].to(device), f0_hz[None].to(device), noise)[0]
         return wave
+
+    def render_clips(self, clips: Sequence[Clip]) -> list[Tensor]:
+        """See `libs.voice.synthesizer.ClipSynthesizer`."""
+        return render_clips(self, clips)

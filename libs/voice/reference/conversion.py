@@ -63,9 +63,9 @@ class _Counting(Converter):
         super().__init__(*arguments, **named)
         self.pitch_frames: list[int] = []
 
-    def _protected(self, own: Any, mixed: Any, samples: int, f0: Any, settings: Conversion) -> Any:
+    def protected(self, own: Any, mixed: Any, samples: int, f0: Any, settings: Conversion) -> Any:
         self.pitch_frames.append(len(f0))
-        return super()._protected(own, mixed, samples, f0, settings)
+        return super().protected(own, mixed, samples, f0, settings)
 
 
 def check_conversions(facts: Facts, ledger: Ledger, archive: str) -> None:
