@@ -17,6 +17,14 @@ WORK_SECONDS = Histogram(
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 7200, 14400),
 )
 QUEUE = Gauge("voicewright_queue_commands", "Commands in a consumer's queue", ["consumer", "state"])
+CONVERSION_BATCH = Histogram(
+    "voicewright_conversion_batch_requests",
+    "Requests that were converted in one turn",
+    buckets=(1, 2, 3, 4, 6, 8, 12, 16, 32),
+)
+CONVERSION_BATCH_RETRIES = Counter(
+    "voicewright_conversion_batch_retries_total", "Passes over several requests that failed and were done one by one"
+)
 JOBS = Gauge("voicewright_jobs", "Jobs by state, as the database has them", ["state"])
 
 router = APIRouter()

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
 from libs.common.errors import Cancelled, InvalidName, VoiceSampleNotFound
 from libs.common.paths import Paths
-from services.inference.conversion import Converted, convert
-from services.inference.queueing import ConversionQueue
+from services.inference.batching import Batches
 from services.inference.schemas import MEDIA_TYPES, ConversionRequest
-from services.inference.settings import InferenceSettings
-from services.inference.voices import Voices
+
+LOOKS = 0.5
+"""Seconds between two looks whether the caller is still there."""
 
 
 def staged_recording(paths: Paths, upload_id: str) -> Path:
@@ -28,27 +27,19 @@ def staged_recording(paths: Paths, upload_id: str) -> Path:
     return original
 
 
-def make_router(settings: InferenceSettings, paths: Paths, voices: Voices, queue: ConversionQueue) -> APIRouter:
+def make_router(paths: Paths, batches: Batches) -> APIRouter:
     router = APIRouter(tags=["conversion"])
 
     @router.post("/conversions", operation_id="convert", summary="Convert a staged recording")
     async def post_conversion(wanted: ConversionRequest, request: Request) -> Response:
         source = staged_recording(paths, wanted.upload_id)
-        async with queue.place():
-            if await request.is_disconnected():  # it may have waited long
-                return Response(status_code=499)
-            stop = threading.Event()
-            work = asyncio.create_task(asyncio.to_thread(_run, source, wanted, stop))
+        with batches.ticket(source, wanted) as ticket:
+            while not ticket.result.done():
+                await asyncio.wait({ticket.result}, timeout=LOOKS)
+                if not ticket.result.done() and await request.is_disconnected():
+                    return Response(status_code=499)
             try:
-                while not work.done():
-                    await asyncio.wait({work}, timeout=0.5)
-                    if not work.done() and await request.is_disconnected():
-                        stop.set()
-            except asyncio.CancelledError:
-                stop.set()
-                raise
-            try:
-                converted = work.result()
+                converted = ticket.result.result()
             except Cancelled:
                 return Response(status_code=499)
         return Response(
@@ -61,15 +52,6 @@ def make_router(settings: InferenceSettings, paths: Paths, voices: Voices, queue
                 "X-Sample-Rate": str(converted.sample_rate),
                 "X-Real-Time-Factor": f"{converted.compute_seconds / max(converted.seconds, 1e-3):.4f}",
             },
-        )
-
-    def _run(source: Path, wanted: ConversionRequest, stop: threading.Event) -> Converted:
-        return convert(
-            source,
-            voices.get(wanted.voice),
-            wanted,
-            limit_seconds=settings.conversion_limit.total_seconds(),
-            should_stop=stop.is_set,
         )
 
     return router

@@ -17,6 +17,7 @@ from libs.common.service import create_service
 from libs.common.worker import Worker
 from services.inference import models_api
 from services.inference.api import make_router
+from services.inference.batching import Batches
 from services.inference.handlers import Handlers
 from services.inference.live_api import LiveSessions, make_live_router
 from services.inference.queueing import ConversionQueue
@@ -35,7 +36,6 @@ def create_app(settings: InferenceSettings | None = None, bus: Bus | None = None
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     voices = Voices(paths, capacity=settings.voices_in_memory, device=device)
-    queue = ConversionQueue(settings.conversions_at_once, settings.conversions_waiting)
     checks: list[Check] = [
         ReadableCheck(paths.data_root, "data"),
         ReadableCheck(paths.models_root, "models"),
@@ -63,7 +63,7 @@ def create_app(settings: InferenceSettings | None = None, bus: Bus | None = None
         "inference",
         settings,
         routers=[
-            make_router(settings, paths, voices, queue),
+            make_router(paths, Batches(settings, voices)),
             make_live_router(settings, voices, LiveSessions(settings.live_sessions)),
             models_api.make_router(paths, voices, ConversionQueue(1, settings.conversions_waiting)),
         ],

@@ -17,6 +17,12 @@ class InferenceSettings(CommonSettings):
     inference_threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads; empty: all cores")
     conversions_at_once: int = Field(default=1, ge=1, le=32, description="Conversions that compute at the same time")
     conversions_waiting: int = Field(default=16, ge=0, le=1000, description="Conversions that may wait; more get 429")
+    inference_batch_requests: int = Field(
+        default=1, ge=1, le=64, description="Waiting requests for one voice that are converted together; 1: one by one"
+    )
+    inference_batch_seconds: float = Field(
+        default=60.0, ge=1, le=3600, description="Seconds of sound that go together at most; a longer one goes alone"
+    )
     conversion_jobs_at_once: int = Field(
         default=1, ge=0, le=32, description="Conversion jobs in hand at the same time; 0 takes none and needs no broker"
     )
