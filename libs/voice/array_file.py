@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,11 +74,26 @@ def write_features(path: Path, features: Float32) -> str:
     """
     if features.ndim != 2:
         raise ValueError(f"features are [N, width], not {list(features.shape)}")
-    rows = np.ascontiguousarray(features, dtype="<f4")
+    return write_feature_blocks(path, [features], rows=features.shape[0], width=features.shape[1])
+
+
+def write_feature_blocks(path: Path, blocks: Iterable[Float32], *, rows: int, width: int) -> str:
+    """`write_features` for rows that come in `blocks` `[n, width]`, of which one is in memory at a time.
+
+    Atomic; raises StorageFull, and ValueError when the blocks are not `[rows, width]` together.
+    """
 
     def write(stream: IO[bytes]) -> None:
-        npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(rows))
-        stream.write(rows.data)
+        header = {"descr": npy.dtype_to_descr(np.dtype("<f4")), "fortran_order": False, "shape": (rows, width)}
+        npy.write_array_header_1_0(stream, header)
+        written = 0
+        for block in blocks:
+            if block.ndim != 2 or block.shape[1] != width:
+                raise ValueError(f"a block is [n, {width}], not {list(block.shape)}")
+            stream.write(np.ascontiguousarray(block, dtype="<f4").data)
+            written += len(block)
+        if written != rows:
+            raise ValueError(f"{rows} rows were promised and {written} came")
 
     return write_atomically(path, write)
 

@@ -5,7 +5,7 @@ Files are RVC's: `IVF{n},Flat` under L2, with RVC's rule for n, its names and it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,11 @@ class RetrievalIndex:
         """All vectors `[rows, width]`, taken out of the index at each call; searching does not need them."""
         found: Float32 = self._index.reconstruct_n(0, self.rows)
         return found
+
+    def blocks(self, rows: int = ADD_BLOCK) -> Iterator[Float32]:
+        """All vectors in the order of their numbers, `[rows, width]` at a time; the last block may be shorter."""
+        for start in range(0, self.rows, rows):
+            yield self._index.reconstruct_n(start, min(rows, self.rows - start))
 
     def search(self, features: Float32) -> tuple[Float32, Int64]:
         """The 8 nearest of each row: squared L2 distances and row numbers, both `[T, 8]`; -1 where there are fewer."""

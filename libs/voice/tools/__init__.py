@@ -1,7 +1,8 @@
-"""What can be done with voice files besides speaking? Look, try, mix, convert, extract, pack and unpack."""
+"""What can be done with voice files besides speaking? Look, try, mix, convert, extract, index, pack, unpack."""
 
 from libs.voice.tools.convert import convert_file
 from libs.voice.tools.extract import extract_voice
+from libs.voice.tools.indexing import build_rvc_index, write_total_features
 from libs.voice.tools.inspect import ModelInfo, inspect_model
 from libs.voice.tools.merge import merge_voices
 from libs.voice.tools.pack import write_archive
@@ -12,6 +13,7 @@ __all__ = [
     "ArchiveContents",
     "ModelInfo",
     "Verification",
+    "build_rvc_index",
     "convert_file",
     "extract_voice",
     "inspect_model",
@@ -19,4 +21,5 @@ __all__ = [
     "open_archive",
     "verify_voice",
     "write_archive",
+    "write_total_features",
 ]

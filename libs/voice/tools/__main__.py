@@ -14,6 +14,7 @@ import typer
 
 from libs.common.errors import PlatformError
 from libs.voice import tools
+from libs.voice.tools.pack import plain_name
 
 P = ParamSpec("P")
 
@@ -22,7 +23,7 @@ IndexOption = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, h
 OutputOption = Annotated[Path, typer.Option("--output", "-o")]
 
 app = typer.Typer(
-    help="Look into voice files, try, merge, convert, extract, pack and unpack them. Nothing in a file is run.",
+    help="Look into voice files, try, merge, convert, extract, index, pack and unpack them. Nothing in a file is run.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -92,6 +93,25 @@ def extract(
 ) -> dict[str, str]:
     """The voice in a training checkpoint, `G_….pth`."""
     return {"voice": str(tools.extract_voice(checkpoint, output, config=config, speaker=speaker))}
+
+
+@app.command()
+@_speaks
+def features(index: FileArgument, output: OutputOption) -> dict[str, Any]:
+    """The vectors of an index as RVC's total_fea.npy."""
+    return {"rows": tools.write_total_features(index, output)}
+
+
+@app.command("index")
+@_speaks
+def build_index(
+    features: Annotated[Path, typer.Argument(exists=True, help="total_fea.npy, or a folder 3_feature…")],
+    into: Annotated[Path, typer.Option("--into", exists=True, file_okay=False)],
+    name: Annotated[str, typer.Option(help="The voice's name in the names of the files")],
+) -> dict[str, str]:
+    """RVC's trained_… and added_….index from features."""
+    trained, added = tools.build_rvc_index(features, into, plain_name(name))
+    return {"trained": str(trained), "added": str(added)}
 
 
 @app.command()

@@ -46,7 +46,7 @@ def write_archive(
     """
     if form not in FORMS:
         raise InvalidInput(f"form is {form!r}; choose one of {', '.join(FORMS)}", field="form")
-    name = _plain_name(name if name is not None else output.stem)
+    name = plain_name(name if name is not None else output.stem)
     voice = read_voice(model)
     info = describe_voice(voice, model.name)
     shape = check_index_file(index, width=info.content_width) if index is not None else None
@@ -101,7 +101,8 @@ def _zip(output: Path, files: list[tuple[str, Path | bytes]]) -> None:
                     shutil.copyfileobj(source, target, _BLOCK)
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """`name` when files of a voice may be called so on every system; raises InvalidInput otherwise."""
     if not name or len(name) > 100 or name.startswith(".") or any(sign in name for sign in '/\\:*?"<>|\0\n\r'):
         raise InvalidInput(f"{name!r} cannot be the name of a voice's files", field="name")
     return name
