@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,17 @@ class Form:
     fields: dict[str, str]
     files: list[Staged] = field(default_factory=list)
     rejected: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def expect_only(self, *names: str) -> None:
+        """Raises InvalidInput for a field of another name that asks for something, so that no slip goes unnoticed."""
+        for name, value in self.fields.items():
+            if value and name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                raise InvalidInput(
+                    f"there is no field {name[:40]!r} in this form",
+                    field=name[:40],
+                    actions=(f"Did you mean `{near[0]}`?" if near else f"Known are: {', '.join(names)}.",),
+                )
 
 
 async def receive(parts: Parts, request: Request, limit: int, *, to: str = "/uploads") -> Form:

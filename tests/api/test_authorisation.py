@@ -259,3 +259,16 @@ def test_every_json_body_has_an_example() -> None:
     for _, path, operation in OPERATIONS:
         body = _body(operation)
         assert "json" not in body or set(body["json"].values()) != {"x"}, path
+
+
+def test_every_json_body_refuses_a_field_that_it_does_not_know() -> None:
+    schemas = _document["components"]["schemas"]
+    bodies = {
+        (path, name)
+        for _, path, operation in OPERATIONS
+        if "application/json" in (content := operation.get("requestBody", {}).get("content", {}))
+        for name in re.findall(r"schemas/(\w+)", str(content["application/json"]["schema"]))
+    }
+
+    assert len(bodies) > 10
+    assert {(path, name) for path, name in bodies if schemas[name].get("additionalProperties") is not False} == set()

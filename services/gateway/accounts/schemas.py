@@ -18,7 +18,8 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
 
 class Login(BaseModel):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"email": "anna@example.com", "password": "correct horse battery"}]}
+        extra="forbid",
+        json_schema_extra={"examples": [{"email": "anna@example.com", "password": "correct horse battery"}]},
     )
 
     email: Annotated[str, StringConstraints(max_length=320)]
@@ -26,10 +27,14 @@ class Login(BaseModel):
 
 
 class Refresh(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     refresh_token: Annotated[str, StringConstraints(max_length=200)] = Field(examples=["vwr_3x…"])
 
 
 class Logout(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     refresh_token: Annotated[str, StringConstraints(max_length=200)] | None = Field(
         default=None, description="Ends this session; without it, all sessions of the account", examples=["vwr_3x…"]
     )
@@ -63,11 +68,12 @@ class UserPage(BaseModel):
 
 class NewUser(BaseModel):
     model_config = ConfigDict(
+        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"email": "ben@example.com", "name": "Ben", "role": "creator", "password": "a long pass phrase"}
             ]
-        }
+        },
     )
 
     email: Email
@@ -77,7 +83,7 @@ class NewUser(BaseModel):
 
 
 class UserChange(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"role": "viewer"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"role": "viewer"}]})
 
     name: Name | None = None
     role: Role | None = None

@@ -84,6 +84,7 @@ async def convert(parts: Parts, caller: Caller, form: Form) -> ForwardedResponse
 
     try:
         _check_single(form)
+        form.expect_only(*ConversionOptions.model_fields, "voice", "model_id")
         key = (form.fields.get("voice") or form.fields.get("model_id") or "").strip()
         if not key:
             raise InvalidInput("the voice is not named", field="voice", actions=("Send a voice's id, slug or name.",))

@@ -33,6 +33,7 @@ from services.gateway.voices.tables import Voice
 
 log = get_logger("gateway.conversions")
 
+_FIELDS = ("voice", "voice_id", "model_id", "priority", "sample_ids", "dataset_id", "name")
 _SEPARATORS = re.compile(r"[,\s]+")
 
 
@@ -88,6 +89,7 @@ async def drop_sent(parts: Parts, job_id: str) -> None:
 
 
 def _wanted(form: Form) -> Wanted:
+    form.expect_only(*ConversionOptions.model_fields, *_FIELDS)
     fields = {name: value.strip() for name, value in form.fields.items() if value.strip()}
     voice = fields.get("voice") or fields.get("voice_id") or fields.get("model_id")
     if not voice:

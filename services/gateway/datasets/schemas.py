@@ -17,14 +17,14 @@ _SAMPLE = "smp_01JD3Q0V6X9W4T2M8N5R7K1A3C"
 
 
 class NewDataset(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Anna, warm"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "Anna, warm"}]})
 
     name: Name = Field(description="Free text; the folder's name is made from it")
     description: Text = ""
 
 
 class DatasetChange(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Anna, warm, second session"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "Anna, warm, second session"}]})
 
     name: Name | None = None
     description: Text | None = None
@@ -121,7 +121,7 @@ class SamplePage(BaseModel):
 
 
 class SampleChange(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"transcript": "Good morning."}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"transcript": "Good morning."}]})
 
     transcript: Text
 

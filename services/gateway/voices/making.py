@@ -91,7 +91,8 @@ async def _open(session: AsyncSession, caller: Caller, name: str, options: Makin
 
 def _form_of(form: Form) -> VoiceForm:
     """The plain fields; raises InvalidInput that names the first one at fault."""
-    given = {name: value for name, value in form.fields.items() if name in VoiceForm.model_fields and value.strip()}
+    form.expect_only(*VoiceForm.model_fields)
+    given = {name: value for name, value in form.fields.items() if value.strip()}
     try:
         return VoiceForm.model_validate(given)
     except ValidationError as error:

@@ -59,7 +59,11 @@ async def find_by_any_name(session: AsyncSession, caller: Caller, key: str) -> V
 def expect_ready(voice: Voice) -> str:
     """The job that made the version which is served; raises VoiceNotReady for a voice without one."""
     if voice.status != VoiceStatus.ready.value or voice.job_id is None:
-        raise VoiceNotReady(f"voice {voice.slug!r} is {voice.status}")
+        failed = voice.status == VoiceStatus.failed.value
+        raise VoiceNotReady(
+            f"voice {voice.slug!r} is {voice.status}",
+            actions=("Read why in its job, and retry it or start another.",) if failed else None,
+        )
     return voice.job_id
 
 

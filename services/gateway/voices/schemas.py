@@ -77,7 +77,7 @@ class VoicePage(BaseModel):
 
 
 class VoiceChange(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Anna, narrator"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "Anna, narrator"}]})
 
     name: Name | None = None
     description: Text | None = None

@@ -124,6 +124,7 @@ async def test_a_pitch_that_cannot_be_is_refused_before_anything_is_kept(house: 
         ({"f0_file": "0.1,200\n0.1,300"}, "f0_file", "times must grow"),
         ({"f0_file": "0.1,200\0"}, "f0_file", "line 1 is not `seconds,Hz`"),
         ({"priority": "9" * 5000}, "priority", "0…100"),
+        ({"index-rate": "0.7"}, "index-rate", "there is no field 'index-rate'"),
     ]
 
     answers = [

@@ -68,6 +68,7 @@ async def test_an_import_is_a_job_and_its_files_wait_unopened(house: House) -> N
         ({"name": " \t"}, [("model", ("a.pth", b"x"))], "name"),
         ({"name": "a", "encoder": "none"}, [("model", ("a.pth", b"x"))], "encoder"),
         ({"name": "a", "rights": "x" * 2001}, [("model", ("a.pth", b"x"))], "rights"),
+        ({"name": "a", "right": "Mine."}, [("model", ("a.pth", b"x"))], "right"),
         ({"name": "a"}, [("index", ("a.index", b"x"))], "model"),
         ({"name": "a"}, [("model", ("a.pth", b"x")), ("model", ("b.pth", b"y"))], "model"),
         ({"name": "a"}, [("model", ("a.pth", b"x")), ("config", ("c.json", b"y"))], "config"),

@@ -13,6 +13,7 @@ import pytest
 from libs.common.errors import Busy, Conflict, NotFound
 from services.gateway.accounts.tables import Role
 from services.gateway.voices import registry
+from services.gateway.voices.tables import VoiceStatus
 from tests.integration.gateway.conftest import House, Person, until
 from tests.integration.gateway.ingest_double import sound
 from tests.integration.gateway.voices_made import CARD, JOB, make_voice, publish_voice
@@ -147,6 +148,7 @@ async def test_a_recording_is_converted_by_a_voice_named_in_any_way(house: House
         ({"voice": "anna-warm", "protect": "much"}, 422, "protect"),
         ({"voice": "anna-warm", "format": "exe"}, 422, "format"),
         ({"voice": "anna-warm", "f0_method": "../x"}, 422, "f0_method"),
+        ({"voice": "anna-warm", "pitchshift": "3"}, 422, "pitchshift"),
     ],
 )
 async def test_a_conversion_that_cannot_be_is_refused_and_leaves_nothing(
@@ -232,11 +234,18 @@ async def test_a_voice_that_is_not_ready_cannot_be_used(sqlite_house: House) -> 
     anna = await sqlite_house.person()
     async with sqlite_house.database.write() as session:
         await registry.reserve(session, owner_id=anna.id, name="not yet")
+        never = await registry.reserve(session, owner_id=anna.id, name="never")
+        never.status = VoiceStatus.failed.value
 
-    answer = await anna.post("/convert", data={"voice": "not-yet"}, files={"audio": ("me.wav", sound("me"))})
+    answer, failed = [
+        await anna.post("/convert", data={"voice": slug}, files={"audio": ("me.wav", sound("me"))})
+        for slug in ("not-yet", "never")
+    ]
 
-    assert answer.status_code == 409
-    assert answer.json()["code"] == "voice_not_ready"
+    assert (answer.status_code, failed.status_code) == (409, 409)
+    assert answer.json()["code"] == failed.json()["code"] == "voice_not_ready"
+    assert "Wait" in answer.json()["suggested_actions"][0]
+    assert "retry" in failed.json()["suggested_actions"][0]
 
 
 async def test_the_system_says_what_is_there(sqlite_house: House) -> None:
