@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from libs.common.settings import CommonSettings
+from tests.waiting import PATIENCE
 
 # Before anything imports torch: on a busy machine spinning compute threads make tests ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -46,7 +47,7 @@ class NatsServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             with socket.socket() as s:
                 if s.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -57,7 +58,7 @@ class NatsServer:
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(10)
+            self._process.wait(PATIENCE)
             self._process = None
 
     def restart(self) -> None:
@@ -82,7 +83,11 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 def make_settings(tmp_path: Path) -> Callable[..., CommonSettings]:
-    """Settings under `tmp_path` with delays, leases and heartbeats twenty times shorter."""
+    """Settings under `tmp_path` with short delays and heartbeats.
+
+    Leases are not short: on a busy machine a worker in good health may be silent for seconds. A test in which a lease
+    has to run out asks for a short one.
+    """
 
     def make(**changes: Any) -> CommonSettings:
         values: dict[str, Any] = {
@@ -90,14 +95,14 @@ def make_settings(tmp_path: Path) -> Callable[..., CommonSettings]:
             "data_root": tmp_path / "data",
             "models_root": tmp_path / "models",
             "assets_root": tmp_path / "assets",
-            "ack_wait": 3.0,
+            "ack_wait": 40.0,
             "heartbeat": 0.75,
-            "lease_ttl": 2.25,
+            "lease_ttl": 30.0,
             "cancel_poll": 0.05,
-            "worker_ttl": 1.5,
+            "worker_ttl": 6.0,
             "retry_delays": (0.25, 1.25, 6.25),
             "poll_interval": 0.05,
-            "drain_timeout": 5.0,
+            "drain_timeout": 30.0,
             "log_files": False,
         }
         return CommonSettings(**(values | changes))

@@ -15,13 +15,14 @@ from libs.client.api import Client
 from libs.client.models import Job
 from scripts.stack import Stack
 from tests.factories_audio import make_recordings
+from tests.waiting import PATIENCE
 
 QUICK = {
-    "ACK_WAIT": "4",
+    "ACK_WAIT": "8",
     "HEARTBEAT": "0.75",
-    "LEASE_TTL": "3",
+    "LEASE_TTL": "6",  # a worker in good health may be held up for seconds
     "CANCEL_POLL": "0.1",
-    "WORKER_TTL": "3",
+    "WORKER_TTL": "6",
     "RETRY_DELAYS": "0.25,1.25,6.25",
     "POLL_INTERVAL": "0.05",
     "PROGRESS_WRITE": "0.25",
@@ -46,12 +47,12 @@ class Platform:
         """One plain call of the gateway with the administrator's token."""
         headers = {"Authorization": f"Bearer {self.client.connection.token}", **options.pop("headers", {})}
         url = f"{self.stack.url('gateway')}/api/v1{path}"
-        return httpx.request(method, url, headers=headers, timeout=30, trust_env=False, **options)
+        return httpx.request(method, url, headers=headers, timeout=PATIENCE, trust_env=False, **options)
 
     def job(self, job_id: str) -> Job:
         return self.client.job(job_id)
 
-    def wait_until(self, what: Callable[[], Any], seconds: float = 60.0, say: str = "") -> Any:
+    def wait_until(self, what: Callable[[], Any], seconds: float = PATIENCE, say: str = "") -> Any:
         """Asks until the answer is true; a platform that is restarting may refuse in between."""
         deadline = time.monotonic() + seconds
         last: Any = None
@@ -104,7 +105,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A stack for one module of tests."""
-    stack = Stack(tmp_path_factory.mktemp("platform"), environment=QUICK)
+    stack = Stack(tmp_path_factory.mktemp("platform"), environment=QUICK, ready_timeout=3 * PATIENCE)
     with stack:
         client = signed_in(stack)
         yield Platform(stack, client)

@@ -15,6 +15,7 @@ from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from tests.conftest import NatsServer
 from tests.integration.common.worker_processes import Events, Processes
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def processes(settings: CommonSettings, tmp_path: Path) -> Iterator[Processes]:
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)
             process.kill()
-            process.wait(5)
+            process.wait(PATIENCE)
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ from libs.common.worker import Worker
 
 STEPS = int(os.environ.get("STEPS", "20"))
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0.1"))
+HOLD_AT = int(os.environ.get("HOLD_AT", STEPS))  # it counts so far, and on when the test lets it
 TRACE = Path(os.environ["TRACE"])
+GO_ON = TRACE.with_suffix(".go")
 
 
 def trace(line: str) -> None:
@@ -46,6 +48,9 @@ def count(work: Work[PrepareDataset]) -> list[Path]:
         if target.exists():
             continue
         work.check()
+        while n >= HOLD_AT and not GO_ON.exists():
+            time.sleep(0.01)
+            work.check()
         time.sleep(STEP_SECONDS)
         part = folder / f".{n:03d}.part"
         part.write_text(str(n))

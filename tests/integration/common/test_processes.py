@@ -13,6 +13,7 @@ import pytest
 
 from libs.common.errors import DatasetEmpty, TryAgain
 from libs.common.processes import end_children, in_child
+from tests.waiting import PATIENCE, until
 
 
 def who(number: int) -> tuple[int, int]:
@@ -54,7 +55,7 @@ async def test_an_error_travels_with_all_that_it_says() -> None:
 async def test_a_process_that_was_killed_while_idle_is_replaced() -> None:
     pid, _ = await in_child(who, 1)
     psutil.Process(pid).kill()
-    await asyncio.sleep(0.3)
+    await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
     other, _ = await in_child(who, 2)
 
@@ -68,13 +69,11 @@ async def test_a_call_whose_process_is_killed_is_to_be_tried_again() -> None:
 
 async def test_a_cancelled_call_ends_its_process() -> None:
     call = asyncio.create_task(in_child(sleep_long))
-    await asyncio.sleep(0.5)
-    children = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+    children = await until(lambda: [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())])
 
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
 
-    _, alive = psutil.wait_procs(children, timeout=5)
-    assert children
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert alive == []

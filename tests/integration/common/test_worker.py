@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from libs.common import manifests
@@ -12,6 +10,17 @@ from libs.common.events import wrap
 from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
 from tests.integration.common.worker_processes import EVERYTHING, Events, Processes, command, result_of
+from tests.waiting import until
+
+
+async def until_messages(bus: Bus, stream: str, count: int) -> None:
+    """Waits until a stream holds so many messages. None among the commands: nothing is tried again."""
+
+    async def is_so() -> bool:
+        found: int = (await bus._js.stream_info(stream)).state.messages
+        return found == count
+
+    await until(is_so)
 
 
 async def test_a_command_becomes_a_committed_result_and_one_event(
@@ -30,14 +39,8 @@ async def test_a_command_that_nobody_can_read_is_a_dead_letter(bus: Bus, process
     processes.start()
     await bus._js.publish("cmd.preprocessor.prepare.normal", b"not a cloud event")
 
-    for _ in range(200):
-        if (await bus._js.stream_info("DEADLETTERS")).state.messages:
-            break
-        await asyncio.sleep(0.05)
-
-    assert (await bus._js.stream_info("DEADLETTERS")).state.messages == 1
-    await asyncio.sleep(0.2)
-    assert (await bus._js.stream_info("COMMANDS")).state.messages == 0
+    await until_messages(bus, "DEADLETTERS", 1)
+    await until_messages(bus, "COMMANDS", 0)
 
 
 async def test_the_job_of_a_command_that_nobody_can_read_is_told(
@@ -50,7 +53,7 @@ async def test_the_job_of_a_command_that_nobody_can_read_is_told(
 
     await bus._js.publish("cmd.preprocessor.prepare.normal", raw)
 
-    failed = await events.wait_for("step_failed", seconds=10)
+    failed = await events.wait_for("step_failed")
     assert (failed.job_id, failed.step, failed.attempt, failed.token) == ("job_1", Step.preprocess, 1, 0)
     assert "cannot be read" in failed.problem["detail"]
     assert (await bus._js.stream_info("DEADLETTERS")).state.messages == 1
@@ -67,11 +70,10 @@ async def test_a_committed_result_that_was_lost_is_told_and_not_waited_for(
     again = command()
     await bus._publish(again, again.subject(Lane.normal), "the same command, long after")
 
-    failed = await events.wait_for("step_failed", seconds=10)
+    failed = await events.wait_for("step_failed")
     assert (failed.attempt, failed.problem["code"], failed.problem["step"]) == (1, "step_result_lost", "preprocess")
     assert failed.problem["suggested_actions"]
-    await asyncio.sleep(0.3)
-    assert (await bus._js.stream_info("COMMANDS")).state.messages == 0
+    await until_messages(bus, "COMMANDS", 0)
 
 
 @pytest.mark.parametrize("damage", ["a file is gone", "a file has other content", "the manifest is gone"])
@@ -149,7 +151,7 @@ async def test_a_final_failure_is_told_once_and_not_retried(
     await bus.send_command(command(mode=mode), Lane.normal)
 
     failed = await events.wait_for("step_failed")
-    await asyncio.sleep(0.5)
+    await until_messages(bus, "COMMANDS", 0)
 
     assert detail in failed.problem["detail"]
     assert len(events.of("step_failed")) == 1
@@ -183,13 +185,13 @@ async def test_a_failure_with_an_unspeakable_reason_is_told_all_the_same(
 
 
 async def test_running_work_is_cancelled(bus: Bus, processes: Processes, events: Events) -> None:
-    processes.start()
+    processes.start(HOLD_AT=5)
     await bus.send_command(command(), Lane.normal)
     await processes.wait_for("step", count=2)
 
     await bus.bucket("control").put("cancel.job_1", b"{}")
 
-    await events.wait_for("step_cancelled", seconds=5)
+    await events.wait_for("step_cancelled")
     assert len(processes.lines("step")) < 20
     assert events.of("prepared") == []
 
@@ -224,7 +226,7 @@ async def test_higher_lanes_go_first(bus: Bus, processes: Processes, events: Eve
     for job, lane in (("job_low", Lane.low), ("job_normal", Lane.normal), ("job_high", Lane.high)):
         await bus.send_command(command(job), lane)
 
-    processes.start(STEP_SECONDS=0)
+    processes.start(STEP_SECONDS=0, POLL_INTERVAL=3)  # a lane whose answer comes late would count as empty
     await events.wait_for("prepared", count=3)
 
     assert [e.job_id for e in events.of("prepared")] == ["job_high", "job_normal", "job_low"]

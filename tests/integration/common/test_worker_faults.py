@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
-
-import pytest
 
 from libs.common import manifests
 from libs.common.bus import Bus
@@ -15,7 +12,16 @@ from libs.common.jobs import Lane
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from tests.conftest import NatsServer
-from tests.integration.common.worker_processes import EVERYTHING, Events, Processes, command, result_of
+from tests.integration.common.worker_processes import (
+    EVERYTHING,
+    LEASES_RUN_OUT,
+    NOTHING_RUNS_OUT,
+    Events,
+    Processes,
+    command,
+    result_of,
+)
+from tests.waiting import PATIENCE, until
 
 
 async def test_a_worker_killed_six_times_loses_little_and_the_job_completes(
@@ -23,13 +29,13 @@ async def test_a_worker_killed_six_times_loses_little_and_the_job_completes(
 ) -> None:
     await bus.send_command(command(), Lane.normal)
     for kill in range(6):
-        victim = processes.start()
+        victim = processes.start(**LEASES_RUN_OUT, HOLD_AT=2 * kill + 8)
         await processes.wait_for("step", count=2 * (kill + 1))
         victim.kill()
-        victim.wait(5)
-    processes.start()
+        victim.wait(PATIENCE)
+    processes.start(**LEASES_RUN_OUT)
 
-    event = await events.wait_for("prepared", seconds=40)
+    event = await events.wait_for("prepared")
 
     assert result_of(paths, event) == EVERYTHING
     assert event.token == 7
@@ -40,16 +46,16 @@ async def test_a_worker_killed_six_times_loses_little_and_the_job_completes(
 async def test_a_frozen_worker_that_wakes_changes_not_a_byte(
     bus: Bus, processes: Processes, events: Events, paths: Paths
 ) -> None:
-    frozen = processes.start(STEP_SECONDS=0.15)
+    frozen = processes.start(**LEASES_RUN_OUT, HOLD_AT=10)
     await bus.send_command(command(), Lane.normal)
     await processes.wait_for("step", count=3)
     frozen.send_signal(signal.SIGSTOP)
 
-    processes.start(STEP_SECONDS=0.01)
+    processes.start(**LEASES_RUN_OUT, STEP_SECONDS=0.01)
     event = await events.wait_for("prepared")
     before = {f: (paths.data_root / f).read_bytes() for f in manifests.load(paths, event.manifest).files}
     frozen.send_signal(signal.SIGCONT)
-    await asyncio.sleep(2.0)
+    await until(lambda: "worker.lease_lost" in processes.said)
 
     after = {f: (paths.data_root / f).read_bytes() for f in before}
     assert event.token == 2
@@ -62,18 +68,16 @@ async def test_a_frozen_worker_that_wakes_changes_not_a_byte(
 async def test_sigterm_gives_the_work_to_another_worker_at_once(
     bus: Bus, processes: Processes, events: Events, paths: Paths
 ) -> None:
-    first = processes.start()
+    first = processes.start(**NOTHING_RUNS_OUT, HOLD_AT=5)
     await bus.send_command(command(), Lane.normal)
     await processes.wait_for("step", count=3)
-    processes.start()
+    processes.start(**NOTHING_RUNS_OUT)
     await processes.wait_for("ready", count=2)
 
-    asked = time.monotonic()
     first.send_signal(signal.SIGTERM)
     await processes.wait_for("begin 2")
 
-    assert time.monotonic() - asked < 1.0, "no lease had to run out"
-    assert first.wait(5) == 0
+    assert await asyncio.to_thread(first.wait, PATIENCE) == 0
     event = await events.wait_for("prepared")
     assert result_of(paths, event) == EVERYTHING
     assert len(processes.lines("step")) == 20, "nothing was done twice"
@@ -82,11 +86,12 @@ async def test_sigterm_gives_the_work_to_another_worker_at_once(
 async def test_a_killed_broker_in_the_middle_of_the_work_costs_nothing(
     bus: Bus, processes: Processes, events: Events, paths: Paths, nats_server: NatsServer
 ) -> None:
-    processes.start()
+    processes.start(**LEASES_RUN_OUT, HOLD_AT=10)
     await bus.send_command(command(), Lane.normal)
     await processes.wait_for("step", count=5)
 
     nats_server.restart()
+    processes.go_on()
 
     event = await events.wait_for("prepared")
     assert result_of(paths, event) == EVERYTHING
@@ -98,8 +103,8 @@ async def test_a_command_that_kills_its_worker_twice_is_a_dead_letter(
 ) -> None:
     await bus.send_command(command(mode="die"), Lane.normal)
     for _ in range(2):
-        assert processes.start().wait(20) == -signal.SIGKILL
-    survivor = processes.start()
+        assert processes.start(**LEASES_RUN_OUT).wait(PATIENCE) == -signal.SIGKILL
+    survivor = processes.start(**LEASES_RUN_OUT)
 
     failed = await events.wait_for("step_failed")
 
@@ -118,10 +123,10 @@ async def test_a_commit_after_the_broker_lost_its_store_is_a_later_one(
     await bus.send_command(command("job_1"), Lane.normal)
     await events.wait_for("prepared")
     worker.send_signal(signal.SIGTERM)
-    await asyncio.to_thread(worker.wait, 10)
+    await asyncio.to_thread(worker.wait, PATIENCE)
 
     await bus._js.delete_stream("KV_leases")
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(1.1)  # places follow the clock's seconds
     bus._stores.clear()
     await bus.ensure()
     processes.start(STEP_SECONDS=0, STEPS=1)
@@ -135,18 +140,19 @@ async def test_a_commit_after_the_broker_lost_its_store_is_a_later_one(
 async def test_work_that_a_broker_without_its_store_is_asked_for_again_goes_on_with_a_higher_token(
     bus: Bus, processes: Processes, events: Events, nats_server: NatsServer, paths: Paths
 ) -> None:
-    processes.start()
+    processes.start(**LEASES_RUN_OUT, HOLD_AT=10)
     await bus.send_command(command(), Lane.normal)
     await processes.wait_for("step", count=5)
 
     await asyncio.to_thread(nats_server.lose_store)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await bus.send_command(command(), Lane.normal)
                 break
             except Unavailable:
                 await asyncio.sleep(0.1)
+    processes.go_on()
     event = await events.wait_for("prepared")
 
     assert event.token == 2
@@ -158,16 +164,15 @@ async def test_work_that_a_broker_without_its_store_is_asked_for_again_goes_on_w
 async def test_workers_are_listed_while_they_live(bus: Bus, processes: Processes) -> None:
     worker = processes.start()
     await processes.wait_for("ready")
-    for _ in range(100):
-        if await bus.bucket("workers").keys():
-            break
-        await asyncio.sleep(0.05)
-    assert len(await bus.bucket("workers").keys()) == 1
+
+    async def listed() -> list[str]:
+        return await bus.bucket("workers").keys()
+
+    async def is_nobody_listed() -> bool:
+        return not await listed()
+
+    assert len(await until(listed)) == 1
 
     worker.kill()
 
-    for _ in range(100):
-        if not await bus.bucket("workers").keys():
-            return
-        await asyncio.sleep(0.1)
-    pytest.fail("a dead worker stays listed")
+    await until(is_nobody_listed)

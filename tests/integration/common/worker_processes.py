@@ -16,8 +16,14 @@ from libs.common.jobs import Step
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from tests.conftest import TOKEN
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[3]
+# For tests in which a lease has to run out. Of their workers only one is awake at a time, so nobody else can take a
+# step whose owner a busy machine holds up.
+LEASES_RUN_OUT = {"ACK_WAIT": "1.5", "LEASE_TTL": "1.0"}
+# For tests in which a step changes hands: it was handed over, because nothing runs out while a test waits.
+NOTHING_RUNS_OUT = {"ACK_WAIT": "400", "LEASE_TTL": "400"}
 
 
 def command(job: str = "job_1", mode: str = "auto", attempt: int = 1) -> PrepareDataset:
@@ -38,6 +44,7 @@ class Processes:
     def __init__(self, settings: CommonSettings, trace: Path) -> None:
         self._settings = settings
         self.trace = trace
+        self._log = trace.with_suffix(".log")
         self.all: list[subprocess.Popen[bytes]] = []
 
     def start(self, **environment: Any) -> subprocess.Popen[bytes]:
@@ -46,33 +53,45 @@ class Processes:
             "SERVICE_TOKEN": TOKEN,
             "DATA_ROOT": str(s.data_root),
             "NATS_URL": s.nats_url,
-            "ACK_WAIT": "1.5",
+            "ACK_WAIT": "20",
             "HEARTBEAT": "0.3",
-            "LEASE_TTL": "1.0",
+            "LEASE_TTL": "400",
             "CANCEL_POLL": "0.05",
             "POLL_INTERVAL": "0.05",
-            "WORKER_TTL": "1.5",
+            "WORKER_TTL": "6",
             "RETRY_DELAYS": "0.25,0.5,1",
             "TRACE": str(self.trace),
             **{k: str(v) for k, v in environment.items()},
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.common.counting_worker"],
-            cwd=ROOT,
-            env={**os.environ, **variables},
-        )
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.common.counting_worker"],
+                cwd=ROOT,
+                env={**os.environ, **variables},
+                stdout=log,
+                stderr=log,
+            )
         self.all.append(process)
         return process
+
+    def go_on(self) -> None:
+        """Lets workers count on that hold at `HOLD_AT`."""
+        self.trace.with_suffix(".go").touch()
+
+    @property
+    def said(self) -> str:
+        """The log of all workers."""
+        return self._log.read_text(errors="replace")
 
     def lines(self, word: str = "") -> list[str]:
         if not self.trace.exists():
             return []
         return [line for line in self.trace.read_text().splitlines() if word in line]
 
-    async def wait_for(self, word: str, count: int = 1, seconds: float = 20.0) -> None:
+    async def wait_for(self, word: str, count: int = 1, seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         while len(self.lines(word)) < count:
-            assert time.monotonic() < deadline, f"no {count} × {word!r} in {self.lines()}"
+            assert time.monotonic() < deadline, f"no {count} × {word!r} in {self.lines()}: {self.said[-3000:]}"
             await asyncio.sleep(0.02)
 
 
@@ -86,7 +105,7 @@ class Events:
     def of(self, fact: str) -> list[Any]:
         return [e for e in self.seen if e.fact == fact]
 
-    async def wait_for(self, fact: str, count: int = 1, seconds: float = 30.0) -> Any:
+    async def wait_for(self, fact: str, count: int = 1, seconds: float = PATIENCE) -> Any:
         deadline = time.monotonic() + seconds
         while len(self.of(fact)) < count:
             assert time.monotonic() < deadline, f"no {fact} among {[e.fact for e in self.seen]}"

@@ -23,7 +23,8 @@ from services.gateway.voices import registry
 from tests.conftest import TOKEN, NatsServer, free_port
 from tests.factories_audio import make_speech
 from tests.integration.inference.voice_factory import Voices
-from tests.integration.voice_services.platform import Platform, Service, platform
+from tests.integration.voice_services.platform import LEASES_RUN_OUT, Platform, Service, platform
+from tests.waiting import PATIENCE
 
 NAMES = ("ingest", "inference", "gateway")
 
@@ -64,9 +65,9 @@ class Person:
         found: dict[str, Any] = (await self.get(f"/convert/jobs/{job_id}/results")).json()
         return found
 
-    async def until(self, job_id: str, fits: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
+    async def until(self, job_id: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The job once it `fits`; a gateway that is restarting may not answer in between."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + 2 * PATIENCE
         job: dict[str, Any] = {}
         while time.monotonic() < deadline:
             try:
@@ -79,8 +80,8 @@ class Person:
             await asyncio.sleep(0.05)
         raise AssertionError(f"still {job}")
 
-    async def over(self, job_id: str, seconds: float = 60.0) -> dict[str, Any]:
-        return await self.until(job_id, lambda job: job["status"] in ("completed", "failed", "cancelled"), seconds)
+    async def over(self, job_id: str) -> dict[str, Any]:
+        return await self.until(job_id, lambda job: job["status"] in ("completed", "failed", "cancelled"))
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Studio:
     async def restart(self, name: str, how: signal.Signals = signal.SIGKILL, **more: Any) -> Service:
         """Ends a service and starts it again."""
         self.running[name].signal(how)
-        await asyncio.to_thread(self.running[name].process.wait, 20)
+        await asyncio.to_thread(self.running[name].process.wait, PATIENCE)
         service = self.start(name, **more)
         await service.wait_until_ready()
         return service
@@ -166,6 +167,7 @@ async def studio(
         "HEARTBEAT_COMMENT": "0.3",
         "SWEEP_EVERY": "0.5",
         "EXAMINERS": "2",
+        **LEASES_RUN_OUT,
     }
     settings = GatewaySettings(
         **{name: value for name, value in common.model_dump().items() if name in GatewaySettings.model_fields}

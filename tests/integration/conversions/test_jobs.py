@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import signal
@@ -17,8 +16,9 @@ import soundfile
 from libs.common.events import ConversionInput, ConvertRecordings
 from libs.common.jobs import Lane, Step
 from tests.integration.conversions.conftest import Studio
+from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 Make = Callable[..., Path]
 
 
@@ -180,7 +180,7 @@ async def test_what_was_sent_goes_with_the_end_and_the_result_when_it_is_deleted
     job = await anna.convert(recordings("a.wav"), recordings("b.wav", seed=1))
     await anna.over(job["id"])
 
-    await _until(lambda: not paths.job_uploads(job["id"]).folder.exists())
+    await until(lambda: not paths.job_uploads(job["id"]).folder.exists())
     kept = await anna.get(f"/convert/jobs/{job['id']}/results/2")
     deleted = await anna.delete(f"/convert/jobs/{job['id']}")
     after = await anna.get(f"/convert/jobs/{job['id']}")
@@ -198,7 +198,7 @@ async def test_results_expire(studio: Studio, recordings: Make) -> None:
     await anna.over(job["id"])
 
     await studio.restart("gateway", signal.SIGTERM, CONVERSION_RESULTS_LIFETIME="0.1")
-    await _until(lambda: not (studio.here.paths.experiment(".jobs").steps / job["id"]).exists())
+    await until(lambda: not (studio.here.paths.experiment(".jobs").steps / job["id"]).exists())
     gone = await anna.get(f"/convert/jobs/{job['id']}/result")
     results = await anna.results(job["id"])
 
@@ -250,11 +250,11 @@ async def test_a_killed_worker_costs_no_recording_that_was_finished(studio: Stud
     await studio.voice(anna)
     job = await anna.convert(*(recordings(f"{n}.wav", 6.0, seed=n) for n in range(6)))
 
-    await _until(lambda: len(studio.records(job["id"])) >= 2)
+    await until(lambda: len(studio.records(job["id"])) >= 2)
     await anna.until(job["id"], lambda now: now["status"] == "running")
     meanwhile = [file["state"] for file in (await anna.results(job["id"]))["files"]]
     await studio.restart("inference")
-    done = await anna.over(job["id"], 90)
+    done = await anna.over(job["id"])
 
     assert done["status"] == "completed", done["error"]
     assert done["summary"]["converted"] == 6
@@ -279,10 +279,10 @@ async def test_an_asked_worker_gives_the_job_back_and_restarted_gateways_miss_no
     await studio.voice(anna)
     job = await anna.convert(*(recordings(f"{n}.wav", 6.0, seed=n) for n in range(5)))
 
-    await _until(lambda: len(studio.records(job["id"])) >= 1)
+    await until(lambda: len(studio.records(job["id"])) >= 1)
     await studio.restart("gateway")
     await studio.restart("inference", signal.SIGTERM)
-    done = await anna.over(job["id"], 90)
+    done = await anna.over(job["id"])
 
     assert done["status"] == "completed", done["error"]
     begun = studio.here.paths.experiment(".jobs").step(job["id"], "convert").folder.glob(".attempt-*/begun/*")
@@ -353,12 +353,6 @@ async def test_what_cannot_be_is_refused_by_name(studio: Studio) -> None:
     answers = [await anna.post("/convert/jobs", data=fields, files={"_": (None, b"")}) for fields, _ in wrong]
 
     assert [(answer.status_code, answer.json()["field"]) for answer in answers] == [(422, field) for _, field in wrong]
-
-
-async def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # the other side is another process
-            await asyncio.sleep(0.02)
 
 
 async def _feed(client: httpx.AsyncClient, job_id: str) -> list[tuple[str, dict[str, object]]]:

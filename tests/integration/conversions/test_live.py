@@ -19,8 +19,9 @@ from websockets.exceptions import ConnectionClosed
 
 from services.gateway.accounts.tables import Role
 from tests.integration.conversions.conftest import Person, Studio
+from tests.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 Make = Callable[..., Path]
 RATE = 16_000
 
@@ -74,7 +75,7 @@ class Line:
 async def line(studio: Studio, person: Person | None, query: str = "") -> AsyncIterator[Line]:
     url = studio.running["gateway"].url.replace("http", "ws", 1) + "/api/v1/ws/convert" + query
     headers = {"Authorization": f"Bearer {person.token}"} if person is not None else {}
-    async with connect(url, additional_headers=headers, proxy=None, close_timeout=2) as socket:
+    async with connect(url, additional_headers=headers, proxy=None, open_timeout=PATIENCE, close_timeout=2) as socket:
         yield Line(socket)
 
 
@@ -263,16 +264,14 @@ async def test_a_session_that_ends_in_any_way_gives_its_place_back(studio: Studi
             await second.say(voice_id="anna", sample_rate=RATE)
             refused = await second.closed()
         first.socket.transport.abort()  # gone without a word
-    for _ in range(100):
+
+    async def gets_the_place() -> bool:
         async with line(studio, anna) as third:
             await third.say(voice_id="anna", sample_rate=RATE, f0_method="praat")
-            said = json.loads(await third.socket.recv())
-        if said["type"] == "ready":
-            break
-        await asyncio.sleep(0.05)
+            return bool(json.loads(await third.socket.recv())["type"] == "ready")
 
+    await until(gets_the_place)
     assert (refused, second.problem["code"]) == (4429, "busy")
-    assert said["type"] == "ready"
 
 
 @pytest.mark.slow
@@ -313,11 +312,12 @@ async def test_a_voice_that_is_retrained_meanwhile_is_used_by_the_next_session(
 async def test_silence_and_age_end_a_session(studio: Studio) -> None:
     anna = await studio.person()
     await studio.voice(anna)
-    await studio.restart("inference", signal.SIGTERM, LIVE_IDLE="0.5", LIVE_LONGEST="1.5")
 
+    await studio.restart("inference", signal.SIGTERM, LIVE_IDLE="0.5")
     async with line(studio, anna) as idle:
         await idle.begin()
         silent = await idle.closed()
+    await studio.restart("inference", signal.SIGTERM, LIVE_IDLE="60", LIVE_LONGEST="1.5")
     async with line(studio, anna) as long:
         await long.begin()
 
@@ -345,7 +345,7 @@ async def test_a_service_that_goes_says_come_again(studio: Studio, name: str) ->
         await on.begin()
         studio.running[name].signal(signal.SIGTERM)
         code = await on.closed()
-        gone = await asyncio.to_thread(studio.running[name].process.wait, 15)
+        gone = await asyncio.to_thread(studio.running[name].process.wait, PATIENCE)
 
     assert code == 1012
     assert gone in (0, -signal.SIGTERM)

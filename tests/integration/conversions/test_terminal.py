@@ -15,7 +15,7 @@ import soundfile
 from libs.client.terminal import Exit
 from tests.integration.conversions.conftest import Person, Studio
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 async def _voicewright(studio: Studio, person: Person, *words: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +31,7 @@ async def _voicewright(studio: Studio, person: Person, *words: str) -> subproces
         env=environment,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
         cwd=Path(__file__).parents[3],
     )
 

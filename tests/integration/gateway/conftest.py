@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from services.gateway.settings import GatewaySettings
 from tests.conftest import TOKEN, free_port
 from tests.integration.gateway.ingest_double import InferenceDouble, IngestDouble, sound
 from tests.postgres import running_postgres
+from tests.waiting import PATIENCE
 
 ADMIN = ("admin@example.org", "a-long-password")
 
@@ -136,13 +137,6 @@ async def served(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
         await task
 
 
-async def until(is_true: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Waits for what the other side does by itself."""
-    async with asyncio.timeout(seconds):
-        while not is_true():  # noqa: ASYNC110  # the other side has no event to wait for
-            await asyncio.sleep(0.01)
-
-
 @dataclass
 class Person:
     """Somebody with a token and a client."""
@@ -189,7 +183,7 @@ class House:
     def stranger(self, token: str | None = None) -> httpx.AsyncClient:
         """A client with the given token, or with none."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        client = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20, trust_env=False)
+        client = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=PATIENCE, trust_env=False)
         self.clients.append(client)
         return client
 

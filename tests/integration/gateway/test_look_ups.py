@@ -88,7 +88,7 @@ async def test_a_locked_file_is_waited_for_and_the_loop_goes_on(database: Databa
     was_waiting = not looking.done()
     owner.execute("COMMIT")
     owner.close()
-    user = await asyncio.wait_for(looking, 10)
+    user = await asyncio.wait_for(looking, 60)
 
     assert was_waiting
     assert turns == 20

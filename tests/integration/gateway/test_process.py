@@ -25,8 +25,9 @@ from services.gateway.jobs.tables import Job
 from services.gateway.settings import GatewaySettings
 from services.gateway.voices.tables import Voice
 from tests.conftest import TOKEN, free_port
-from tests.integration.gateway.conftest import ADMIN, gateway_settings, served, until
+from tests.integration.gateway.conftest import ADMIN, gateway_settings, served
 from tests.integration.gateway.ingest_double import IngestDouble, sound
+from tests.waiting import PATIENCE, until
 
 HEAVY = ("numpy", "torch", "av", "soundfile", "soxr", "libs.audio", "libs.voice")
 
@@ -57,17 +58,19 @@ def _gateway(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE)
 
 
 async def _alive(port: int) -> httpx.AsyncClient:
-    client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=20, trust_env=False)
-    for _ in range(600):
+    client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=PATIENCE, trust_env=False)
+
+    async def answers() -> bool:
         try:
-            await client.get("/version")
-            break
+            return (await client.get("/version")).status_code == 200
         except httpx.TransportError:
-            await asyncio.sleep(0.05)
+            return False
+
+    await until(answers)
     tokens = await client.post("/auth/login", json={"email": ADMIN[0], "password": ADMIN[1]})
     client.headers["Authorization"] = f"Bearer {tokens.json()['access_token']}"
     return client
@@ -106,7 +109,7 @@ async def test_a_gateway_that_ends_on_a_signal_says_goodbye(tmp_path: Path) -> N
     with _gateway(_environment(tmp_path, port)) as process:
         await (await _alive(port)).aclose()
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=15)
+        process.communicate(timeout=PATIENCE)
 
     assert process.returncode in (0, -signal.SIGTERM)
 
@@ -140,15 +143,14 @@ async def test_a_gateway_killed_in_the_middle_of_an_upload_leaves_no_row_that_po
     lost = next(iter(double.files))
     del double.files[lost]
 
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # STAGED_LIFETIME and more
     with _gateway(environment):
         client = await _alive(port)
-        listed: list[str] = []
-        for _ in range(100):
-            listed = [item["sha256"] for item in (await client.get("/samples")).json()["items"]]
-            if listed:
-                break
-            await asyncio.sleep(0.05)
+
+        async def listing() -> list[str]:
+            return [item["sha256"] for item in (await client.get("/samples")).json()["items"]]
+
+        listed = await until(listing)
         await client.aclose()
 
     assert listed == [key[1] for key in double.files]
@@ -189,12 +191,12 @@ async def test_a_gateway_killed_in_the_middle_of_a_deletion_finishes_it_at_its_n
 
     with _gateway(environment):
         await (await _alive(port)).aclose()
-        async with asyncio.timeout(10):
-            while True:
-                async with _rows(settings) as session:
-                    if await session.scalar(select(Voice.status)) == "deleted":
-                        break
-                await asyncio.sleep(0.05)
+
+        async def is_deleted() -> bool:
+            async with _rows(settings) as session:
+                return bool(await session.scalar(select(Voice.status)) == "deleted")
+
+        await until(is_deleted)
 
     assert between == "deleting"
     assert not folder.exists()

@@ -12,7 +12,8 @@ import httpx
 import psutil
 
 from services.gateway.accounts.tokens import issue_access_token
-from tests.integration.gateway.conftest import House, Person, until
+from tests.integration.gateway.conftest import House, Person
+from tests.waiting import PATIENCE, until
 
 MEGABYTE = 1_000_000
 HEAD = (
@@ -76,10 +77,10 @@ async def _raw(house: House, anna: Person | None, headers: str, body: bytes) -> 
     return reader, writer
 
 
-async def _answer(reader: asyncio.StreamReader, seconds: float = 5.0) -> tuple[int, dict[str, Any]]:
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), seconds)
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
     length = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))[15:])
-    return int(head.split()[1]), json.loads(await asyncio.wait_for(reader.readexactly(length), seconds))
+    return int(head.split()[1]), json.loads(await asyncio.wait_for(reader.readexactly(length), PATIENCE))
 
 
 async def test_a_declared_size_over_the_limit_is_refused_before_a_byte_is_read(sqlite_house: House) -> None:
@@ -201,7 +202,7 @@ async def test_without_a_token_the_body_is_not_read(sqlite_house: House) -> None
 
     reader, writer = await _raw(sqlite_house, None, declared, b"x" * MEGABYTE)
     status, problem = await _answer(reader)
-    ended = await asyncio.wait_for(reader.read(), 5)
+    ended = await asyncio.wait_for(reader.read(), PATIENCE)
     writer.close()
 
     assert (status, problem["code"]) == (401, "unauthenticated")

@@ -14,9 +14,10 @@ from libs.common.errors import Busy, Conflict, NotFound
 from services.gateway.accounts.tables import Role
 from services.gateway.voices import registry
 from services.gateway.voices.tables import VoiceStatus
-from tests.integration.gateway.conftest import House, Person, until
+from tests.integration.gateway.conftest import House, Person
 from tests.integration.gateway.ingest_double import sound
 from tests.integration.gateway.voices_made import CARD, JOB, make_voice, publish_voice
+from tests.waiting import until
 
 
 async def test_a_published_voice_is_listed_with_relative_paths_only(house: House) -> None:
@@ -176,9 +177,11 @@ async def test_a_client_that_leaves_gives_its_place_at_inference_back(sqlite_hou
     await until(lambda: len(house.inference.asked) == 1)
 
     sending.cancel()
+    await until(lambda: house.inference.left == 1 and house.ingest.staged == {})
 
-    await until(lambda: house.inference.left == 1)
-    await until(lambda: house.ingest.staged == {})
+    assert sending.cancelled()
+    assert house.inference.left == 1
+    assert house.ingest.staged == {}
 
 
 async def test_a_strangers_voice_does_not_exist(house: House) -> None:

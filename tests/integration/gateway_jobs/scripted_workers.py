@@ -30,6 +30,7 @@ from libs.common.events import (
 from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
 from services.gateway.settings import GatewaySettings
+from tests.waiting import PATIENCE
 
 
 @dataclass
@@ -156,7 +157,7 @@ class Workers:
         for bus in self._buses:
             await bus.close()
 
-    async def take(self, seconds: float = 10.0) -> Taken:
+    async def take(self, seconds: float = PATIENCE) -> Taken:
         """The next command of any service."""
         deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline:

@@ -359,10 +359,7 @@ async def test_validation_names_what_is_missing(house: House, workers: Workers) 
     assert taken.command.step is Step.preprocess
     attempt = Paths(house.settings).experiment("test_model").step(job["id"], "preprocess").attempt(1)
     await taken.finish(_prepared(attempt))
-    for _ in range(200):
-        if (await anna.get(f"/preprocess/jobs/{job['id']}")).json()["status"] == "completed":
-            break
-        await asyncio.sleep(0.05)
+    await house.wait_prepared(anna, job["id"])
 
     after = (await anna.post("/datasets/test_model/validate")).json()
     (attempt / "2a_f0" / "1.npy").unlink()

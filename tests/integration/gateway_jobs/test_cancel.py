@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from sqlalchemy import select
 
 from libs.common.bus import Bus
 from libs.common.jobs import Step
-from services.gateway.jobs import outbox
 from services.gateway.jobs.tables import Outgoing
 from services.gateway.voices.tables import Voice
 from tests.conftest import NatsServer
@@ -18,22 +15,13 @@ from tests.integration.gateway_jobs.scripted_workers import Workers
 pytestmark = BOTH_DATABASES
 
 
-async def _until_sent(house: House) -> None:
-    for _ in range(200):
-        async with house.database.read() as session:
-            if await outbox.unsent(session) == 0:
-                return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the outbox does not empty")
-
-
 async def test_a_queued_job_ends_at_once_and_its_message_is_deleted(house: House, workers: Workers, bus: Bus) -> None:
     anna = await house.person()
     job = await house.train(anna, await house.dataset(anna))
-    await _until_sent(house)
+    await house.until_all_is_sent()
 
     answer = await anna.post(f"/training/jobs/{job['id']}/cancel")
-    await _until_sent(house)
+    await house.until_all_is_sent()
 
     assert answer.status_code == 200
     assert answer.json()["success"] is True
@@ -52,7 +40,7 @@ async def test_a_running_job_shows_the_wish_until_its_worker_confirms(house: Hou
 
     asked = (await anna.post(f"/training/jobs/{job['id']}/cancel")).json()
     again = (await anna.post(f"/training/jobs/{job['id']}/cancel")).json()
-    await _until_sent(house)
+    await house.until_all_is_sent()
     is_asked = await bus.bucket("control").get(f"cancel.{job['id']}")
     await taken.cancelled()
     ended = await house.wait_status(anna, job["id"], "cancelled")
@@ -73,10 +61,10 @@ async def test_a_job_between_two_steps_ends_at_once(house: House, workers: Worke
     job = await house.train(anna, await house.dataset(anna))
     await (await workers.take()).finish()
     await house.wait(anna, job["id"], lambda j: j["phase"] == "preprocess")
-    await _until_sent(house)
+    await house.until_all_is_sent()
 
     answer = await anna.post(f"/training/jobs/{job['id']}/cancel")
-    await _until_sent(house)
+    await house.until_all_is_sent()
 
     assert answer.json()["status"] == "cancelled"
     assert await workers.is_idle()
@@ -173,5 +161,5 @@ async def test_a_command_that_was_never_sent_is_dropped(
     assert "command" not in kinds
     assert "control" in kinds
     nats_server.start()
-    await _until_sent(house)
+    await house.until_all_is_sent()
     assert await workers.is_idle(1.0)

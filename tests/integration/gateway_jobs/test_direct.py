@@ -20,6 +20,7 @@ from services.trainer.direct import router as trainer_router
 from tests.conftest import free_port
 from tests.integration.gateway_jobs.conftest import House, Person, served
 from tests.integration.gateway_jobs.scripted_workers import Workers
+from tests.waiting import PATIENCE
 
 
 @asynccontextmanager
@@ -92,7 +93,7 @@ async def test_start_status_and_validate_work_as_written(house: House, ports: di
     assert (trained[1]["preset"], trained[1]["options"]["epochs"]) == ("lite", 10)
     assert (training[0], training[1]["kind"]) == (200, "training")
     assert ready[0] == 200
-    await house.wait_status(anna, trained[1]["job_id"], "completed", 30)
+    await house.wait_status(anna, trained[1]["job_id"], "completed")
 
 
 async def test_stop_ends_the_job(house: House, ports: dict[str, str]) -> None:
@@ -159,7 +160,7 @@ async def test_an_upload_streams_through_before_it_is_complete(house: House, set
 
     async def body() -> AsyncIterator[bytes]:
         yield b"x" * 100_000
-        await asyncio.wait_for(arrived.wait(), 5)  # the gateway has the first piece while the last is not sent
+        await asyncio.wait_for(arrived.wait(), PATIENCE)  # the gateway has the first piece while the last is not sent
         yield b"y" * 100_000
 
     async with (

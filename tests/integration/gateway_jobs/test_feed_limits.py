@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from libs.common.bus import Bus
-from libs.common.events import JobChanged, StepProgress
+from libs.common.events import StepProgress
 from libs.common.jobs import JobState, Step
 from services.gateway.jobs import feed
 from services.gateway.settings import GatewaySettings
 from tests.integration.gateway_jobs.conftest import House
+from tests.integration.gateway_jobs.watching import until_end_is_told
+from tests.waiting import until
 
 MOST = 100
 
@@ -27,12 +27,12 @@ async def _tell(bus: Bus, job_id: str, count: int) -> int:
     head = (await bus.feed_head(job_id))[0]
     for number in range(count):
         await bus.publish_progress(StepProgress(job_id=job_id, step=Step.train, done=number))
-    for _ in range(200):
-        newest = (await bus.feed_head(job_id))[0]
-        if newest >= head + count:
-            return newest
-        await asyncio.sleep(0.02)
-    raise AssertionError("the progress does not arrive")
+
+    async def newest() -> int | None:
+        found: int = (await bus.feed_head(job_id))[0]
+        return found if found >= head + count else None
+
+    return int(await until(newest))
 
 
 async def test_an_id_whose_followers_were_dropped_gets_a_snapshot_again(house: House, bus: Bus) -> None:
@@ -70,7 +70,7 @@ async def test_a_job_that_ended_before_the_stream_began_is_told_once(house: Hous
     anna = await house.person()
     job = await house.train(anna, await house.dataset(anna))
     await anna.post(f"/training/jobs/{job['id']}/cancel")
-    await _ended(bus, job["id"])
+    await until_end_is_told(bus, job["id"], JobState.cancelled)
     await bus._js.purge_stream("PROGRESS")
 
     first = await feed.begin(house.database, bus, job["id"], None, 3)
@@ -80,12 +80,3 @@ async def test_a_job_that_ended_before_the_stream_began_is_told_once(house: Hous
     assert first.snapshot is not None
     assert first.is_over
     assert again is None
-
-
-async def _ended(bus: Bus, job_id: str) -> None:
-    for _ in range(200):
-        message = (await bus.feed_head(job_id))[1]
-        if message is not None and isinstance(told := message.open(), JobChanged) and told.state is JobState.cancelled:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the end is not told")

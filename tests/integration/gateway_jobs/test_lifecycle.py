@@ -273,11 +273,7 @@ async def test_a_preprocess_job_ends_after_its_two_steps(house: House, workers: 
     job: dict[str, Any] = answer.json()
     assert answer.status_code == 202
     assert answer.headers["Location"].endswith(job["id"])
-    for _ in range(300):
-        job = (await anna.get(f"/preprocess/jobs/{job['id']}")).json()
-        if job["status"] == "completed":
-            break
-        await asyncio.sleep(0.05)
+    job = await house.wait_prepared(anna, job["id"])
     assert job["status"] == "completed"
     assert job["progress"] == 100
     assert job["model_id"] is None

@@ -16,8 +16,11 @@ from services.gateway.jobs.continuity import KEY, Continuity
 from services.gateway.jobs.tables import BrokerStore, Job, Outgoing
 from services.gateway.settings import GatewaySettings
 from tests.conftest import NatsServer
-from tests.integration.gateway_jobs.conftest import House, Person
+from tests.integration.gateway_jobs.conftest import SOON_AGAIN, House, Person
 from tests.integration.gateway_jobs.scripted_workers import Taken, Workers, ordinary
+from tests.waiting import PATIENCE
+
+pytestmark = SOON_AGAIN
 
 
 async def _identity(house: House) -> str:
@@ -28,7 +31,7 @@ async def _identity(house: House) -> str:
 
 async def _known(house: House, other_than: str = "") -> str:
     """The identity of the broker's store, once the gateway knows it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (found := await _identity(house)) or found == other_than:  # noqa: ASYNC110  # a row in a database
             await asyncio.sleep(0.05)
     return found
@@ -40,12 +43,12 @@ async def test_a_queued_job_completes_though_the_broker_lost_its_command(
     anna = await house.person()
     first = await _known(house)
     job = await house.train(anna, await house.dataset(anna))
-    await asyncio.sleep(0.5)  # the command is in the stream
+    await house.until_all_is_sent()
 
     await asyncio.to_thread(nats_server.lose_store)
     second = await _known(house, other_than=first)
     workers.work()
-    over = await house.wait_status(anna, job["id"], "completed", 40)
+    over = await house.wait_status(anna, job["id"], "completed")
 
     assert second != first
     assert over["attempt"] == 1
@@ -71,7 +74,7 @@ async def test_a_running_job_goes_on_with_a_higher_token_and_its_progress_is_tak
     async with house.database.read() as session:
         states = select(Outgoing).where(Outgoing.job_id == job["id"], Outgoing.kind == outbox.STATE)
         told = (await session.scalars(states.order_by(Outgoing.id.desc()))).first()
-    again = await workers.take(30)
+    again = await workers.take()
     again.token = again.command.after_token + 1
     await again.start()
     moved = await _told_until(house, anna, job["id"], again)
@@ -115,7 +118,7 @@ async def test_a_wish_to_stop_outlives_the_brokers_store(
 
     await asyncio.to_thread(nats_server.lose_store)
     await _known(house, other_than=first)
-    again = await workers.take(30)
+    again = await workers.take()
 
     assert again.command.job_id == job["id"]
     assert await bus.bucket("control").get(f"cancel.{job['id']}") is not None
@@ -135,7 +138,7 @@ async def test_ended_jobs_are_not_told_again_but_are_in_the_projection(
 
     await asyncio.to_thread(nats_server.lose_store)
     await _known(house, other_than=first)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (entry := await bus.bucket("jobs").get(job["id"])) is None:  # noqa: ASYNC110  # a key of the broker
             await asyncio.sleep(0.05)
     await asyncio.sleep(0.5)

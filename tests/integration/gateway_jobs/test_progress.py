@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from datetime import timedelta
 
 from libs.common.bus import Bus
@@ -110,13 +111,14 @@ async def test_a_flood_of_progress_is_written_seldom(house: House, workers: Work
     await taken.start()
     before = await house.wait_status(anna, job["id"], "running")
 
+    began = time.monotonic()
     for number in range(200):
         await taken.progress(number / 200, done=number, total=200)
         await asyncio.sleep(0.005)
     after = await house.wait(anna, job["id"], lambda j: j["current_step"] == 199)
 
-    # 200 messages in about a second, at most one write per 0.2 s
-    assert after["version"] - before["version"] <= 15
+    # At most one write per 0.2 s, however long the 200 messages took: about a second.
+    assert after["version"] - before["version"] <= (time.monotonic() - began) / 0.2 + 1
 
 
 def test_the_shipped_times_are_those_of_the_architecture_page() -> None:

@@ -9,6 +9,21 @@ from typing import Any
 
 import httpx
 
+from libs.common.bus import Bus
+from libs.common.events import JobChanged
+from libs.common.jobs import JobState
+from tests.waiting import PATIENCE, until
+
+
+async def until_end_is_told(bus: Bus, job_id: str, state: JobState = JobState.completed) -> None:
+    """Waits until the newest word of a job's feed is its end."""
+
+    async def is_told() -> bool:
+        message = (await bus.feed_head(job_id))[1]
+        return message is not None and isinstance(told := message.open(), JobChanged) and told.state is state
+
+    await until(is_told)
+
 
 @dataclass
 class Watcher:
@@ -27,7 +42,7 @@ class Watcher:
         headers = self.headers | ({"Last-Event-ID": self.last_id} if self.last_id is not None else {})
         seen = 0
         async with (
-            httpx.AsyncClient(timeout=httpx.Timeout(30, connect=2), trust_env=False) as client,
+            httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client,
             client.stream("GET", self.url, headers=headers) as response,
         ):
             self.status = response.status_code
@@ -50,15 +65,11 @@ class Watcher:
                 else:
                     event = {}
 
-    async def has_begun(self, seconds: float = 10) -> None:
+    async def has_begun(self) -> None:
         """Waits for the first event."""
-        for _ in range(int(seconds / 0.02)):
-            if self.events:
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError("the feed is silent")
+        await until(lambda: self.events)
 
-    async def until_over(self, seconds: float = 60) -> None:
+    async def until_over(self, seconds: float = 2 * PATIENCE) -> None:
         """Comes back again and again until the feed says that there is no more (204)."""
         async with asyncio.timeout(seconds):
             while self.status != 204:

@@ -19,7 +19,8 @@ from tests.conftest import TOKEN
 from tests.factories_audio import make_speech, make_tone
 from tests.integration.inference.conftest import Serve
 from tests.integration.inference.voice_factory import Voices, stage
-from tests.integration.voice_services.platform import Platform, resident_megabytes, until
+from tests.integration.voice_services.platform import Platform, resident_megabytes
+from tests.waiting import PATIENCE, until
 
 REPUBLISHED = 20
 
@@ -108,11 +109,13 @@ async def test_work_for_a_caller_that_went_away_stops(here: Platform, tmp_path: 
     idle = resident_megabytes(service.pid)
     headers = {"Authorization": f"Bearer {TOKEN}"}
 
-    async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=2) as client:
+    async with httpx.AsyncClient(
+        base_url=service.url, headers=headers, timeout=httpx.Timeout(PATIENCE, read=2)
+    ) as client:
         with pytest.raises(httpx.ReadTimeout):
             await convert(client, long)
-    await service.wait_for_words("status=499", seconds=60)
-    async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=60) as client:
+    await service.wait_for_words("status=499")
+    async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=PATIENCE) as client:
         answer = await convert(client, short)
 
     assert answer.status_code == 200

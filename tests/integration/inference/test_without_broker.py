@@ -12,6 +12,7 @@ from tests.conftest import TOKEN, free_port
 from tests.factories_audio import make_speech
 from tests.integration.inference.voice_factory import Voices, stage
 from tests.integration.voice_services.platform import Platform
+from tests.waiting import PATIENCE
 
 
 async def test_without_a_broker_inference_is_ready_converts_and_goes_when_it_is_asked(
@@ -27,7 +28,7 @@ async def test_without_a_broker_inference_is_ready_converts_and_goes_when_it_is_
         order = {"upload_id": "upl_speech", "voice": "anna", "f0_method": "praat"}
         answer = await client.post(f"{inference.url}/conversions", json=order)
     inference.signal(signal.SIGTERM)
-    code = await asyncio.to_thread(inference.process.wait, 15)
+    code = await asyncio.to_thread(inference.process.wait, PATIENCE)
 
     assert answer.status_code == 200, answer.text
     assert code in (0, -signal.SIGTERM)

@@ -21,6 +21,7 @@ from libs.common.bus import Bus
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from tests.conftest import TOKEN, NatsServer, free_port
+from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[3]
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -49,9 +50,9 @@ class Service:
             "MODELS_ROOT": str(s.models_root),
             "ASSETS_ROOT": str(s.assets_root),
             "NATS_URL": s.nats_url,
-            "ACK_WAIT": "3",
+            "ACK_WAIT": "40",
             "HEARTBEAT": "0.75",
-            "LEASE_TTL": "2.25",
+            "LEASE_TTL": "30",
             "POLL_INTERVAL": "0.05",
             "RETRY_DELAYS": "0.25,0.5",
             "COPY_RETRY": "0.2",
@@ -69,7 +70,7 @@ class Service:
 
     def wait_until_alive(self) -> None:
         assert self.process is not None
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             assert self.process.poll() is None, "ingest ended while it started"
             with socket.socket() as s:
@@ -79,16 +80,13 @@ class Service:
         raise AssertionError("ingest does not listen")
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 30
-        while httpx.get(f"{self.url}/readyz").status_code != 200:
-            assert time.monotonic() < deadline, httpx.get(f"{self.url}/readyz").text
-            time.sleep(0.1)
+        wait_until(lambda: httpx.get(f"{self.url}/readyz", timeout=PATIENCE).status_code == 200)
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> int:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=HEADERS, timeout=60, trust_env=False)

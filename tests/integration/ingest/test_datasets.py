@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,6 +14,7 @@ from libs.common.settings import CommonSettings
 from libs.common.storage import FolderStorage, open_storage
 from tests.factories_audio import make_speech, make_tone
 from tests.integration.ingest.conftest import Service, StartIngest
+from tests.waiting import PATIENCE, wait_until
 
 UNKNOWN = "0" * 64
 
@@ -33,13 +33,6 @@ def claim(client: httpx.Client, dataset: str, *uploads: str) -> httpx.Response:
 def files_of(ingest: Service, dataset: str) -> list[str]:
     folder = ingest.paths.uploads(dataset).folder
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-
-
-def wait_for(is_so: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_claimed_uploads_lie_in_the_dataset_by_checksum(ingest: Service, client: httpx.Client, tmp_path: Path) -> None:
@@ -223,7 +216,7 @@ def test_originals_are_copied_to_the_object_store_and_removed_with_it(
 
     with ingest.client() as client:
         claim(client, "anna", *(file["upload_id"] for file in files))
-        wait_for(lambda: storage.list(bucket) == sorted(keys))
+        wait_until(lambda: storage.list(bucket) == sorted(keys))
         stored = b"".join(storage.read(bucket, keys[0]))
         client.delete(f"/datasets/anna/files/{files[0]['sha256']}")
         after_one = storage.list(bucket)
@@ -247,7 +240,11 @@ def test_a_copy_that_the_store_never_takes_holds_no_other_up(
         claim(client, "ben", refused["upload_id"])
         claim(client, "anna", taken["upload_id"])
 
-        wait_for(lambda: sample_key("anna", taken["sha256"], taken["extension"]) in storage.list(bucket))
+        key = sample_key("anna", taken["sha256"], taken["extension"])
+        wait_until(lambda: key in storage.list(bucket))
+
+    assert storage.list(bucket, "anna") == [key]
+    assert b"".join(storage.read(bucket, key)) == (tmp_path / "300.wav").read_bytes()
 
 
 def test_an_upload_does_not_need_the_object_store(start_ingest: StartIngest, tmp_path: Path) -> None:
@@ -262,7 +259,7 @@ def test_an_upload_does_not_need_the_object_store(start_ingest: StartIngest, tmp
         ready = client.get("/readyz")
         root.unlink()
         storage = FolderStorage(root)
-        wait_for(lambda: len(storage.list("voice-samples")) == 1)
+        wait_until(lambda: len(storage.list("voice-samples")) == 1)
 
     assert answer.status_code == 200
     assert ready.status_code == 503
@@ -275,7 +272,7 @@ def test_readiness_names_what_is_missing(start_ingest: StartIngest) -> None:
     shutil.rmtree(ingest.paths.uploads_dir)
     ingest.paths.uploads_dir.write_text("in the way")
 
-    answer = httpx.get(f"{ingest.url}/readyz")
+    answer = httpx.get(f"{ingest.url}/readyz", timeout=PATIENCE)
 
     assert answer.status_code == 503
     assert {check["name"]: check["ok"] for check in answer.json()["checks"]} == {
@@ -288,7 +285,7 @@ def test_readiness_names_what_is_missing(start_ingest: StartIngest) -> None:
 def test_without_a_broker_files_come_in_and_readiness_says_so(ingest: Service, tmp_path: Path) -> None:
     ingest.stage(make_tone(1.0, tmp_path / "a.wav"))
 
-    answer = httpx.get(f"{ingest.url}/health")
+    answer = httpx.get(f"{ingest.url}/health", timeout=PATIENCE)
 
     assert answer.status_code == 503
     assert [check["name"] for check in answer.json()["checks"] if not check["ok"]] == ["broker"]

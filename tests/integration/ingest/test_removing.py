@@ -18,7 +18,7 @@ from libs.common.storage import open_storage
 from services.ingest import removing
 from tests.factories_audio import make_tone
 from tests.integration.ingest.conftest import Service, StartIngest
-from tests.integration.ingest.test_datasets import wait_for
+from tests.waiting import wait_until
 
 JOB = "job_1"
 
@@ -72,7 +72,7 @@ def test_deleting_a_dataset_leaves_nothing_of_its_slug_on_disk_or_in_the_store(
 
     with ingest.client() as client:
         client.post("/datasets/anna/files", json={"upload_ids": [file["upload_id"]]})
-        wait_for(lambda: bool(storage.list(settings.voice_samples_bucket, "anna/")))
+        wait_until(lambda: bool(storage.list(settings.voice_samples_bucket, "anna/")))
         answers = [client.delete("/datasets/anna").status_code for _ in range(2)]
 
     assert answers == [204, 204]
@@ -86,7 +86,7 @@ def test_a_removal_that_was_killed_is_gone_on_with_at_the_next_start(
 ) -> None:
     ingest, paths = start_ingest(), Paths(settings)
     folder = attempt(paths, "preprocess", 1)
-    for number in range(20_000):
+    for number in range(50_000):  # enough that their removal is seen while it goes on
         (folder / f"{number}").touch()
     (paths.uploads("anna").folder).mkdir(parents=True)
 
@@ -97,7 +97,7 @@ def test_a_removal_that_was_killed_is_gone_on_with_at_the_next_start(
     killing.join()
     left = sum(1 for _ in paths.data_trash.rglob("*"))
     ingest.start()
-    wait_for(lambda: not list(paths.data_trash.glob("*")), seconds=20)
+    wait_until(lambda: not list(paths.data_trash.glob("*")))
     with ingest.client() as client:
         again = client.delete("/datasets/anna").status_code
 
@@ -108,7 +108,8 @@ def test_a_removal_that_was_killed_is_gone_on_with_at_the_next_start(
 
 def _kill_while_removing(ingest: Service, paths: Paths) -> None:
     """Kills ingest once the trash holds something, which is then being removed."""
-    wait_for(lambda: bool(list(paths.data_trash.glob("anna.*"))), seconds=20)
+    while not list(paths.data_trash.glob("anna.*")):
+        time.sleep(0.001)
     ingest.kill()
 
 

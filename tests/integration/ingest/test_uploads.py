@@ -15,6 +15,7 @@ import soundfile
 
 from tests.factories_audio import FORMATS, encode_as, make_speech, make_tone, speech, write_float_wav
 from tests.integration.ingest.conftest import HEADERS, Service, StartIngest
+from tests.waiting import PATIENCE
 
 SECRET = "the-secret-beside-it-4711"
 CUT = b'--b\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nhalf of it'
@@ -246,5 +247,5 @@ def test_without_the_service_token_nothing_is_answered(ingest: Service) -> None:
 
         assert answer.status_code == 401
         assert answer.json()["code"] == "unauthenticated"
-    assert httpx.get(f"{ingest.url}/livez").status_code == 200
+    assert httpx.get(f"{ingest.url}/livez", timeout=PATIENCE).status_code == 200
     assert httpx.delete(f"{ingest.url}/uploads/upl_1", headers=HEADERS).status_code == 204

@@ -22,6 +22,7 @@ from libs.common.storage import open_storage
 from tests.conftest import NatsServer
 from tests.factories_audio import make_speech, make_tone, tone, write_float_wav
 from tests.integration.ingest.conftest import Service, StartIngest
+from tests.waiting import PATIENCE, until
 
 
 class Events:
@@ -30,7 +31,7 @@ class Events:
     def __init__(self) -> None:
         self.seen: list[Event] = []
 
-    async def wait_for(self, fact: str, seconds: float = 20.0) -> Any:
+    async def wait_for(self, fact: str, seconds: float = PATIENCE) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             for event in self.seen:
@@ -173,26 +174,19 @@ async def test_copies_that_are_missing_are_made_when_a_dataset_is_validated(
 ) -> None:
     inputs = await asyncio.to_thread(fill, running, "anna", [make_tone(4.0, tmp_path / "a.wav")])
     storage, bucket = open_storage(settings), settings.voice_samples_bucket
-    for _ in range(200):
-        if storage.list(bucket):
-            break
-        await asyncio.sleep(0.05)
-    (key,) = storage.list(bucket)
+    (key,) = await until(lambda: storage.list(bucket))
     storage.delete(bucket, key)
 
     await bus.send_command(command(inputs), Lane.normal)
     await events.wait_for("validated")
 
-    for _ in range(100):
-        if storage.list(bucket):
-            break
-        await asyncio.sleep(0.05)
-    assert storage.list(bucket) == [key]
+    assert await until(lambda: storage.list(bucket)) == [key]
 
 
 async def test_a_killed_ingest_validates_after_its_restart(
-    bus: Bus, events: Events, running: Service, tmp_path: Path
+    bus: Bus, events: Events, start_ingest: StartIngest, tmp_path: Path
 ) -> None:
+    running = start_ingest(ACK_WAIT="3", LEASE_TTL="2.25")  # the lease of the one that was killed has to run out
     recordings = [make_tone(2.0, tmp_path / f"{hz}.wav", hz=hz) for hz in range(200, 400, 20)]
     inputs = await asyncio.to_thread(fill, running, "anna", recordings)
     await bus.send_command(command(inputs), Lane.normal)
@@ -200,7 +194,7 @@ async def test_a_killed_ingest_validates_after_its_restart(
     running.kill()
 
     await asyncio.to_thread(running.start)
-    event = await events.wait_for("validated", seconds=30)
+    event = await events.wait_for("validated")
 
     assert event.recordings == 10
     assert [e.fact for e in events.seen].count("validated") == 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -13,7 +13,15 @@ import pytest
 from libs.common.events import InputFile
 from libs.common.jobs import Lane
 from tests.factories_audio import make_recordings
-from tests.integration.voice_services.platform import Platform, family, prepare, until, until_gone
+from tests.integration.voice_services.platform import (
+    LEASES_RUN_OUT,
+    NOTHING_RUNS_OUT,
+    Platform,
+    family,
+    prepare,
+    until_gone,
+)
+from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -42,16 +50,16 @@ def inputs(here: Platform, tmp_path: Path) -> tuple[InputFile, ...]:
 
 
 async def test_a_killed_preparation_goes_on_where_it_stopped(here: Platform, inputs: tuple[InputFile, ...]) -> None:
-    first = await here.started("preprocessor", PREPROCESS_PROCESSES=1)
+    first = await here.started("preprocessor", **LEASES_RUN_OUT, PREPROCESS_PROCESSES=1)
     await here.bus.send_command(prepare("job_1", inputs), Lane.normal)
     await until(lambda: len(finished(here, 1)) >= 2)
     children = family(first.pid)
 
     first.kill()
-    await until_gone(children, 2.0)
+    await until_gone(children)
     done = finished(here, 1)
     before = pieces_of(attempt(here, 1), done)
-    here.start("preprocessor", PREPROCESS_PROCESSES=1)
+    here.start("preprocessor", **LEASES_RUN_OUT, PREPROCESS_PROCESSES=1)
     event = await here.events.wait_for("prepared", seconds=120)
 
     assert children
@@ -64,20 +72,17 @@ async def test_a_killed_preparation_goes_on_where_it_stopped(here: Platform, inp
 
 
 async def test_sigterm_hands_the_dataset_over_at_once(here: Platform, inputs: tuple[InputFile, ...]) -> None:
-    first = await here.started("preprocessor", PREPROCESS_PROCESSES=1)
+    both = [await here.started("preprocessor", **NOTHING_RUNS_OUT, PREPROCESS_PROCESSES=1) for _ in range(2)]
     await here.bus.send_command(prepare("job_1", inputs), Lane.normal)
+    first = await here.owner_of("job_1", both)
     await until(lambda: len(finished(here, 1)) >= 1)
-    await here.started("preprocessor", PREPROCESS_PROCESSES=1)
 
-    asked = time.monotonic()
     first.signal(signal.SIGTERM)
-    await here.events.wait_for("step_started", count=2, seconds=15)
-    handed_over = time.monotonic() - asked
-    await until(lambda: first.process.poll() is not None, 15)
+    await here.events.wait_for("step_started", count=2)
+    ended = await asyncio.to_thread(first.process.wait, PATIENCE)
     event = await here.events.wait_for("prepared", seconds=120)
 
-    assert handed_over < 10
-    assert first.process.returncode in (0, -signal.SIGTERM)
+    assert ended in (0, -signal.SIGTERM)
     assert here.manifest(event).token == 2
     assert any(r["reused"] for r in here.manifest(event).data["recordings"])
     assert here.events.of("step_delayed") == []
@@ -89,7 +94,7 @@ async def test_a_cancelled_preparation_ends_and_leaves_no_result(here: Platform,
     await until(lambda: len(finished(here, 1)) >= 1)
 
     await here.cancel("job_1")
-    await here.events.wait_for("step_cancelled", seconds=20)
+    await here.events.wait_for("step_cancelled")
 
     assert here.events.of("prepared") == []
     assert not (here.paths.experiment("anna").folder / "filelist.txt").exists()
@@ -101,7 +106,7 @@ async def test_a_cancelled_preparation_ends_and_leaves_no_result(here: Platform,
 async def test_a_full_disk_delays_the_dataset_until_there_is_room(
     here: Platform, inputs: tuple[InputFile, ...]
 ) -> None:
-    service = await here.started("preprocessor", RETRY_DELAYS="2,2,2", PREPROCESS_PROCESSES=1)
+    service = await here.started("preprocessor", RETRY_DELAYS="5,5,5", PREPROCESS_PROCESSES=1)
     psutil.Process(service.pid).rlimit(resource.RLIMIT_FSIZE, (60_000, -1))
     await here.bus.send_command(prepare("job_1", inputs[:2]), Lane.normal)
 
@@ -118,8 +123,9 @@ async def test_a_full_disk_delays_the_dataset_until_there_is_room(
 async def test_a_preparation_that_hangs_is_ended_and_goes_on_at_the_next_try(
     here: Platform, inputs: tuple[InputFile, ...]
 ) -> None:
-    service = await here.started("preprocessor", PREPROCESS_PROCESSES=1, STEP_TIMEOUT_PREPROCESS="15")
-    await here.bus.send_command(prepare("job_1", inputs), Lane.normal)
+    # The limit is what the test takes: it is far above what three recordings need on a busy machine.
+    service = await here.started("preprocessor", PREPROCESS_PROCESSES=1, STEP_TIMEOUT_PREPROCESS="40")
+    await here.bus.send_command(prepare("job_1", inputs[:3]), Lane.normal)
     await until(lambda: len(finished(here, 1)) >= 1)
     children = [process for process in family(service.pid) if "spawn_main" in " ".join(process.cmdline())]
     hanging = max(children, key=lambda process: process.create_time())  # the older one waits for a next plan
@@ -127,8 +133,8 @@ async def test_a_preparation_that_hangs_is_ended_and_goes_on_at_the_next_try(
 
     event = await here.events.wait_for("prepared", seconds=150)
 
-    delayed = here.events.of("step_delayed")[0]  # on a busy machine the second try may take too long as well
+    (delayed,) = here.events.of("step_delayed")
     assert delayed.problem["code"] == "step_timed_out"
     assert delayed.problem["setting"] == "STEP_TIMEOUT_PREPROCESS"
-    assert here.manifest(event).token >= 2
+    assert here.manifest(event).token == 2
     assert not hanging.is_running()

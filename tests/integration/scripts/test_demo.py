@@ -73,7 +73,7 @@ def test_ctrl_c_in_the_middle_leaves_no_process(tmp_path):
     time.sleep(5)  # somewhere in the upload or the preparation
 
     running.send_signal(signal.SIGINT)
-    output, _ = running.communicate(timeout=60)
+    output, _ = running.communicate(timeout=120)
 
     assert running.returncode == 130, output
     assert processes.wait_gone([member["pid"] for member in state["members"].values()], 0) == []
@@ -81,7 +81,7 @@ def test_ctrl_c_in_the_middle_leaves_no_process(tmp_path):
 
 def test_a_folder_without_recordings_is_refused_before_anything_starts(tmp_path):
     refused = demo(tmp_path / "demo", "--voice", str(tmp_path))
-    output, _ = refused.communicate(timeout=60)
+    output, _ = refused.communicate(timeout=120)
 
     assert refused.returncode == 1
     assert "holds 0 sound files" in output

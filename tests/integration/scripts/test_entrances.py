@@ -11,7 +11,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
 
 
 def test_make_alone_prints_every_command():

@@ -8,7 +8,6 @@ import hashlib
 import json
 import resource
 import signal
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from libs.common.events import ManifestRef
 from libs.common.jobs import Lane
 from tests.integration.voice_services.parts import commit_prepared, prepared_tones, untrained_steps
 from tests.integration.voice_services.platform import (
+    LEASES_RUN_OUT,
+    NOTHING_RUNS_OUT,
     Platform,
     Service,
     evaluate,
@@ -27,9 +28,9 @@ from tests.integration.voice_services.platform import (
     index,
     publish,
     train,
-    until,
     until_gone,
 )
+from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -52,6 +53,11 @@ def steps_of(folder: Path) -> list[int]:
 
 def checkpoints(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoints").glob("checkpoint-????????"))
+
+
+def newest_checkpoint(folder: Path) -> int:
+    """The step of an attempt's newest checkpoint, 0 without one."""
+    return max((int(path.name.split("-")[1]) for path in checkpoints(folder)), default=0)
 
 
 def child_of(service: Service) -> psutil.Process:
@@ -77,15 +83,15 @@ def checksums(folders: Iterable[Path]) -> dict[str, str]:
 
 
 async def test_a_killed_trainer_leaves_no_training_and_another_goes_on(here: Platform, prepared: ManifestRef) -> None:
-    first = await here.started("trainer")
+    first = await here.started("trainer", **LEASES_RUN_OUT)
     await here.bus.send_command(train("job_1", prepared, total_steps=40), Lane.normal)
     await until(lambda: len(checkpoints(attempt(here, 1))) >= 1)
     children = family(first.pid)
 
     first.kill()
-    await until_gone(children, 2.0)
-    kept = max(int(path.name.split("-")[1]) for path in checkpoints(attempt(here, 1)))
-    here.start("trainer")
+    await until_gone(children)
+    kept = newest_checkpoint(attempt(here, 1))
+    here.start("trainer", **LEASES_RUN_OUT)
     event = await here.events.wait_for("trained", seconds=150)
 
     assert any("libs.voice.training_main" in p.cmdline() for p in children if p.is_running()) is False
@@ -98,27 +104,26 @@ async def test_a_killed_trainer_leaves_no_training_and_another_goes_on(here: Pla
 
 
 async def test_sigterm_saves_the_training_and_hands_it_over(here: Platform, prepared: ManifestRef) -> None:
-    first = await here.started("trainer", CHECKPOINT_EVERY="600")
-    await here.bus.send_command(train("job_1", prepared, total_steps=60), Lane.normal)
+    both = [await here.started("trainer", **NOTHING_RUNS_OUT, CHECKPOINT_EVERY="600") for _ in range(2)]
+    await here.bus.send_command(train("job_1", prepared, total_steps=80), Lane.normal)
+    first = await here.owner_of("job_1", both)
     await until(lambda: len(steps_of(attempt(here, 1))) >= 5)
-    await here.started("trainer")
 
-    asked = time.monotonic()
     first.signal(signal.SIGTERM)
-    await until(lambda: first.process.poll() is not None, 12)
-    took = time.monotonic() - asked
+    await here.events.wait_for("step_started", count=2)
+    ended = await asyncio.to_thread(first.process.wait, PATIENCE)
     event = await here.events.wait_for("trained", seconds=150)
 
-    assert took < 10
+    assert ended in (0, -signal.SIGTERM)
     last = max(steps_of(attempt(here, 1)))
     assert resumed_at(attempt(here, 2)) == [last]
-    assert steps_of(attempt(here, 2)) == list(range(1, 61))
+    assert steps_of(attempt(here, 2)) == list(range(1, 81))
     assert here.manifest(event).token == 2
     assert here.events.of("step_delayed") == []
 
 
 async def test_a_trainer_that_slept_past_its_lease_changes_not_a_byte(here: Platform, prepared: ManifestRef) -> None:
-    first = await here.started("trainer")
+    first = await here.started("trainer", **LEASES_RUN_OUT)
     await here.bus.send_command(train("job_1", prepared, total_steps=30), Lane.normal)
     await until(lambda: len(checkpoints(attempt(here, 1))) >= 1)
     trainee = child_of(first).pid
@@ -126,7 +131,7 @@ async def test_a_trainer_that_slept_past_its_lease_changes_not_a_byte(here: Plat
     for process in sleepers:
         process.suspend()
 
-    await here.started("trainer")
+    await here.started("trainer", **LEASES_RUN_OUT)
     event = await here.events.wait_for("trained", seconds=150)
     _, indexed, evaluated = untrained_steps(here.paths, "job_1")
     await here.send(publish("job_1", prepared, event.manifest, indexed, evaluated), "published", seconds=90)
@@ -134,8 +139,8 @@ async def test_a_trainer_that_slept_past_its_lease_changes_not_a_byte(here: Plat
     before = checksums([attempt(here, 2), here.paths.models_root])
     for process in reversed(sleepers):
         process.resume()
-    await first.wait_for_words("worker.lease_lost", seconds=20)
-    await until_gone([p for p in sleepers if p.pid == trainee], 10)
+    await first.wait_for_words("worker.lease_lost")
+    await until_gone([p for p in sleepers if p.pid == trainee])
 
     assert {str(path) for path in committed} <= before.keys()
     assert checksums([attempt(here, 2), here.paths.models_root]) == before
@@ -146,18 +151,23 @@ async def test_a_trainer_that_slept_past_its_lease_changes_not_a_byte(here: Plat
 
 @pytest.mark.timeout(600)
 async def test_a_worker_killed_six_times_on_one_job_completes_it(here: Platform, prepared: ManifestRef) -> None:
-    await here.bus.send_command(train("job_1", prepared, total_steps=60), Lane.normal)
-    for token in range(1, 7):
-        service = here.start("trainer")
-        known = len(checkpoints(attempt(here, token - 1))) if token > 1 else 0
-        newest = max([0, *(int(p.name.split("-")[1]) for p in checkpoints(attempt(here, token - 1)))]) if known else 0
-        await until(
-            lambda t=token, n=newest: any(int(p.name.split("-")[1]) > n for p in checkpoints(attempt(here, t))), 90
-        )
-        service.kill()
+    async def has_told_of_progress() -> bool:
+        """A worker that dies before that counts as one that its command has killed."""
+        entry = await here.bus.bucket("leases").get("job_1.train")
+        return entry is not None and bool(json.loads(entry.value)["mark"])
 
-    here.start("trainer")
-    event = await here.events.wait_for("trained", seconds=120)
+    await here.bus.send_command(train("job_1", prepared, total_steps=60), Lane.normal)
+    newest = 0
+    for token in range(1, 7):
+        service = here.start("trainer", **LEASES_RUN_OUT, CHECKPOINT_EVERY="0.1")
+        await until(lambda t=token, n=newest: newest_checkpoint(attempt(here, t)) > n)
+        await until(has_told_of_progress)
+        service.kill()
+        await until_gone(family_by_folder(attempt(here, token)))
+        newest = newest_checkpoint(attempt(here, token))
+
+    here.start("trainer", **LEASES_RUN_OUT)
+    event = await here.events.wait_for("trained", seconds=150)
 
     assert here.manifest(event).token == 7
     assert steps_of(attempt(here, 7)) == list(range(1, 61))
@@ -170,8 +180,8 @@ async def test_a_training_killed_for_want_of_memory_is_tried_again(here: Platfor
     await until(lambda: len(checkpoints(attempt(here, 1))) >= 1)
 
     child_of(service).kill()
-    delayed = await here.events.wait_for("step_delayed", seconds=15)
-    await here.events.wait_for("trained", seconds=120)
+    delayed = await here.events.wait_for("step_delayed")
+    await here.events.wait_for("trained", seconds=150)
 
     assert delayed.problem["code"] == "training_crashed"
     assert "memory" in delayed.problem["detail"]
@@ -182,17 +192,17 @@ async def test_a_training_killed_for_want_of_memory_is_tried_again(here: Platfor
 
 
 async def test_a_full_disk_delays_the_training_until_there_is_room(here: Platform, prepared: ManifestRef) -> None:
-    service = await here.started("trainer", RETRY_DELAYS="2,2,2")
+    service = await here.started("trainer", RETRY_DELAYS="5,5,5")
     psutil.Process(service.pid).rlimit(resource.RLIMIT_FSIZE, (60_000, -1))
     await here.bus.send_command(train("job_1", prepared, total_steps=10), Lane.normal)
 
     delayed = await here.events.wait_for("step_delayed", seconds=60)
     for process in [psutil.Process(service.pid), *family(service.pid)]:
         process.rlimit(resource.RLIMIT_FSIZE, (-1, -1))
-    await here.events.wait_for("trained", seconds=90)
+    event = await here.events.wait_for("trained", seconds=150)
 
     assert delayed.problem["code"] == "storage_full"
-    assert steps_of(attempt(here, 2)) == list(range(1, 11))
+    assert steps_of(attempt(here, event.token)) == list(range(1, 11))
 
 
 async def test_a_cancelled_training_stops_at_once(here: Platform, prepared: ManifestRef) -> None:
@@ -202,8 +212,8 @@ async def test_a_cancelled_training_stops_at_once(here: Platform, prepared: Mani
     child = child_of(service)
 
     await here.cancel("job_1")
-    await here.events.wait_for("step_cancelled", seconds=15)
-    await until_gone([child], 5)
+    await here.events.wait_for("step_cancelled")
+    await until_gone([child])
 
     assert checkpoints(attempt(here, 1))
     assert here.events.of("trained") == []
@@ -275,17 +285,17 @@ def attempt_of(here: Platform, job: str) -> Path:
 
 
 async def test_a_damaged_checkpoint_costs_only_its_own_steps(here: Platform, prepared: ManifestRef) -> None:
-    first = await here.started("trainer")
+    first = await here.started("trainer", **LEASES_RUN_OUT)
     await here.bus.send_command(train("job_1", prepared, total_steps=40), Lane.normal)
     await until(lambda: len(checkpoints(attempt(here, 1))) >= 2)
     first.kill()
-    await until_gone(family_by_folder(attempt(here, 1)), 3)
+    await until_gone(family_by_folder(attempt(here, 1)))
     *_, older, newest = checkpoints(attempt(here, 1))
     state = newest / "state.pt"
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
 
-    here.start("trainer")
-    await here.events.wait_for("trained", seconds=120)
+    here.start("trainer", **LEASES_RUN_OUT)
+    await here.events.wait_for("trained", seconds=150)
 
     assert resumed_at(attempt(here, 2)) == [int(older.name.split("-")[1])]
     assert steps_of(attempt(here, 2)) == list(range(1, 41))
@@ -332,31 +342,32 @@ async def freeze_children(service: Service, frozen: list[psutil.Process], at_mos
 async def test_a_step_whose_process_hangs_is_ended_and_tried_again_and_then_fails(
     here: Platform, prepared: ManifestRef
 ) -> None:
-    service = await here.started("trainer", STEP_TIMEOUT_INDEX="1")
+    service = await here.started("trainer", STEP_TIMEOUT_INDEX="3")
     frozen: list[psutil.Process] = []
     freezing = asyncio.create_task(freeze_children(service, frozen))
 
-    failed = await here.send(index("job_1", prepared), "step_failed", seconds=40)
+    failed = await here.send(index("job_1", prepared), "step_failed", seconds=120)
     freezing.cancel()
-    await until_gone(frozen, 3.0)
+    await until_gone(frozen)
 
     assert len(here.events.of("step_delayed")) == 3
     assert len(frozen) == 4
     assert failed.problem["code"] == "step_timed_out"
     assert failed.problem["setting"] == "STEP_TIMEOUT_INDEX"
     assert failed.problem["suggested_actions"]
-    assert "within 1 s" in failed.problem["detail"]
+    assert "within 3 s" in failed.problem["detail"]
 
 
 async def test_a_step_whose_process_hangs_once_is_done_at_the_second_try(here: Platform, prepared: ManifestRef) -> None:
-    service = await here.started("trainer", STEP_TIMEOUT_EVALUATE="20")
+    # The limit is what the test takes: it is far above what an evaluation needs on a busy machine.
+    service = await here.started("trainer", STEP_TIMEOUT_EVALUATE="45")
     frozen: list[psutil.Process] = []
     freezing = asyncio.create_task(freeze_children(service, frozen, at_most=1))
     trained, indexed, _ = untrained_steps(here.paths, "job_1")
 
-    event = await here.send(evaluate("job_1", prepared, trained, indexed), "evaluated", seconds=110)
+    event = await here.send(evaluate("job_1", prepared, trained, indexed), "evaluated", seconds=150)
     freezing.cancel()
 
-    assert here.events.of("step_delayed")[0].problem["code"] == "step_timed_out"
-    assert event.token >= 2  # a busy machine may need another try
+    assert [delayed.problem["code"] for delayed in here.events.of("step_delayed")] == ["step_timed_out"]
+    assert event.token == 2
     assert not frozen[0].is_running()

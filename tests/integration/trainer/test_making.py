@@ -19,7 +19,8 @@ from libs.voice.tools import convert_file, inspect_model, write_archive
 from tests.integration.voice_services import foreign
 from tests.integration.voice_services.foreign import make, quarantined
 from tests.integration.voice_services.parts import encoder_card, prepared_tones, write_random_index, write_untrained
-from tests.integration.voice_services.platform import Platform, train, until
+from tests.integration.voice_services.platform import LEASES_RUN_OUT, Platform, train
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -271,7 +272,7 @@ async def test_two_voices_are_merged_and_voices_that_do_not_mix_are_not(here: Pl
 async def test_a_trainer_that_is_killed_in_an_import_loses_nothing_and_the_next_one_completes_it(
     here: Platform, voice: Path, index: Path
 ) -> None:
-    first = await here.started("trainer")
+    first = await here.started("trainer", **LEASES_RUN_OUT)
     options = MakingOptions(
         tool="import",
         model=quarantined(here.paths, "upl_1", voice),
@@ -283,7 +284,7 @@ async def test_a_trainer_that_is_killed_in_an_import_loses_nothing_and_the_next_
     await here.bus.send_command(make("job_1", "anna", options), Lane.normal)
     await until(room.is_dir)
     first.signal(signal.SIGKILL)
-    here.start("trainer")
+    here.start("trainer", **LEASES_RUN_OUT)
     event = await here.events.wait_for("published", job="job_1", seconds=90)
 
     assert event.token > 1
@@ -295,7 +296,7 @@ async def test_a_trainer_that_is_killed_in_an_import_loses_nothing_and_the_next_
 async def test_an_import_does_not_wait_behind_a_training(here: Platform, voice: Path) -> None:
     prepared = prepared_tones(here.paths)
     await here.started("trainer", TRAINING_CONCURRENCY=1)
-    await here.bus.send_command(train("job_1", prepared, total_steps=1_000_000, max_training_seconds=200), Lane.normal)
+    await here.bus.send_command(train("job_1", prepared, total_steps=1_000_000, max_training_seconds=600), Lane.normal)
     await here.events.wait_for("step_started", job="job_1")
 
     sent = quarantined(here.paths, "upl_1", voice)

@@ -13,7 +13,8 @@ from libs.common.jobs import Lane
 from libs.common.manifests import sha256_of
 from libs.common.storage import open_storage
 from tests.integration.voice_services.parts import prepared_tones, untrained_steps
-from tests.integration.voice_services.platform import Platform, publish, until
+from tests.integration.voice_services.platform import Platform, publish
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -74,7 +75,7 @@ async def test_a_version_waits_for_the_object_store_and_comes_late_without_rolli
     await here.send(publish("job_2", prepared, *untrained_steps(here.paths, "job_2", seed=1)), "published")
 
     obstacle.unlink()
-    late = await here.events.wait_for("published", job="job_1", seconds=30)
+    late = await here.events.wait_for("published", job="job_1")
 
     assert delayed.problem["code"] == "unavailable"
     assert late.card["lineage"]["job_id"] == "job_1"
@@ -94,7 +95,7 @@ async def test_a_version_that_was_damaged_after_its_commit_fails_instead_of_wait
 
     here.paths.voice("anna").version("job_1").weights.write_bytes(b"damaged")
     obstacle.unlink()
-    failed = await here.events.wait_for("step_failed", seconds=20)
+    failed = await here.events.wait_for("step_failed")
 
     assert failed.problem["code"] == "work_failed"
     assert "not whole" in failed.problem["detail"]

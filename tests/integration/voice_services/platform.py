@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +37,27 @@ from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from tests.conftest import TOKEN, NatsServer, free_port
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[3]
 TIMES = {
-    "ACK_WAIT": "3",
+    "ACK_WAIT": "20",
     "HEARTBEAT": "0.5",
-    "LEASE_TTL": "2",
+    "LEASE_TTL": "400",
     "CANCEL_POLL": "0.05",
     "POLL_INTERVAL": "0.05",
-    "WORKER_TTL": "2",
+    "WORKER_TTL": "6",
     "RETRY_DELAYS": "0.25,0.5,1",
-    "DRAIN_TIMEOUT": "10",
+    "DRAIN_TIMEOUT": "50",
     "CHECKPOINT_EVERY": "0.5",
     "TRAINING_THREADS": "1",
     "INFERENCE_THREADS": "1",
 }
+# For tests in which a dead worker's lease has to run out. Elsewhere none does: a worker that a busy machine holds up
+# for seconds keeps its step.
+LEASES_RUN_OUT = {"ACK_WAIT": "6", "LEASE_TTL": "5"}
+# For tests in which a step changes hands: it was handed over, because nothing runs out while a test waits.
+NOTHING_RUNS_OUT = {"ACK_WAIT": "400", "LEASE_TTL": "400"}
 
 
 class Events:
@@ -67,7 +73,7 @@ class Events:
     def of(self, fact: str, job: str | None = None) -> list[Any]:
         return [e for e in self.seen if e.fact == fact and job in (None, e.job_id)]
 
-    async def wait_for(self, fact: str, *, count: int = 1, job: str | None = None, seconds: float = 60.0) -> Any:
+    async def wait_for(self, fact: str, *, count: int = 1, job: str | None = None, seconds: float = PATIENCE) -> Any:
         """The newest event of that fact; a step that failed meanwhile ends the wait with its problem."""
         deadline = time.monotonic() + seconds
         while len(self.of(fact, job)) < count:
@@ -102,9 +108,9 @@ class Service:
     def kill(self) -> None:
         """SIGKILL to this process alone, not to its children."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
-    async def wait_until_ready(self, seconds: float = 60.0) -> None:
+    async def wait_until_ready(self, seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         async with httpx.AsyncClient() as client:
             while True:
@@ -116,7 +122,7 @@ class Service:
                 assert time.monotonic() < deadline, f"{self.name} is not ready: {self.said[-3000:]}"
                 await asyncio.sleep(0.1)
 
-    async def wait_for_words(self, words: str, *, count: int = 1, seconds: float = 60.0) -> None:
+    async def wait_for_words(self, words: str, *, count: int = 1, seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         while self.said.count(words) < count:
             assert time.monotonic() < deadline, f"{self.name} never said {words!r}: {self.said[-3000:]}"
@@ -177,10 +183,15 @@ class Platform:
         await service.wait_until_ready()
         return service
 
-    async def send(self, command: Command, fact: str, *, seconds: float = 60.0) -> Any:
+    async def send(self, command: Command, fact: str, *, seconds: float = PATIENCE) -> Any:
         """Sends a command and waits for the event that tells of its end."""
         await self.bus.send_command(command, Lane.normal)
         return await self.events.wait_for(fact, job=command.job_id, seconds=seconds)
+
+    async def owner_of(self, job: str, services: Iterable[Service]) -> Service:
+        """That one of the services which has begun the job."""
+        begun = await self.events.wait_for("step_started", job=job)
+        return next(service for service in services if begun.worker.endswith(f"-{service.pid}"))
 
     async def cancel(self, job: str) -> None:
         await self.bus.bucket("control").put(f"cancel.{job}", b"{}")
@@ -212,7 +223,7 @@ class Platform:
                 service.signal(signal.SIGTERM)
         for service in self.services:
             try:
-                await asyncio.to_thread(service.process.wait, 15)
+                await asyncio.to_thread(service.process.wait, PATIENCE)
             except subprocess.TimeoutExpired:
                 service.kill()
 
@@ -222,12 +233,10 @@ def family(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-async def until_gone(processes: Iterable[psutil.Process], seconds: float) -> None:
-    """Waits until none of the processes runs; raises AssertionError when one does after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while left := [p for p in processes if _runs(p)]:
-        assert time.monotonic() < deadline, f"still running: {[(p.pid, p.cmdline()) for p in left]}"
-        await asyncio.sleep(0.02)
+async def until_gone(processes: Iterable[psutil.Process]) -> None:
+    """Waits until none of the processes runs."""
+    waited_for = list(processes)
+    await until(lambda: not any(_runs(process) for process in waited_for))
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -235,14 +244,6 @@ def _runs(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Waits until `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.02)
 
 
 def loaded_libraries(pid: int) -> str:

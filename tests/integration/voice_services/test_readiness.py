@@ -13,6 +13,7 @@ from libs.common.jobs import Lane
 from tests.conftest import free_port
 from tests.integration.voice_services.parts import prepared_tones
 from tests.integration.voice_services.platform import Platform, loaded_libraries, resident_megabytes, train
+from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(("service", "variable"), [("trainer", "MODELS_ROOT"), ("preprocessor", "DATA_ROOT")])
@@ -25,7 +26,7 @@ async def test_a_folder_that_cannot_be_written_is_said_at_start_and_in_readyz(
     await started.wait_for_words("service.not_ready")
     await started.wait_for_words("startup complete")
 
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         answer = await client.get(f"{started.url}/readyz")
         alive = await client.get(f"{started.url}/livez")
     assert answer.status_code == 503
@@ -37,9 +38,9 @@ async def test_a_folder_that_cannot_be_written_is_said_at_start_and_in_readyz(
 @pytest.mark.parametrize("service", ["preprocessor", "trainer"])
 async def test_a_worker_answers_while_it_waits_for_its_broker(here: Platform, service: str) -> None:
     started = here.start(service, NATS_URL=f"nats://127.0.0.1:{free_port()}")
-    await started.wait_for_words("startup complete", seconds=15)
+    await started.wait_for_words("startup complete")
 
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         alive = await client.get(f"{started.url}/livez")
         ready = await client.get(f"{started.url}/readyz")
     started.signal(signal.SIGTERM)
@@ -47,7 +48,7 @@ async def test_a_worker_answers_while_it_waits_for_its_broker(here: Platform, se
     assert alive.status_code == 200
     wrong = [check for check in ready.json()["checks"] if not check["ok"]]
     assert (ready.status_code, [check["name"] for check in wrong]) == (503, ["broker"])
-    assert await asyncio.to_thread(started.process.wait, 10) in (0, -signal.SIGTERM)
+    assert await asyncio.to_thread(started.process.wait, PATIENCE) in (0, -signal.SIGTERM)
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
@@ -57,7 +58,7 @@ async def test_a_trainer_without_the_gpu_that_it_should_use_takes_no_work(here: 
     await trainer.wait_for_words("service.not_ready")
     await trainer.wait_for_words("startup complete")
 
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         answer = await client.get(f"{trainer.url}/readyz")
     await here.started("trainer")
     trained = await here.events.wait_for("trained", seconds=100)

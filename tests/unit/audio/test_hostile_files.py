@@ -252,12 +252,12 @@ def test_a_mutated_file_decodes_or_is_refused_in_time(
             change(data, at, value)
     path = tmp_path / "mutant"
     path.write_bytes(data)
-    started = time.monotonic()
+    before = time.process_time()  # what the computation costs; what others do on the machine does not count
 
     with contextlib.suppress(PlatformError):
         inspect(path)
 
-    assert time.monotonic() - started < 10.0
+    assert time.process_time() - before < 10.0
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
