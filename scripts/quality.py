@@ -25,6 +25,7 @@ from libs.audio.resample import resample
 from libs.voice.artefact import load_synthesizer
 from libs.voice.chain import Converter
 from libs.voice.content import card_of, load_content_encoder
+from libs.voice.content_small import SmallContentEncoder
 from libs.voice.evaluation import measure
 from libs.voice.experiment import ExperimentFolders, load_array, write_filelist
 from libs.voice.likeness import NeuralEmbedding
@@ -69,7 +70,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def make_voice(clips: list[Path], work: Path, pitch: Pitch, arguments: argparse.Namespace) -> tuple[Converter, Any]:
     """Prepare, train, index: the converter of the voice, and times in seconds."""
-    encoder = load_content_encoder(arguments.hubert)
+    encoder = SmallContentEncoder(arguments.content) if arguments.content else load_content_encoder(arguments.hubert)
     rate = PRESETS["lite"].sample_rate
     folders = ExperimentFolders(work / "experiment", encoder.width)
     began = time.monotonic()
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=3, help="per source speaker")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1234)
+    parser.add_argument("--content", type=Path, default=None, help="weights of scripts/pretrain instead of the shipped")
     parser.add_argument("--hubert", type=Path, default=None, help="hubert_base.pt, for the same with its features")
     arguments = parser.parse_args()
 

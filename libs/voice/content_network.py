@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from libs.voice.packed_linear import PackedLinear
 
@@ -28,7 +29,10 @@ QUIETEST = -12.0
 
 @dataclass(frozen=True)
 class ContentConfig:
-    """Dimensions of the network; `classes` is the number of phones it tells apart."""
+    """Dimensions of the network; `classes` is the number of phones it tells apart.
+
+    `finer`: further outputs that tell how a phone is spoken, of mean 0 and variance 1 in each frame (version 1: none).
+    """
 
     bands: int = 80
     width: int = 256
@@ -37,10 +41,11 @@ class ContentConfig:
     kernel: int = 9
     classes: int = 42
     floor: float = -6.0
+    finer: int = 0
 
     def as_dict(self) -> dict[str, float | int]:
-        """For the metadata of a weights file."""
-        return asdict(self)
+        """For the metadata of a weights file; what version 1 did not have is named only where it is used."""
+        return {name: value for name, value in asdict(self).items() if name != "finer" or value}
 
     @property
     def context(self) -> int:
@@ -100,7 +105,10 @@ class Block(nn.Module):
 
 
 class ContentNetwork(nn.Module):
-    """Normalised log-mel `[B, bands, M]` at 10 ms → phone logits `[B, classes, (M - 1) // 2 + 1]` at 20 ms."""
+    """Normalised log-mel `[B, bands, M]` at 10 ms → `[B, classes + finer, (M - 1) // 2 + 1]` at 20 ms.
+
+    The first `classes` rows are phone logits, the `finer` ones after them features as they are.
+    """
 
     def __init__(self, config: ContentConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -111,6 +119,7 @@ class ContentNetwork(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.classes)
+        self.finer = nn.Linear(config.width, config.finer) if config.finer else None
 
     def forward(self, mel: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """`lengths`: frames of 10 ms of each clip that count; what stands after them changes nothing before them."""
@@ -126,15 +135,19 @@ class ContentNetwork(nn.Module):
             inside = torch.arange(x.shape[-1], device=mel.device) < (counts - 1) // 2 + 1
             for block in self.blocks:
                 x = block(x * inside)
-        logits: Tensor = self.head(self.norm(x.transpose(1, 2))).transpose(1, 2)
-        return logits
+        last = self.norm(x.transpose(1, 2))
+        out: Tensor = self.head(last)
+        if self.finer is not None:
+            finer = functional.layer_norm(self.finer(last).float(), (self.config.finer,))
+            out = torch.cat((out.float(), finer), dim=2)
+        return out.transpose(1, 2)
 
 
-def pack(network: ContentNetwork) -> ContentNetwork:
-    """`network` itself with its products packed for a CPU (see packed_linear): the same numbers to about 1e-6."""
+def pack(network: ContentNetwork, dtype: torch.dtype = torch.float32) -> ContentNetwork:
+    """`network` itself with its products packed for a CPU (see packed_linear): in float32 the same to about 1e-6."""
     block: Any
     for block in network.blocks:
-        block.expand = PackedLinear.of(block.expand, gelu=True)
+        block.expand = PackedLinear.of(block.expand, gelu=True, dtype=dtype)
         block.activation = nn.Identity()
-        block.reduce = PackedLinear.of(block.reduce)
+        block.reduce = PackedLinear.of(block.reduce, dtype=dtype)
     return network

@@ -41,6 +41,9 @@ Float32 = NDArray[np.float32]
 FEATURE_SCALE = 3.0
 """Posteriors are multiplied by this: numbers of HuBERT's size, which networks and indices are used to."""
 
+FINER_SCALE = 0.25
+"""The finer features of version 2 are multiplied by this: 64 of them are then as long a vector as the posteriors."""
+
 CPU_BATCH_SAMPLES = 30 * SAMPLE_RATE
 """Clips that go together on a CPU: this network is so small that a batch of ten saves an eighth of the time."""
 
@@ -77,10 +80,12 @@ class SmallContentEncoder(nn.Module):
         device: torch.device | str = "cpu",
         chunk_frames: int = CHUNK_FRAMES,
         packed: bool = True,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """`weights`: a file written by `scripts/pretrain/encoder.py`; the packaged one by default.
 
-        `packed`: false leaves the network's products as they are, for comparison (see packed_linear).
+        `packed`: false leaves the network's products as they are, for comparison (see packed_linear). `dtype`: of the
+        packed products, float32 or bfloat16.
 
         Raises ModelFileRefused when the file is something else.
         """
@@ -90,7 +95,7 @@ class SmallContentEncoder(nn.Module):
         self.checksum, about, state = _read(path, path.stat().st_mtime_ns)
         config = ContentConfig(**about["config"])
         self.name = f"{about['name']}-{about['version']}"
-        self.used_width = config.classes
+        self.used_width = config.classes + config.finer
         self.network = ContentNetwork(config)
         try:
             self.network.load_state_dict({name: value.float() for name, value in state.items()})
@@ -98,11 +103,13 @@ class SmallContentEncoder(nn.Module):
             raise ModelFileRefused(f"{path.name} does not fit its own description: {misfit}") from misfit
         self.filters: Tensor
         self.register_buffer("filters", mel_filters(config.bands), persistent=False)
+        self.dtype = torch.float32
         self.batch_samples = GPU_BATCH_SAMPLES if torch.device(device).type != "cpu" else CPU_BATCH_SAMPLES
         self.to(device)
         self.eval().requires_grad_(False)
         if packed and torch.device(device).type == "cpu":
-            pack(self.network)
+            self.dtype = dtype
+            pack(self.network, dtype)
 
     def encode(self, wave16k: Float32) -> Float32:
         """`wave16k`: float32 `[T]` in -1…1 at 16 kHz → features float32 `[(T - 400) // 320 + 1, 768]`, 50 per second.
@@ -122,11 +129,11 @@ class SmallContentEncoder(nn.Module):
                 stop = min(start + self.chunk_frames, frames)
                 left, right = max(start - context, 0), min(stop + context, frames)
                 logits = self.network(mel[None, :, 2 * left : 2 * right])[0]
-                features[start:stop, : self.used_width] = _posteriors(logits[:, start - left : stop - left])
+                features[start:stop, : self.used_width] = self._scaled(logits[:, start - left : stop - left])
         return features
 
     def encode_batch(self, waves: Sequence[Float32]) -> list[Float32]:
-        """The features of each clip as `encode` gives them alone, to about 1e-5. Raises RecordingTooShort."""
+        """Features `[Th, 768]` of each clip as `encode` gives them alone, to about 1e-5. Raises RecordingTooShort."""
         for wave in waves:
             _require_length(wave)
         return in_batches(waves, self.batch_samples, self._together)
@@ -142,9 +149,15 @@ class SmallContentEncoder(nn.Module):
         for logits, length in zip(self.network(batch, lengths), lengths, strict=True):
             frames = (length - 1) // 2 + 1
             clip = np.zeros((frames, self.width), np.float32)
-            clip[:, : self.used_width] = _posteriors(logits[:, :frames])
+            clip[:, : self.used_width] = self._scaled(logits[:, :frames])
             features.append(clip)
         return features
+
+    def _scaled(self, out: Tensor) -> Float32:
+        """What the network gives, `[used_width, T]` → features `[T, used_width]`."""
+        classes = self.network.config.classes
+        posteriors = FEATURE_SCALE * functional.softmax(out[:classes], dim=0)
+        return np.asarray(torch.cat((posteriors, FINER_SCALE * out[classes:])).T.cpu().numpy())
 
     def _normalised_mel(self, wave16k: Float32) -> Tensor:
         mel = self._mel(torch.from_numpy(np.ascontiguousarray(wave16k, dtype=np.float32)))
@@ -159,11 +172,6 @@ class SmallContentEncoder(nn.Module):
             piece = wave[start * MEL_HOP : (stop - 1) * MEL_HOP + WINDOW]
             pieces.append(log_mel(piece.to(self.filters.device), self.filters))
         return torch.cat(pieces, dim=1)
-
-
-def _posteriors(logits: Tensor) -> Float32:
-    """Logits `[classes, T]` → scaled posteriors `[T, classes]`."""
-    return np.asarray((FEATURE_SCALE * functional.softmax(logits, dim=0)).T.cpu().numpy())
 
 
 def _require_length(wave16k: Float32) -> None:

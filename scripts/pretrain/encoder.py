@@ -77,11 +77,12 @@ def load(speech: Path, labels: Path, config: ContentConfig) -> list[Utterance]:
     return utterances
 
 
-def augment(mel: Tensor, generator: torch.Generator) -> Tensor:
+def augment(mel: Tensor, generator: torch.Generator, bend: float = 0.0) -> Tensor:
     """Another speaker in another room saying the same: `[B, bands, T]` log power → the same shape.
 
     Formants move (frequency warp 0.82…1.2), the spectrum tilts, bands are offset, the room rings, noise fills the
-    valleys, spans of bands and of time are missing.
+    valleys, spans of bands and of time are missing. `bend`: high formants move up to this much more or less than low
+    ones (a natural logarithm), as they do between people.
     """
     batch, bands, frames = mel.shape
 
@@ -90,6 +91,8 @@ def augment(mel: Tensor, generator: torch.Generator) -> Tensor:
 
     position = torch.linspace(-1, 1, bands)
     warp = torch.exp(uniform(math.log(0.82), math.log(1.2), 1))
+    if bend:
+        warp = warp * torch.exp(uniform(-bend, bend, 1) * position)
     places = ((position + 1) * warp - 1).clamp(max=1.0)  # the bottom of the spectrum stays where it is
     grid = torch.stack((torch.zeros(batch, bands), places), dim=-1).unsqueeze(2)
     mel = (
@@ -157,6 +160,13 @@ def accuracy(network: ContentNetwork, utterances: list[Utterance]) -> dict[str, 
     return {"frame_accuracy": right / total, "phone_accuracy": right_speech / total_speech}
 
 
+def decayed(step: int, warmup: int, steps: int) -> float:
+    """Share of the learning rate at `step`: rises in a line over `warmup`, then falls as a cosine to 0 at `steps`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
 def train(
     learn: list[Utterance],
     unseen: list[Utterance],
@@ -176,12 +186,7 @@ def train(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.98)
     )
 
-    def rate(step: int) -> float:
-        if step < training.warmup:
-            return (step + 1) / training.warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - training.warmup) / (training.steps - training.warmup)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: decayed(step, training.warmup, training.steps))
     began = time.monotonic()
     shown = 0.0
     for step in range(training.steps):
@@ -208,10 +213,10 @@ def train(
     return average.eval()
 
 
-def ship(network: ContentNetwork, folder: Path, sidecar: dict[str, object]) -> None:
+def ship(network: ContentNetwork, folder: Path, sidecar: dict[str, object], version: int = VERSION) -> None:
     """Write weights and sidecar. One key of metadata only: their order in the file is not defined."""
     weights = {name: value.half().contiguous() for name, value in sorted(network.state_dict().items())}
-    about = {"name": NAME, "version": VERSION, "config": network.config.as_dict()}
+    about = {"name": NAME, "version": version, "config": network.config.as_dict()}
     content = save(weights, metadata={"voicewright": json.dumps(about, sort_keys=True)})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{NAME}.safetensors").write_bytes(content)

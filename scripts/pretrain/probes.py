@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from libs.voice.content_network import ContentNetwork, level_of_speech
+from libs.voice.content_small import FEATURE_SCALE, FINER_SCALE
 from libs.voice.phones import SPEECH_FROM
 
 
@@ -63,3 +64,61 @@ def probe(network: ContentNetwork, utterances: Sequence[Labelled]) -> dict[str, 
         measured[f"nearest_phone_{kind}"] = nearest_phone(features, phones)
         measured[f"speaker_told_apart_{kind}"] = speaker_told_apart(features)
     return measured
+
+
+def probe_features(network: ContentNetwork, utterances: Sequence[Labelled]) -> dict[str, float]:
+    """Phone accuracy, and both measures on posteriors, finer features, and both together as the encoder gives them."""
+    phones = [utterance.hard for utterance in utterances]
+    classes = network.config.classes
+    kinds: dict[str, list[Tensor]] = {"posteriors": [], "finer": [], "together": []}
+    right = total = 0
+    with torch.inference_mode():
+        for utterance in utterances:
+            out = network((utterance.mel - level_of_speech(utterance.mel))[None])[0].T[: len(utterance.hard)]
+            speech = utterance.hard >= SPEECH_FROM
+            hits = out[:, :classes].argmax(dim=1) == utterance.hard
+            right, total = right + int((hits & speech).sum()), total + int(speech.sum())
+            posteriors, finer = out[:, :classes].softmax(dim=1), out[:, classes:]
+            kinds["posteriors"].append(posteriors)
+            kinds["finer"].append(finer)
+            kinds["together"].append(torch.cat((FEATURE_SCALE * posteriors, FINER_SCALE * finer), dim=1))
+    measured = {"phone_accuracy": right / total}
+    for kind, features in kinds.items():
+        measured[f"nearest_phone_{kind}"] = nearest_phone(features, phones)
+        measured[f"speaker_told_apart_{kind}"] = speaker_told_apart(features)
+    return measured
+
+
+class Articulated(Protocol):
+    """A piece of speech in a voice of espeak-ng, with the articulation `[FEATURES, N]` (NaN where it is not known)."""
+
+    @property
+    def speaker(self) -> str: ...
+
+    @property
+    def mel(self) -> Tensor: ...
+
+    @property
+    def articulation(self) -> Tensor: ...
+
+
+def articulation_read(network: ContentNetwork, read: nn.Linear, pieces: Sequence[Articulated]) -> dict[str, float]:
+    """Per language, the share of present articulatory features that `read` finds, minus that of absent ones it invents.
+
+    0 is chance, 1 is perfect (Youden's index); silence counts as a feature of its own.
+    """
+    counts: dict[str, Tensor] = {}
+    with torch.inference_mode():
+        for piece in pieces:
+            out = network((piece.mel - level_of_speech(piece.mel))[None])[0, network.config.classes :].T
+            frames = min(len(out), piece.articulation.shape[1])
+            truth = piece.articulation[:, :frames].T
+            known = ~truth.isnan().any(dim=1)
+            found, present = (read(out[:frames]) > 0)[known], truth[known] > 0.5
+            tally = torch.stack([(found & present).sum(), present.sum(), (found & ~present).sum(), (~present).sum()])
+            language = piece.speaker.split("+")[0]
+            counts[language] = counts.get(language, torch.zeros(4)) + tally
+    return {
+        f"articulation_{language}": float(hit / present - invented / absent)
+        for language, (hit, present, invented, absent) in counts.items()
+    }
