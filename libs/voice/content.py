@@ -62,7 +62,7 @@ class BatchEncoder(ContentEncoder, Protocol):
     """An encoder that takes many clips at once."""
 
     def encode_batch(self, waves: Sequence[Float32]) -> list[Float32]:
-        """The features of each clip, as `encode` gives them alone (to 2e-5 of each value), in the same order.
+        """The features `[Th, width]` of each clip `[L]`, as `encode` gives them alone (to 2e-5 of each value).
 
         Raises RecordingTooShort when a clip has fewer than 400 samples.
         """
@@ -82,7 +82,7 @@ def frame_count(samples: int) -> int:
 
 
 def require_length(wave: NDArray[np.floating]) -> None:
-    """Raises RecordingTooShort when `wave` at 16 kHz is too short for one frame."""
+    """Raises RecordingTooShort when `wave` `[L]` at 16 kHz is too short for one frame."""
     if len(wave) < RECEPTIVE_FIELD:
         raise RecordingTooShort(
             f"{len(wave)} samples at 16 kHz given ({len(wave) / 16:.1f} ms); content features need at least "
@@ -124,12 +124,12 @@ class HubertEncoder:
         self.network = pack(network, dtype) if packs else network.to(self.device)
 
     def encode(self, wave16k: Float32) -> Float32:
-        """See ContentEncoder. The recording is taken as a whole, as the reference does."""
+        """See `ContentEncoder.encode`. The recording is taken as a whole, as the reference does."""
         require_length(wave16k)
         return self._together([wave16k])[0]
 
     def encode_batch(self, waves: Sequence[Float32]) -> list[Float32]:
-        """See BatchEncoder: clips of like length side by side, what is padding masked in every step that sees time."""
+        """See `BatchEncoder.encode_batch`: like lengths side by side, padding masked in every step that sees time."""
         for wave in waves:
             require_length(wave)
         return in_batches(waves, self.batch_samples, self._together)

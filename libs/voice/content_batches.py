@@ -50,7 +50,7 @@ def padded(waves: Sequence[Float32]) -> torch.Tensor:
 def in_batches(
     waves: Sequence[Float32], most_samples: int, encode: Callable[[list[Float32]], list[Float32]]
 ) -> list[Float32]:
-    """`encode` applied to batches of `waves`; the results in the order of `waves`."""
+    """`encode` applied to batches of `waves` (`[L]`, 16 kHz); their features `[Th, width]` in the order of `waves`."""
     results: list[Float32 | None] = [None] * len(waves)
     for batch in plan_batches([len(wave) for wave in waves], most_samples):
         for place, features in zip(batch, encode([waves[i] for i in batch]), strict=True):

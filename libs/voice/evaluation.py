@@ -67,7 +67,7 @@ class PitchAgreement:
 
 
 def compare_pitch(first: NDArray[np.floating], second: NDArray[np.floating], shift: float = 0.0) -> PitchAgreement:
-    """F0 in Hz at 10 ms, 0 where unvoiced → agreement over the frames voiced in both.
+    """F0 in Hz `[T]` at 10 ms, 0 where unvoiced → agreement over the frames voiced in both.
 
     `shift` in semitones is what the second was meant to be higher; `rmse_cents` is around that. Correlation is of log
     F0, because pitch is heard in ratios.
@@ -88,7 +88,7 @@ def compare_pitch(first: NDArray[np.floating], second: NDArray[np.floating], shi
 
 
 def phone_agreement(source: Float32, result: Float32) -> float | None:
-    """Share of the frames that hold a phone in `source` in which `result` holds the same one. Waves at 16 kHz.
+    """Share of the frames that hold a phone in `source` in which `result` holds the same one. Waves `[L]` at 16 kHz.
 
     PocketSphinx judges both. A trace of noise leaves 0.74, so that is the ceiling; None when `source` holds no speech.
     Frames under -60 dBFS do not count: the judge hears phones in digital silence as well.

@@ -82,7 +82,10 @@ def exact_neighbours(arrays: Iterable[Float32], queries: Float32, neighbours: in
 
 
 def recall_of(index: Any, queries: Float32, exact: Float32) -> float:
-    """Share of the exact nearest that `index` finds. Compared by distance, so that equal rows count as equal."""
+    """Share of the nearest of `queries` `[n, width]`, `exact` `[n, k]` squared distances, that `index` finds.
+
+    Compared by distance, so that equal rows count as equal.
+    """
     found, _ = index.search(queries, exact.shape[1])
     allowed = exact[:, -1:] * np.float32(1 + 1e-4) + np.float32(1e-4)
     return float(np.mean(found <= allowed))

@@ -79,6 +79,7 @@ class PositionConvolution(nn.Module):
         return normed
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, t, c] → positions [b, t, c]."""
         taps = self.weight_v.shape[-1]
         out = functional.conv1d(x, self.weight(), self.bias, padding=taps // 2, groups=self.groups)
         return functional.gelu(out[..., : x.shape[-1]])
@@ -94,6 +95,7 @@ class SelfAttention(nn.Module):
         self.q_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x [b, t, c] → [b, t, c]; what `mask` hides is not looked at."""
         b, t, width = x.shape
         q, k, v = (p(x).view(b, t, self.heads, -1).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
         visible = None if mask is None else ~mask[:, None, None, :]
@@ -114,6 +116,7 @@ class TransformerLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x [b, t, c], mask as `SelfAttention` takes it → [b, t, c]."""
         x = self.self_attn_layer_norm(x + self.self_attn(x, mask))
         out: Tensor = self.final_layer_norm(x + self.fc2(self.activation(self.fc1(x))))
         return out
@@ -131,6 +134,7 @@ class TransformerEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor | None, until: int) -> list[Tensor]:
+        """x [b, t, c] → what each of the first `until` layers gave, [b, t, c]."""
         if mask is not None:
             x = x.masked_fill(mask[..., None], 0.0)
         x = self.layer_norm(x + self.pos_conv[0](x.transpose(1, 2)).transpose(1, 2))

@@ -31,6 +31,7 @@ class RowFrontEnd(nn.Module):
         )
 
     def forward(self, wave: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """As the front end that it stands for: waves [b, l] at 16 kHz."""
         if lengths is None:
             lengths = [wave.shape[-1]] * len(wave)
         clips = [self._first(clip[:length]) for clip, length in zip(wave, lengths, strict=True)]
@@ -61,6 +62,7 @@ class FoldedPosition(nn.Module):
         self.bias = plain.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """As `PositionConvolution.forward`: [b, t, c] → [b, t, c]."""
         taps = self.weight.shape[-1]
         out = functional.conv1d(x, self.weight, self.bias, padding=taps // 2, groups=self.groups)
         return functional.gelu(out[..., : x.shape[-1]])

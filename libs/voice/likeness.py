@@ -43,7 +43,7 @@ class NeuralEmbedding:
     name = "resemblyzer-0.1"
 
     def embed(self, wave16k: Float32) -> Float32:
-        """Silence is cut out and loudness set by Resemblyzer's own preparation."""
+        """float32 `[256]`. Silence is cut out and loudness set by Resemblyzer's own preparation."""
         _require(wave16k)
         encoder, prepare = _resemblyzer()
         with torch.random.fork_rng():
@@ -57,7 +57,7 @@ class StatisticalEmbedding:
     name = "mel-cepstra-statistics-1"
 
     def embed(self, wave16k: Float32) -> Float32:
-        """Over frames within 5 nepers of the loudest; each cepstrum weighted by its number, so that all count."""
+        """float32 `[60]` over frames within 5 nepers of the loudest; cepstra weighted by number, so that all count."""
         _require(wave16k)
         mel = log_mel(torch.from_numpy(np.ascontiguousarray(wave16k, dtype=np.float32)), mel_filters(80)).numpy()
         loudness = mel.mean(axis=0)
@@ -70,7 +70,7 @@ class StatisticalEmbedding:
 
 
 def similarity(one: Float32, other: Float32, embedding: SpeakerEmbedding) -> float:
-    """Cosine of the embeddings of two waves at 16 kHz: 1 is the same voice."""
+    """Cosine of the embeddings of two waves `[L]` at 16 kHz, -1…1: 1 is the same voice."""
     return float(np.dot(embedding.embed(one), embedding.embed(other)))
 
 

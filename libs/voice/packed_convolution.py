@@ -30,7 +30,7 @@ class PackedConvolution(nn.Module):
         dtype: torch.dtype = torch.float32,
         packed: bool | None = None,
     ) -> None:
-        """`plain`: a convolution without groups. `packed`: false takes the ordinary operators; default `can_pack(dtype)`."""
+        """`plain`: a convolution without groups. `packed`: false takes the ordinary operators; None: if it can."""
         super().__init__()
         self.relu, self.packed = relu, can_pack(dtype) if packed is None else packed
         self.transposed = isinstance(plain, nn.ConvTranspose2d)

@@ -52,12 +52,12 @@ class BatchPitch(PitchExtractor, Protocol):
     """An extractor that can take several clips at once."""
 
     def f0_batch(self, waves: Sequence[Float32], method: str = "auto") -> Iterator[Float32]:
-        """`f0` of each clip, in order."""
+        """`f0` of each clip `[L]` at 16 kHz, in order."""
         ...
 
 
 def f0_of_each(pitch: PitchExtractor, waves: Sequence[Float32], method: str = "auto") -> Iterator[Float32]:
-    """The F0 of `waves` by `pitch`, each as `f0` gives it, together where the extractor can."""
+    """The F0 of `waves` (each `[L]` at 16 kHz) by `pitch`, each as `f0` gives it, together where the extractor can."""
     if isinstance(pitch, BatchPitch):
         return pitch.f0_batch(waves, method)
     return (pitch.f0(wave, method) for wave in waves)
@@ -147,7 +147,7 @@ class Pitch:
         return out
 
     def f0_batch(self, waves: Sequence[Float32], method: str = "auto") -> Iterator[Float32]:
-        """`f0` of each clip in turn; RMVPE takes clips of like length together, with the same numbers."""
+        """`f0` of each clip `[L]` in turn; RMVPE takes clips of like length together, with the same numbers."""
         if self.resolve(method) != "rmvpe":
             yield from (self.f0(wave, method) for wave in waves)
             return
@@ -281,7 +281,7 @@ def coarse(f0_hz: NDArray[np.floating]) -> Int64:
 
 
 def fill_unvoiced(f0_hz: NDArray[np.floating]) -> Float64:
-    """Unvoiced frames filled linearly between their voiced neighbours, edge values held; all zeros stay zeros.
+    """Unvoiced frames of `[T]` Hz filled linearly between voiced neighbours, edge values held; all zeros stay zeros.
 
     What the newest RVC does before training and conversion; off by default here, as in the others.
     """
@@ -293,7 +293,7 @@ def fill_unvoiced(f0_hz: NDArray[np.floating]) -> Float64:
 
 
 def shift(f0_hz: NDArray[np.floating], semitones: float) -> Float64:
-    """`f0 * 2 ** (semitones / 12)`; unvoiced stays 0. Raises InvalidInput outside -24…24."""
+    """`f0 * 2 ** (semitones / 12)`, `[T]` Hz; unvoiced stays 0. Raises InvalidInput outside -24…24."""
     if not abs(semitones) <= SEMITONE_LIMIT:
         raise InvalidInput(
             f"pitch_shift is {semitones:g} semitones; it must lie in -{SEMITONE_LIMIT:g}…{SEMITONE_LIMIT:g}.",

@@ -136,7 +136,7 @@ def viterbi(salience: Float32) -> NDArray[np.int64]:
 
 
 def median_of_three(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Median over each frame and its neighbours; the lower of two at the ends."""
+    """`[T]` → `[T]`: median over each frame and its neighbours; the lower of two at the ends."""
     if len(values) < 2:
         return values.copy()
     inner = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
@@ -144,7 +144,7 @@ def median_of_three(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def mean_of_three(values: Float64) -> Float64:
-    """Mean over each frame and its neighbours, of two at the ends."""
+    """`[T]` → `[T]`: mean over each frame and its neighbours, of two at the ends."""
     ones = np.ones(min(3, len(values)))
     if len(values) < 3:
         return np.full(len(values), values.mean())

@@ -23,9 +23,12 @@ __all__ = ["BadStep", "Batch", "Recipe", "Scheduler", "build_recipe"]
 class Scheduler(Protocol):
     """A learning-rate schedule as torch's: only its state matters to the trainer."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        ...
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The way back of `state_dict`."""
 
 
 class Recipe(Protocol):
@@ -51,11 +54,17 @@ class Recipe(Protocol):
     def prepare(self, total_steps: int, steps_per_epoch: int) -> None:
         """Tell the length of the run, before any checkpoint is loaded and before the first step."""
 
-    def modules(self) -> dict[str, nn.Module]: ...
+    def modules(self) -> dict[str, nn.Module]:
+        """All that holds weights, by name."""
+        ...
 
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]: ...
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """All that holds an optimiser's state, by name."""
+        ...
 
-    def schedulers(self) -> Mapping[str, Scheduler]: ...
+    def schedulers(self) -> Mapping[str, Scheduler]:
+        """What moves the learning rates, by name."""
+        ...
 
     def step(self, *parts: Batch) -> dict[str, float]:
         """One optimisation step from a batch in one or more parts, whose `share`s weigh them.
@@ -144,7 +153,7 @@ def shown_loss(losses: Mapping[str, float]) -> float:
 
 
 def check_losses(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """Losses as numbers; raises BadStep when one is not finite. Call it before `backward`."""
+    """Losses, each of shape [], as numbers; raises BadStep when one is not finite. Call it before `backward`."""
     values = {name: float(value.detach()) for name, value in losses.items()}
     for name, value in values.items():
         if not math.isfinite(value):

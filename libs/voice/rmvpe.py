@@ -131,7 +131,7 @@ class Rmvpe:
     def f0_batch(
         self, waves: Sequence[NDArray[np.floating]], threshold: float = DEFAULT_THRESHOLD
     ) -> list[NDArray[np.float32]]:
-        """`f0` of each clip, in the same order and with the same numbers.
+        """`f0` `[T]` of each clip `[L]`, in the same order and with the same numbers.
 
         The network sees every clip padded to a multiple of 32 frames anyway; clips that are equally long then go
         through it together, so no clip is padded for another's sake and nothing needs a mask.

@@ -31,6 +31,7 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, c_in, t, f] → [b, c_out, t, f]."""
         out: Tensor = self.conv(x) + self.shortcut(x)
         return out
 
@@ -43,6 +44,7 @@ class BlockStack(nn.Module):
         self.conv = nn.ModuleList(ResidualBlock(inputs if i == 0 else outputs, outputs) for i in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, c_in, t, f] → [b, c_out, t, f]."""
         for block in self.conv:
             x = block(x)
         return x
@@ -62,6 +64,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(stacks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """x [b, 1, t, f] → [b, c, t / 2ⁿ, f / 2ⁿ], and what each of the n layers had before halving."""
         x = self.bn(x)
         skips = []
         for layer in self.layers:
@@ -79,6 +82,7 @@ class Intermediate(nn.Module):
         self.layers = nn.ModuleList(BlockStack(inputs if i == 0 else outputs, outputs, blocks) for i in range(layers))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, c_in, t, f] → [b, c_out, t, f]."""
         for layer in self.layers:
             x = layer(x)
         return x
@@ -97,6 +101,7 @@ class DecoderLayer(nn.Module):
         self.conv2 = nn.ModuleList(ResidualBlock(outputs * 2 if i == 0 else outputs, outputs) for i in range(blocks))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """x [b, c_in, t, f], skip [b, c_out, 2t, 2f] → [b, c_out, 2t, 2f]."""
         x = torch.cat((self.conv1(x), skip), dim=1)
         for block in self.conv2:
             x = block(x)
@@ -111,6 +116,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(inputs // 2**i, inputs // 2 ** (i + 1), blocks) for i in range(layers))
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """x [b, c, t / 2ⁿ, f / 2ⁿ] and the encoder's `skips` → [b, c_out, t, f]."""
         for layer, skip in zip(self.layers, reversed(skips), strict=True):
             x = layer(x, skip)
         return x
@@ -127,6 +133,7 @@ class DeepUnet(nn.Module):
         self.decoder = Decoder(top * 2, layers, blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, 1, t, f] → [b, c, t, f]; t and f are multiples of 2ⁿ, n layers deep."""
         x, skips = self.encoder(x)
         out: Tensor = self.decoder(self.intermediate(x), skips)
         return out
@@ -140,6 +147,7 @@ class BiGru(nn.Module):
         self.gru = nn.GRU(inputs, hidden, num_layers=1, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, t, features] → [b, t, 2 * hidden]."""
         out: Tensor = self.gru(x)[0]
         return out
 

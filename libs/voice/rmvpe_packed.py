@@ -29,6 +29,7 @@ class PackedBlock(nn.Module):
         self.shortcut: nn.Module = shortcut if is_same else PackedConvolution(shortcut, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        """As `ResidualBlock.forward`: [b, c_in, t, f] → [b, c_out, t, f]."""
         out: Tensor = self.second(self.first(x))
         out += self.shortcut(x)
         return out
@@ -54,6 +55,7 @@ class PackedGru(nn.Module):
 
     @torch.inference_mode()
     def forward(self, x: Tensor) -> Tensor:
+        """As `BiGru.forward`: [b, t, features] → [b, t, 2 * hidden]."""
         batch, time, _ = x.shape
         given = self.inputs(x.float()).view(batch, time, 2, 3 * self.hidden)
         # [T, 2, B, 3 * hidden]: step t of the way forwards beside step T - 1 - t of the way backwards
@@ -73,6 +75,7 @@ class AsFloat32(nn.Module):
     """What comes out of half-precision convolutions, for layers that stay in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """float16 of any shape → the same as float32."""
         return x.float()
 
 

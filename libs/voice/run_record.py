@@ -156,6 +156,7 @@ class Curves:
         self._scalars(step, {f"event/{name}": v for name, v in values.items() if isinstance(v, (int, float))})
 
     def close(self) -> None:
+        """No more is written; both files are whole."""
         self._lines.close()
         if self._events is not None:
             self._events.close()
@@ -187,6 +188,7 @@ class MetricsLog:
             self._stream.write(json.dumps(values, allow_nan=False) + "\n")
 
     def close(self) -> None:
+        """No more is written."""
         self._stream.close()
 
 

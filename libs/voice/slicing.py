@@ -89,7 +89,7 @@ class Piece:
 
 
 def high_pass_coefficients(sample_rate: int) -> tuple[Float64, Float64]:
-    """Numerator and denominator of the Butterworth high-pass (order 5, 48 Hz) at `sample_rate` Hz."""
+    """Numerator and denominator, `[6]` each, of the Butterworth high-pass (order 5, 48 Hz) at `sample_rate` Hz."""
     b, a = scipy.signal.butter(HIGH_PASS_ORDER, HIGH_PASS_HZ, btype="high", fs=sample_rate)
     return np.asarray(b), np.asarray(a)
 
@@ -146,7 +146,7 @@ def frame_rms(wave: Float, window: int, hop: int) -> Float64:
 
 
 def frame_rms_between(samples: Float, base: int, frames: SlicerFrames, first: int, last: int) -> Float64:
-    """RMS of the frames `[first, last)` of a recording of which `samples` is the part from sample `base` on.
+    """RMS `[last - first]` of these frames of a recording of which `samples` is the part from sample `base` on.
 
     What lies outside of `samples` counts as zero. Worked through in blocks, so that a long recording needs no copy of
     `window / hop` times its size; a frame's bits do not depend on the block that it is in.
@@ -259,7 +259,10 @@ def piece_ranges(
     pieces: PieceSettings | None = None,
     slicer: SlicerSettings | None = None,
 ) -> Iterator[tuple[int, int, int]]:
-    """`(number, start, end)` of every piece in the order of writing; only RVC's numbering uses a number twice."""
+    """`(number, start, end)` of every piece of `filtered` `[T]` in the order of writing.
+
+    `start` and `end` are samples; only RVC's numbering uses a number twice.
+    """
     pieces = pieces or PieceSettings()
     number = 0
     for start, end in kept_segments(filtered, sample_rate, slicer):
@@ -285,7 +288,7 @@ def level(piece: Float) -> Float64 | None:
 
 
 def to_16k(wave: Float, sample_rate: int) -> Float32:
-    """A copy at 16 kHz by soxr HQ, `ceil(T * 16000 / sample_rate)` samples long, as the reference's resampler gives."""
+    """`[T]` → a copy at 16 kHz by soxr HQ, `[ceil(T * 16000 / sample_rate)]`, as the reference's resampler gives."""
     if sample_rate == 16000:
         return np.asarray(wave, dtype=np.float32)
     resampled = np.asarray(soxr.resample(wave, sample_rate, 16000, quality="HQ"))

@@ -51,7 +51,7 @@ def autotune(f0: Float64, strength: float = 1.0, *, unvoiced: bool = False) -> F
 
 
 def register_offset(f0: Float64, target_hz: float) -> int:
-    """Whole semitones, -12…12, from the median of the voiced frames to `target_hz`; 0 without voiced frames."""
+    """Whole semitones, -12…12, from the median of what is voiced in `[T]` to `target_hz`; 0 without voiced frames."""
     voiced = f0[f0 > 0]
     if not len(voiced):
         return 0
@@ -60,7 +60,10 @@ def register_offset(f0: Float64, target_hz: float) -> int:
 
 
 def replace_by_points(f0: Float64, points: tuple[tuple[float, float], ...], first_second: float = 0.0) -> Float64:
-    """The contour with the frames between the first and the last point interpolated from `points` (seconds, Hz)."""
+    """The contour `[T]` in Hz, between the first and the last of `points` (seconds, Hz) interpolated from them.
+
+    `first_second`: where the recording, and with it the time 0 of `points`, begins in the contour.
+    """
     times, pitches = np.array(points).T
     at = np.arange(len(f0)) / FRAMES_PER_SECOND - first_second
     inside = (at >= times[0] - 1e-9) & (at <= times[-1] + 1e-9)

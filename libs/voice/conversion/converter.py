@@ -98,7 +98,7 @@ class Converter:
     def chunks(
         self, source: Source, settings: Conversion, should_stop: Stop | None = None
     ) -> Iterator[tuple[Float32, float]]:
-        """Yields the converted chunks of a prepared source in order, each with the share done."""
+        """Yields the converted chunks of a prepared source in order, float32 `[n]`, each with the share done, 0…1."""
         with ThreadPoolExecutor(1) as pool:
             passage = Passage(self, source, settings, should_stop, pool, at_once=self.batch_chunks)
             while not passage.is_over:
@@ -139,7 +139,7 @@ class Converter:
         return own if index is None else index.mix(own, settings.index_rate)
 
     def render(self, clips: Sequence[Clip]) -> list[Float32]:
-        """The frames that are kept of each clip, as samples; several in one pass if the voice can."""
+        """The frames that are kept of each clip, as samples `[n]`; several in one pass if the voice can."""
         with torch.inference_mode():
             if not isinstance(self.synthesizer, ClipSynthesizer):
                 waves = [_render_whole(self.synthesizer, clip) for clip in clips]
@@ -150,6 +150,7 @@ class Converter:
     def protected(
         self, own: Float32, mixed: Float32, samples: int, f0: Float64, settings: Conversion
     ) -> tuple[Float32, Float64]:
+        """Content `[n, width]` and F0 `[n]` Hz at 10 ms, from content `own` and `mixed` `[Th, width]` at 20 ms."""
         n = min(samples // HOP, 2 * len(own), len(f0))
         content, f0 = np.repeat(mixed, 2, axis=0)[:n], f0[:n]
         if mixed is not own and settings.protect < 0.5 and self.synthesizer.needs_f0:

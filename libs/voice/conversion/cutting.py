@@ -55,7 +55,7 @@ class _Part:
 
 
 def cut_points(source: Source | NDArray[np.floating], windows: Windows, signed_sum: bool = False) -> list[int]:
-    """Samples at which a long source is cut: the quietest 10 ms within `query` of each multiple of `center`.
+    """Samples at which a long source `[T]` is cut: the quietest 10 ms within `query` of each multiple of `center`.
 
     Empty when the source is not longer than `longest`. `signed_sum`: classic form, |sum| instead of sum of |x|.
     """

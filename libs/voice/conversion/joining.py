@@ -26,7 +26,7 @@ class Joiner:
         self._tail: Float32 | None = None
 
     def join(self, rendered: Float32, length: int) -> Float32:
-        """`length` samples of sound. `rendered`: `search` samples before the span, the span, `search + fade` after."""
+        """Sound `[length]`. `rendered`: `search` samples before the span, the span, `search + fade` after."""
         offset = self.search if self._tail is None else self._best_offset(rendered, self._tail)
         piece = rendered[offset : offset + length].copy()
         if self._tail is not None:

@@ -82,6 +82,6 @@ def frame_loudness(audio: Float32, frames: int) -> Float32:
 
 
 def below_full_scale(wave: Float32) -> Float32:
-    """Scaled down to a peak of 0.99 if it is above; otherwise unchanged."""
+    """`wave` `[T]` scaled down to a peak of 0.99 if it is above; otherwise unchanged."""
     excess = float(np.abs(wave).max(initial=0.0)) / OUTPUT_PEAK
     return wave / np.float32(excess) if excess > 1 else wave

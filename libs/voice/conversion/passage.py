@@ -88,6 +88,7 @@ class Passage:
 
     @property
     def is_over(self) -> bool:
+        """Whether every chunk has been joined."""
         return self._done == len(self._groups)
 
     def audios(self) -> list[Float32]:

@@ -29,7 +29,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> Float64:
-        """Samples `[start, stop)`, 0 ≤ start ≤ stop ≤ length."""
+        """Samples `[start, stop)`, 0 ≤ start ≤ stop ≤ length, as float64 `[stop - start]`."""
         ...
 
 
@@ -43,6 +43,7 @@ class ArraySource:
         return len(self.wave)
 
     def read(self, start: int, stop: int) -> Float64:
+        """See `Source.read`."""
         return self.wave[start:stop]
 
 
@@ -65,11 +66,12 @@ class SampleFile:
         self.peak = max(self.peak, float(np.abs(wave).max(initial=0.0)))
 
     def read(self, start: int, stop: int) -> Float32:
-        """Samples `[start, stop)`."""
+        """Samples `[start, stop)` as float32 `[stop - start]`."""
         self._file.seek(4 * start)
         return np.frombuffer(self._file.read(4 * (stop - start)), dtype="<f4")
 
     def close(self) -> None:
+        """Gives the file back; nothing is read after this."""
         self._file.close()
 
 
@@ -88,6 +90,7 @@ class FileSource:
         return len(self._samples)
 
     def read(self, start: int, stop: int) -> Float64:
+        """See `Source.read`."""
         begin, end = max(0, start - FILTER_CONTEXT), min(len(self), stop + FILTER_CONTEXT)
         return high_pass(self._samples.read(begin, end) / self._scale)[start - begin : stop - begin]
 
@@ -102,7 +105,7 @@ class Padded:
         return len(self.source) + 2 * self.pad
 
     def read(self, start: int, stop: int) -> Float64:
-        """Samples `[start, stop)`; sample `pad` is the first of the source. `stop` may lie beyond the end."""
+        """Float64 `[stop - start]`; sample `pad` is the first of the source. `stop` may lie beyond the end."""
         begin, end, length = start - self.pad, stop - self.pad, len(self.source)
         if begin >= 0 and end <= length:
             return self.source.read(begin, end)

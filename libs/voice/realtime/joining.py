@@ -53,7 +53,7 @@ def best_offset(head: Float32, tail: Float32) -> int:
 def follow_loudness(source: Float32, source_hop: int, wave: Float32, hop: int, rate: float) -> Float32:
     """`wave` with `1 - rate` of the loudness curve of `source`, the rest its own (RMS over 40 ms every 10 ms).
 
-    Both are float32 of the same number of 10 ms frames, `source_hop` and `hop` samples each.
+    Both are float32 of the same number n of 10 ms frames: `[n * source_hop]` and `[n * hop]`.
     """
     if rate >= 1.0:
         return wave

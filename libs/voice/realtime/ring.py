@@ -33,7 +33,7 @@ class InputRing:
         self._before: Float32 = np.zeros(4 * self.hop, dtype=np.float32)
 
     def push(self, block: Float32, threshold_db: float | None = None) -> None:
-        """Take one block, `frames.block * hop` samples in -1…1. `threshold_db`: gate what is quieter; None is off."""
+        """Take one block `[frames.block * hop]` in -1…1. `threshold_db`: gate what is quieter; None is off."""
         hop = self.hop
         joined = np.concatenate([self._before, block])
         self._before = joined[-4 * hop :].copy()
@@ -60,7 +60,7 @@ class InputRing:
 
 
 def gate(joined: Float32, hop: int, threshold_db: float) -> Float32:
-    """RVC's gate. `joined`: four frames of the past and a block of n frames → the last n + 2 frames, quiet ones zeroed.
+    """RVC's gate. `joined` `[(4 + n) * hop]`: 4 frames of the past, a block → its last `[(n + 2) * hop]`, quiet ones 0.
 
     Loudness is the RMS over 40 ms around each frame, in dB of full scale.
     """

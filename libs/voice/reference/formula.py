@@ -77,6 +77,7 @@ class StubEncoder:
         """Samples of each call."""
 
     def encode(self, wave16k: NDArray[np.float32]) -> NDArray[np.float32]:
+        """wave16k [L] → the formula's features [T, width]."""
         self.lengths.append(len(wave16k))
         frames = int(evaluate(self._frames, {"L": len(wave16k)}))
         t, d = np.arange(frames)[:, None], np.arange(self.width)[None, :]
@@ -101,9 +102,11 @@ class StubPitch:
         """Samples and frames of each call."""
 
     def resolve(self, method: str) -> str:
+        """Every method is this one."""
         return self._method
 
     def f0(self, wave16k: NDArray[np.float32], method: str = "auto") -> NDArray[np.float32]:
+        """wave16k [L] → the formula's pitch in Hz, [m]."""
         m = int(evaluate(self._frames, {"n": len(wave16k)}))
         i = evaluate(self._i, {"m": m, "c": len(self.seen)})
         f0 = np.asarray(evaluate(self._f, {"i": i}), dtype=np.float64)

@@ -31,7 +31,7 @@ class Tolerance:
         return cls(float(facts.get("atol", 0.0)), float(facts.get("rtol", 0.0)))
 
     def limit(self, reference: NDArray[Any]) -> float:
-        """The error that is allowed for this reference."""
+        """The error that is allowed for this reference, of any shape."""
         finite = np.abs(reference[np.isfinite(reference)]) if reference.size else reference
         return self.atol + (self.rtol * float(finite.max()) if finite.size and self.rtol else 0.0)
 
@@ -109,13 +109,13 @@ class Ledger:
         return self._archives[archive]
 
     def given(self, archive: str, key: str) -> NDArray[Any]:
-        """An array that is an input: reading it accounts for it."""
+        """An array of any shape that is an input: reading it accounts for it."""
         value = self.arrays(archive)[key]
         self._inputs[archive].add(key)
         return value
 
     def tensor(self, archive: str, key: str) -> torch.Tensor:
-        """`given` as a tensor; half precision upcast to float32."""
+        """`given` as a tensor; of the same shape; half precision upcast to float32."""
         value = self.given(archive, key)
         return torch.from_numpy(value.astype(np.float32) if value.dtype == np.float16 else value.copy())
 

@@ -96,6 +96,7 @@ class Transformer(nn.Module):
         self.norm_layers_2 = nn.ModuleList(ChannelNorm(channels) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x [b, c, t], mask [b, 1, t] → [b, c, t]."""
         pairs = mask.unsqueeze(2) * mask.unsqueeze(-1)
         x = x * mask
         layers = zip(self.attn_layers, self.norm_layers_1, self.ffn_layers, self.norm_layers_2, strict=True)

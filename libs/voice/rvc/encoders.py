@@ -84,6 +84,7 @@ class Coupling(nn.Module):
         nn.init.zeros_(self.post.bias)
 
     def forward(self, x: Tensor, mask: Tensor, g: Tensor, reverse: bool) -> Tensor:
+        """x [b, c, t], mask [b, 1, t], speaker g [b, gin, 1] → [b, c, t]; `reverse` undoes it."""
         still, moved = torch.split(x, self.half_width, dim=1)
         shift = self.post(self.enc(self.pre(still) * mask, mask, g)) * mask
         moved = (moved - shift) * mask if reverse else shift + moved * mask
@@ -94,6 +95,7 @@ class Flip(nn.Module):
     """Reverses the channels, so that the next coupling moves the other half."""
 
     def forward(self, x: Tensor, mask: Tensor, g: Tensor, reverse: bool) -> Tensor:
+        """x [b, c, t] → [b, c, t]; its own reverse, mask and speaker are not looked at."""
         return torch.flip(x, [1])
 
 
@@ -108,6 +110,7 @@ class Flow(nn.Module):
             self.flows.append(Flip())
 
     def forward(self, x: Tensor, mask: Tensor, g: Tensor, reverse: bool = False) -> Tensor:
+        """x [b, c, t], mask [b, 1, t], speaker g [b, gin, 1] → [b, c, t]; `reverse` goes from prior to latent."""
         for flow in reversed(self.flows) if reverse else self.flows:
             x = flow(x, mask, g, reverse)
         return x

@@ -60,6 +60,7 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, c, t] → [b, c, t]."""
         # Without gradients the same bits come from half the memory traffic, which is a quarter of the time on a CPU.
         in_place = not torch.is_grad_enabled()
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):

@@ -66,6 +66,7 @@ class NormedConv1d(_WeightNorm, nn.Conv1d):
         self._split()
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, c_in, t] → [b, c_out, t']."""
         y: Tensor = self._conv_forward(x, self.weights(), self.bias)
         return y
 
@@ -78,6 +79,7 @@ class NormedConv2d(_WeightNorm, nn.Conv2d):
         self._split()
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, c_in, h, w] → [b, c_out, h', w']."""
         y: Tensor = self._conv_forward(x, self.weights(), self.bias)
         return y
 
@@ -90,6 +92,7 @@ class NormedConvTranspose1d(_WeightNorm, nn.ConvTranspose1d):
         self._split()
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """x [b, c_in, t] → [b, c_out, t * stride]."""
         return F.conv_transpose1d(
             x,
             self.weights(),
@@ -116,6 +119,7 @@ class ChannelNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [b, c, t] → [b, c, t]."""
         return F.layer_norm(x.transpose(1, -1), self.gamma.shape, self.gamma, self.beta, self.eps).transpose(1, -1)
 
 
@@ -139,6 +143,7 @@ class WaveNet(nn.Module):
         self.cond_layer = NormedConv1d(gin, 2 * channels * layers, 1)
 
     def forward(self, x: Tensor, mask: Tensor, g: Tensor) -> Tensor:
+        """x [b, c, t], mask [b, 1, t], speaker g [b, gin, 1] → [b, c, t]."""
         channels = self.channels
         conditions = self.cond_layer(g).split(2 * channels, dim=1)
         skip: Tensor | None = None

@@ -56,9 +56,11 @@ class EpochDecay:
             group["lr"] = group["initial_lr"] * self.gamma**self.epoch
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the epochs that are over."""
         return {"epoch": self.epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The way back of `state_dict`."""
         self.epoch = int(state_dict["epoch"])
 
 
