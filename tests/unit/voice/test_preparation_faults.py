@@ -77,6 +77,21 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path) -> None:
     assert files_of(folders) == {}
 
 
+@pytest.mark.parametrize("kind", ["array", "wave"])
+def test_each_kind_of_file_names_a_full_disk(tmp_path: Path, kind: str) -> None:
+    code = (
+        "import resource, sys, numpy as np; from pathlib import Path; from libs.voice import experiment\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
+        "values = np.zeros(50_000, np.float32); path = Path(sys.argv[2]) / 'x'\n"
+        "experiment.save_array(path, values) if sys.argv[1] == 'array' else experiment.save_wave(path, values, 16000)\n"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", code, kind, tmp_path], capture_output=True, text=True, timeout=60)
+
+    assert "libs.common.errors.StorageFull: x could not be written" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sound_that_breaks_in_its_middle_leaves_no_piece(tmp_path: Path) -> None:
     source = recording(tmp_path / "a.wav", 20.0)
     folders = ExperimentFolders(tmp_path / "exp", 16)
