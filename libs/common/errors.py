@@ -16,6 +16,7 @@ PlatformError
 ├── Conflict (409)
 │   ├── IllegalTransition         a job cannot go there from where it is
 │   └── PreconditionFailed (412)
+├── RangeNotSatisfiable (416)     a part of a file that it does not have
 ├── Busy (429)                    carries retry_after
 ├── Unavailable (503)             a part of the platform is away; retryable
 │   └── GpuUnavailable            F-088
@@ -240,6 +241,14 @@ class PreconditionFailed(Conflict):
     status = 412
     code = "precondition_failed"
     suggested_actions = ("Read it again, then repeat the change.",)
+
+
+class RangeNotSatisfiable(PlatformError):
+    """The file has no such range"""
+
+    status = 416
+    code = "range_not_satisfiable"
+    suggested_actions = ("Ask for bytes within the file, or without Range for all of it.",)
 
 
 class Busy(PlatformError):

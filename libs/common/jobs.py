@@ -8,6 +8,8 @@ from libs.common.errors import IllegalTransition
 
 
 class JobState(StrEnum):
+    """`pending` until it is queued; `completed`, `failed` and `cancelled` are its ends."""
+
     pending = "pending"
     queued = "queued"
     running = "running"

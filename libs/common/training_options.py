@@ -17,7 +17,7 @@ class TrainingSettings(BaseModel):
 
     epochs: int | None = Field(default=None, ge=1, le=1000, description="Passes over the whole dataset")
     batch_size: int | None = Field(default=None, ge=1, le=64, description="Segments that are learnt from at once")
-    learning_rate: float | None = Field(default=None, gt=0, le=0.1, examples=[1e-4])
+    learning_rate: float | None = Field(default=None, gt=0, le=0.1, description="At the start", examples=[1e-4])
     validation_split: float | None = Field(
         default=None, ge=0.0, le=0.5, description="Share of the clips that is held out to measure by"
     )
@@ -29,7 +29,7 @@ class TrainingSettings(BaseModel):
     max_training_seconds: float = Field(
         default=7200.0, gt=0, description="A run that takes longer is ended; see best_on_timeout"
     )
-    seed: int = Field(default=1234, ge=0, le=2**31 - 1)
+    seed: int = Field(default=1234, ge=0, le=2**31 - 1, description="Of all that is random in the run")
     f0_method: MethodName = "auto"
     accumulation: int = Field(default=1, ge=1, le=64, description="Batches that make one step together", examples=[4])
     optimizer: Literal["adamw", "adam", "radam"] = "adamw"
@@ -39,7 +39,7 @@ class TrainingSettings(BaseModel):
     loss_function: Literal["l1", "l2", "huber"] = Field(
         default="l1", description="How differences of spectra are measured; l1 is RVC's"
     )
-    dropout: float = Field(default=0.0, ge=0, le=0.9, examples=[0.1])
+    dropout: float = Field(default=0.0, ge=0, le=0.9, description="Share that is left out at random", examples=[0.1])
     augmentation: bool = Field(default=False, description="Vary content and polarity of what is learnt from")
     ema_decay: float = Field(
         default=0.0,
@@ -49,7 +49,9 @@ class TrainingSettings(BaseModel):
         examples=[0.999],
     )
     f0: bool = Field(default=True, description="False: an RVC voice without pitch")
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="Of the arithmetic; auto is bf16 where the GPU has it"
+    )
     pretrained: str = Field(
         default="auto",
         max_length=63,

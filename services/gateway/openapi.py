@@ -1,4 +1,4 @@
-"""What does the API's description hold besides the routes? The shape of a problem."""
+"""What does the API's description hold besides the routes? The shape of a problem, and what each domain is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,23 @@ from fastapi import FastAPI
 
 from services.gateway.routing import Problem
 
+TAGS = {
+    "accounts": "Sign in and out. A token goes with every other request, as `Authorization: Bearer …`.",
+    "administration": "Accounts, for administrators.",
+    "datasets": "Recordings of one voice together, and whether they suffice to train it.",
+    "samples": "The recordings: send, listen, look, transcribe, delete.",
+    "preprocess": "Jobs that prepare a dataset; a training does it by itself as well.",
+    "training": "Jobs that train a voice from a dataset.",
+    "models": "Voices: look at, export, take in, merge, try; and the jobs that make them without training.",
+    "conversion": "Recordings in another voice: one at once, or many as a job.",
+    "live": "Speech in another voice while it is spoken, over a WebSocket; docs/live.md has its messages.",
+    "system": "What runs here, and whether it is ready.",
+}
+"""In the order in which a newcomer needs them."""
+
 
 def install(app: FastAPI) -> None:
-    """Adds `Problem`, to which all declared refusals point, to the document of `app`."""
+    """Adds `Problem`, to which all declared refusals point, and the domains to the document of `app`."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -18,6 +32,7 @@ def install(app: FastAPI) -> None:
         document.setdefault("components", {}).setdefault("schemas", {}).setdefault(
             "Problem", Problem.model_json_schema()
         )
+        document["tags"] = [{"name": name, "description": what} for name, what in TAGS.items()]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Annotated, Protocol, TypeVar
 
 from fastapi import Query
+from pydantic import Field
 
 Cursor = Annotated[
     str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$", description="`next_cursor` of the page before")
 ]
+NextCursor = Annotated[str | None, Field(description="`cursor` of the next page; null on the last one")]
 Limit = Annotated[int | None, Query(ge=1, le=200, description="Items per page; 50 unless configured otherwise")]
 
 

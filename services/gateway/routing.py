@@ -47,9 +47,11 @@ _MEANINGS = {
     412: "It has changed since you read it",
     413: "The body is larger than the limit",
     415: "Not an accepted sound format",
+    416: "The file has no such range",
     422: "The request is understood and cannot be accepted; `detail` names field and limit",
     429: "Too many at once; see Retry-After",
     503: "A part of the platform is not reachable; `service` names it",
+    507: "The disk is full, and nothing was kept",
 }
 
 

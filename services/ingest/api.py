@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from fastapi.responses import FileResponse
 from starlette.requests import ClientDisconnect
 
 from libs.common.errors import TooLarge
 from libs.common.logs import get_logger
 from libs.common.paths import Paths
+from libs.common.ranges import RangedFile
 from services.ingest import datasets, removing, staging
 from services.ingest.copies import Copies
 from services.ingest.schemas import ClaimAnswer, ClaimedFile, ClaimRequest, SweepAnswer, SweepRequest, UploadAnswer
@@ -156,14 +156,14 @@ async def sweep_attempts(experiment: str, job_id: str, request: SweepRequest, pa
     "/datasets/{dataset}/files/{sha256}/audio",
     operation_id="read_audio",
     summary="A recording's sound",
-    response_class=FileResponse,
+    response_class=RangedFile,
 )
 async def read_audio(
     dataset: str, sha256: Sha256, parts: Shared, form: Literal["original", "wav"] = "original"
-) -> FileResponse:
+) -> RangedFile:
     """As it was sent, or as 22050 Hz mono WAV. Ranges are understood."""
     path, kind = await asyncio.to_thread(datasets.audio, parts.paths, dataset, sha256, form)
-    return FileResponse(path, media_type=kind)
+    return RangedFile(path, media_type=kind)
 
 
 @router.put(

@@ -27,38 +27,43 @@ auth_router = router("/auth", "accounts")
 admin_router = router("/admin/users", "administration")
 
 
-@public_auth_router.post("/login", operation_id="login", responses=problems(401, 429))
+@public_auth_router.post("/login", operation_id="login", summary="Sign in", responses=problems(401, 429))
 async def login(body: Login, parts: SharedParts) -> TokenPair:
-    """Sign in with e-mail address and password."""
+    """With e-mail address and password. The access token is short-lived; the refresh token brings the next pair."""
     tokens = await sessions.login(parts.database, parts.settings, body.email, body.password)
     return TokenPair(**vars(tokens))
 
 
-@public_auth_router.post("/refresh", operation_id="refresh_token", responses=problems(401))
+@public_auth_router.post("/refresh", operation_id="refresh_token", summary="Renew the tokens", responses=problems(401))
 async def refresh(body: Refresh, parts: SharedParts) -> TokenPair:
     """The next pair of tokens; a refresh token works once, a second use ends the session."""
     tokens = await sessions.refresh(parts.database, parts.settings, body.refresh_token)
     return TokenPair(**vars(tokens))
 
 
-@auth_router.post("/logout", operation_id="logout", status_code=204)
+@auth_router.post("/logout", operation_id="logout", summary="Sign out", status_code=204)
 async def logout(caller: CurrentUser, parts: SharedParts, body: Logout | None = None) -> Response:
     """End this session, or all of the account's when no refresh token is given."""
     await sessions.logout(parts.database, caller.id, body.refresh_token if body else None)
     return Response(status_code=204)
 
 
-@auth_router.get("/me", operation_id="me")
+@auth_router.get("/me", operation_id="me", summary="Whose token this is")
 async def me(caller: CurrentUser) -> Me:
-    """Whose token this is."""
+    """Your account, with its role: viewers look, creators make things of their own, administrators see everything."""
     return Me(id=caller.id, email=caller.email, name=caller.name, role=caller.role)
 
 
 @admin_router.post(
-    "", operation_id="create_user", status_code=201, dependencies=[creates], responses=problems(403, 409)
+    "",
+    operation_id="create_user",
+    summary="Add an account",
+    status_code=201,
+    dependencies=[creates],
+    responses=problems(403, 409),
 )
 async def create_user(body: NewUser, caller: Admin, parts: SharedParts, request: Request) -> UserView:
-    """Add an account."""
+    """The person signs in with this e-mail address and password; an account without a role is a creator."""
     user = await users.create(
         parts.database,
         user_id=reserved_id(request, "usr"),
@@ -72,18 +77,20 @@ async def create_user(body: NewUser, caller: Admin, parts: SharedParts, request:
     return UserView.model_validate(user)
 
 
-@admin_router.get("", operation_id="list_users", responses=problems(403))
+@admin_router.get("", operation_id="list_users", summary="All accounts", responses=problems(403))
 async def list_users(_: Admin, parts: SharedParts, cursor: Cursor = None, limit: Limit = None) -> UserPage:
-    """All accounts, oldest first."""
+    """Oldest first, page by page."""
     count = limit or parts.settings.page_size
     found = await users.listing(parts.database, after=cursor, limit=count + 1)
     items, following = page(found, count)
     return UserPage(items=[UserView.model_validate(user) for user in items], next_cursor=following)
 
 
-@admin_router.patch("/{user_id}", operation_id="change_user", responses=problems(403, 404, 409))
+@admin_router.patch(
+    "/{user_id}", operation_id="change_user", summary="Change or lock an account", responses=problems(403, 404, 409)
+)
 async def change_user(user_id: str, body: UserChange, caller: Admin, parts: SharedParts) -> UserView:
-    """Change name, role, password, or lock an account."""
+    """Name, role, password, or whether it may sign in; what is left out stays."""
     user = await users.change(
         parts.database,
         user_id,
@@ -97,8 +104,14 @@ async def change_user(user_id: str, body: UserChange, caller: Admin, parts: Shar
     return UserView.model_validate(user)
 
 
-@admin_router.delete("/{user_id}", operation_id="delete_user", status_code=204, responses=problems(403, 404, 409))
+@admin_router.delete(
+    "/{user_id}",
+    operation_id="delete_user",
+    summary="End an account",
+    status_code=204,
+    responses=problems(403, 404, 409),
+)
 async def delete_user(user_id: str, caller: Admin, parts: SharedParts) -> Response:
-    """End an account. What it made stays, and only administrators see it from then on."""
+    """What it made stays, and only administrators see it from then on."""
     await users.remove(parts.database, user_id, actor=caller.id)
     return Response(status_code=204)

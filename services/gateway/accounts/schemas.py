@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from services.gateway.accounts.tables import Role
+from services.gateway.paging import NextCursor
 
 # Not checked against the list of top-level domains: an installation may have its own.
 Email = Annotated[
@@ -57,13 +58,13 @@ class Me(BaseModel):
 
 
 class UserView(Me):
-    is_active: bool
+    is_active: bool = Field(description="Whether it may sign in")
     created_at: datetime
 
 
 class UserPage(BaseModel):
     items: list[UserView]
-    next_cursor: str | None = Field(default=None, description="`cursor` of the next page; null on the last one")
+    next_cursor: NextCursor = None
 
 
 class NewUser(BaseModel):
@@ -87,5 +88,5 @@ class UserChange(BaseModel):
 
     name: Name | None = None
     role: Role | None = None
-    is_active: bool | None = None
-    password: str | None = None
+    is_active: bool | None = Field(default=None, description="False: it may not sign in any more")
+    password: str | None = Field(default=None, description="At least PASSWORD_MIN_LENGTH characters")

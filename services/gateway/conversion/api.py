@@ -47,7 +47,7 @@ _SOUND: dict[int | str, dict[str, Any]] = {
         "headers": {
             "X-Voice-Version": {"schema": {"type": "string"}, "description": "The job that made the voice's version"},
             "X-Voice-Sha256": {"schema": {"type": "string"}, "description": "Checksum of its weights"},
-            "X-Duration-Seconds": {"schema": {"type": "number"}},
+            "X-Duration-Seconds": {"schema": {"type": "number"}, "description": "Length of the sound"},
             "X-Real-Time-Factor": {"schema": {"type": "number"}, "description": "Seconds of work per second of sound"},
         },
     }
@@ -57,13 +57,14 @@ _SOUND: dict[int | str, dict[str, Any]] = {
 @conversion_router.post(
     "",
     operation_id="convert",
+    summary="Give a recording another voice",
     response_class=Response,
     dependencies=[streams],
-    responses=problems(403, 404, 409, 413, 415, 429) | _SOUND,
+    responses=problems(403, 404, 409, 413, 415, 429, 507) | _SOUND,
     openapi_extra=_FORM,
 )
 async def convert_recording(request: Request, caller: Creator, parts: SharedParts) -> Response:
-    """Give a recording another voice; the answer is the sound. Nothing is kept of the recording."""
+    """The answer is the sound, and nothing is kept of the recording. Long ones, or several, go to `/convert/jobs`."""
     form = await receive(parts, request, parts.settings.convert_limit)
     converting = asyncio.ensure_future(convert(parts, caller, form))
     try:

@@ -6,9 +6,10 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from libs.common.jobs import JobKind, Step
+from libs.common.ranges import RangedFile
 from services.gateway.accounts.current import Caller, Creator, CurrentUser
 from services.gateway.conversion.convert import ConversionOptions
 from services.gateway.conversions import opening, removing, results
@@ -16,7 +17,7 @@ from services.gateway.conversions.schemas import ConversionResults
 from services.gateway.idempotency import reserved_id
 from services.gateway.jobs import reading
 from services.gateway.jobs.api import accepted, add_job_routes
-from services.gateway.jobs.schemas import JobOut
+from services.gateway.jobs.schemas import PRIORITY, JobOut
 from services.gateway.jobs.tables import Job, JobStep
 from services.gateway.parts import Parts, SharedParts
 from services.gateway.routing import creates, problems, router, streams
@@ -46,7 +47,13 @@ _FORM = {
                         "sample_ids": _TEXT | {"description": "And samples of one dataset, separated by commas"},
                         "dataset_id": _TEXT | {"description": "Or all samples of a dataset, by its id or slug"},
                         "name": _TEXT | {"description": "What to call the job"},
-                        "priority": {"type": "integer", "minimum": 0, "maximum": 100, "default": 50},
+                        "priority": {
+                            "type": "integer",
+                            "minimum": 0,
+                            "maximum": 100,
+                            "default": 50,
+                            "description": PRIORITY,
+                        },
                         **ConversionOptions.model_json_schema()["properties"],
                     },
                 }
@@ -72,7 +79,7 @@ _SOUND: dict[int | str, dict[str, Any]] = {
     operation_id="start_conversion",
     summary="Convert long recordings, or many",
     dependencies=[creates, streams],
-    responses=problems(403, 404, 409, 415),
+    responses=problems(403, 404, 409, 415, 507),
     openapi_extra=_FORM,
 )
 async def start_conversion(request: Request, response: Response, caller: Creator, parts: SharedParts) -> JobOut:
@@ -106,7 +113,7 @@ async def conversion_results(job_id: str, caller: CurrentUser, parts: SharedPart
     operation_id="conversion_job_result",
     summary="The converted sound, or a zip of all",
     response_class=Response,
-    responses=problems(404, 409, 410) | _SOUND,
+    responses=problems(404, 409, 410, 416) | _SOUND,
 )
 async def conversion_result(job_id: str, caller: CurrentUser, parts: SharedParts) -> Response:
     """The sound of a job of one recording (ranges are understood); of several, a zip of those that were converted."""
@@ -125,7 +132,7 @@ async def conversion_result(job_id: str, caller: CurrentUser, parts: SharedParts
     operation_id="conversion_job_sound",
     summary="The sound of one recording",
     response_class=Response,
-    responses=problems(404, 409, 410) | _SOUND,
+    responses=problems(404, 409, 410, 416) | _SOUND,
 )
 async def conversion_sound(job_id: str, number: Number, caller: CurrentUser, parts: SharedParts) -> Response:
     """One of a job's sounds; ranges are understood."""
@@ -158,5 +165,5 @@ async def _sounds(parts: Parts, caller: Caller, job_id: str) -> tuple[Job, list[
     return job, await asyncio.to_thread(results.sounds, parts.paths, job, step, lifetime)
 
 
-def _file(sound: results.Sound) -> FileResponse:
-    return FileResponse(sound.path, media_type=sound.media_type, filename=sound.name)
+def _file(sound: results.Sound) -> RangedFile:
+    return RangedFile(sound.path, media_type=sound.media_type, filename=sound.name)

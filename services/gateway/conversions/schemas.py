@@ -30,9 +30,9 @@ class FileResult(BaseModel):
     state: FileState
     file: str | None = Field(default=None, description="Its name in the result", examples=["interview.wav"])
     seconds: float | None = Field(default=None, description="Length of the converted sound")
-    sample_rate: int | None = None
-    size_bytes: int | None = None
-    compute_seconds: float | None = None
+    sample_rate: int | None = Field(default=None, description="Of the converted sound, Hz")
+    size_bytes: int | None = Field(default=None, description="Of its file")
+    compute_seconds: float | None = Field(default=None, description="How long the conversion took")
     voice_version: str | None = Field(default=None, description="The job that made the version that converted it")
     problem: dict[str, Any] | None = Field(default=None, description="Why it failed: problem details")
 

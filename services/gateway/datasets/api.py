@@ -59,20 +59,21 @@ UPLOAD_FORM = {
 @sample_router.post(
     "",
     operation_id="upload_samples",
+    summary="Add recordings to a dataset",
     status_code=201,
     dependencies=[creates, streams],
-    responses=problems(403, 404, 409, 413, 415),
+    responses=problems(403, 404, 409, 413, 415, 507),
     openapi_extra=UPLOAD_FORM,
 )
 async def upload_samples(
     request: Request,
     caller: Creator,
     parts: SharedParts,
-    dataset_id: Annotated[str | None, Query(max_length=200)] = None,
-    dataset_name: Annotated[str | None, Query(max_length=1000)] = None,
-    exp_name: Annotated[str | None, Query(max_length=1000)] = None,
+    dataset_id: Annotated[str | None, Query(max_length=200, description="Id or slug of a dataset")] = None,
+    dataset_name: Annotated[str | None, Query(max_length=1000, description="Or its name; made if need be")] = None,
+    exp_name: Annotated[str | None, Query(max_length=1000, description="The same under its older name")] = None,
 ) -> Upload:
-    """Add recordings to a dataset, many in one request.
+    """Many in one request.
 
     The dataset is named by a field of the form, before or after the files, or in the query. Files that are refused are
     listed with their problems, the others are kept; the same file twice is one sample. With an `Idempotency-Key` a
@@ -84,7 +85,7 @@ async def upload_samples(
     return Upload.of(received)
 
 
-@sample_router.get("", operation_id="list_samples", responses=problems(404))
+@sample_router.get("", operation_id="list_samples", summary="Your recordings", responses=problems(404))
 async def list_samples(
     caller: CurrentUser,
     parts: SharedParts,
@@ -92,7 +93,7 @@ async def list_samples(
     cursor: Cursor = None,
     limit: Limit = None,
 ) -> SamplePage:
-    """Your recordings, oldest first."""
+    """Oldest first; those of one dataset with `dataset_id`."""
     count = limit or parts.settings.page_size
     async with parts.database.read() as session:
         chosen = await catalogue.find(session, caller, dataset_id) if dataset_id else None
@@ -103,16 +104,18 @@ async def list_samples(
     return SamplePage(items=[SampleOut.of(row, dataset) for row, dataset in found[:count]], next_cursor=following)
 
 
-@sample_router.get("/{sample_id}", operation_id="get_sample", responses=problems(404))
+@sample_router.get("/{sample_id}", operation_id="get_sample", summary="One recording", responses=problems(404))
 async def get_sample(sample_id: str, caller: CurrentUser, parts: SharedParts, response: Response) -> SampleOut:
-    """One recording."""
+    """What is known of it; `audio` is its sound and `report` what was measured in it."""
     async with parts.database.read() as session:
         sample, dataset = await recordings.find(session, caller, sample_id)
     response.headers["ETag"] = etag(sample.id, sample.version)
     return SampleOut.of(sample, dataset)
 
 
-@sample_router.patch("/{sample_id}", operation_id="change_sample", responses=problems(403, 404, 412))
+@sample_router.patch(
+    "/{sample_id}", operation_id="change_sample", summary="Write a transcript", responses=problems(403, 404, 412)
+)
 async def change_sample(
     sample_id: str,
     body: SampleChange,
@@ -121,7 +124,7 @@ async def change_sample(
     response: Response,
     if_match: IfMatch = None,
 ) -> SampleOut:
-    """Write or correct a transcript."""
+    """What is said in the recording; the dataset's metadata.csv is written anew."""
     async with parts.database.write() as session:
         sample, dataset = await recordings.change(
             session, caller, sample_id, transcript=body.transcript, if_match=if_match
@@ -131,9 +134,15 @@ async def change_sample(
     return SampleOut.of(sample, dataset)
 
 
-@sample_router.delete("/{sample_id}", operation_id="delete_sample", status_code=204, responses=problems(403, 404, 409))
+@sample_router.delete(
+    "/{sample_id}",
+    operation_id="delete_sample",
+    summary="Delete a recording",
+    status_code=204,
+    responses=problems(403, 404, 409),
+)
 async def delete_sample(sample_id: str, caller: Creator, parts: SharedParts) -> Response:
-    """Delete a recording with its files. Refused while a job works on its dataset."""
+    """With its files. Refused while a job works on its dataset."""
     await removing.remove_sample(parts, caller, sample_id)
     return Response(status_code=204)
 
@@ -141,7 +150,12 @@ async def delete_sample(sample_id: str, caller: Creator, parts: SharedParts) -> 
 @sample_router.get(
     "/{sample_id}/audio",
     operation_id="get_sample_audio",
-    responses=problems(404) | {200: {"description": "The sound", "content": {"audio/*": {}}}},
+    summary="The sound of a recording",
+    responses=problems(404, 416)
+    | {
+        200: {"description": "The sound", "content": {"audio/*": {}}},
+        206: {"description": "The range that was asked for"},
+    },
     response_class=Response,
 )
 async def get_sample_audio(
@@ -151,9 +165,11 @@ async def get_sample_audio(
     form: Annotated[
         Literal["original", "wav"], Query(description="The file as it came, or as 22050 Hz mono WAV")
     ] = "original",
-    range_: Annotated[str | None, Header(alias="Range", max_length=200)] = None,
+    range_: Annotated[
+        str | None, Header(alias="Range", max_length=200, description="A part of it", examples=["bytes=0-65535"])
+    ] = None,
 ) -> Response:
-    """The sound of a recording."""
+    """As it was sent, or as WAV; ranges are understood."""
     async with parts.database.read() as session:
         sample, dataset = await recordings.find(session, caller, sample_id)
     return await forward(
@@ -165,21 +181,31 @@ async def get_sample_audio(
     )
 
 
-@sample_router.get("/{sample_id}/report", operation_id="get_sample_report", responses=problems(404))
+@sample_router.get(
+    "/{sample_id}/report",
+    operation_id="get_sample_report",
+    summary="What was measured in a recording",
+    responses=problems(404),
+)
 async def get_sample_report(sample_id: str, caller: CurrentUser, parts: SharedParts) -> dict[str, object]:
-    """What was measured in a recording: duration, peak, clipping, noise, silence, loudness, bandwidth, and warnings."""
+    """Duration, peak, clipping, noise, silence, loudness, bandwidth, and warnings."""
     async with parts.database.read() as session:
         sample, _ = await recordings.find(session, caller, sample_id)
     return {"sample_id": sample.id, **sample.report}
 
 
 @dataset_router.post(
-    "", operation_id="create_dataset", status_code=201, dependencies=[creates], responses=problems(403)
+    "",
+    operation_id="create_dataset",
+    summary="Make an empty dataset",
+    status_code=201,
+    dependencies=[creates],
+    responses=problems(403, 409),
 )
 async def create_dataset(
     body: NewDataset, request: Request, response: Response, caller: Creator, parts: SharedParts
 ) -> DatasetOut:
-    """Make an empty dataset. `renamed` says that the plain slug was taken and `slug` has a suffix."""
+    """Recordings are added by an upload. `renamed` says that the plain slug was taken and `slug` has a suffix."""
     async with parts.database.write() as session:
         dataset, renamed = await catalogue.create(
             session, caller, dataset_id=reserved_id(request, "dst"), name=body.name, description=body.description
@@ -189,11 +215,11 @@ async def create_dataset(
     return DatasetOut.of(catalogue.Summary(dataset, 0, 0.0), renamed)
 
 
-@dataset_router.get("", operation_id="list_datasets")
+@dataset_router.get("", operation_id="list_datasets", summary="Your datasets")
 async def list_datasets(
     caller: CurrentUser, parts: SharedParts, cursor: Cursor = None, limit: Limit = None
 ) -> DatasetPage:
-    """Your datasets, newest first."""
+    """Newest first, page by page."""
     count = limit or parts.settings.page_size
     async with parts.database.read() as session:
         found = await catalogue.listing(session, caller, after=cursor, limit=count + 1)
@@ -204,10 +230,11 @@ async def list_datasets(
 @dataset_router.get(
     "/{dataset_id}",
     operation_id="get_dataset",
+    summary="One dataset",
     responses=problems(404),
 )
 async def get_dataset(dataset_id: str, caller: CurrentUser, parts: SharedParts, response: Response) -> DatasetOut:
-    """One dataset, by id or slug. The ETag, for If-Match, stands for name and description, not for the counts."""
+    """By id or slug. The ETag, for If-Match, stands for name and description, not for the counts."""
     async with parts.database.read() as session:
         dataset = await catalogue.find(session, caller, dataset_id)
         summary = await catalogue.summary(session, dataset)
@@ -215,7 +242,12 @@ async def get_dataset(dataset_id: str, caller: CurrentUser, parts: SharedParts, 
     return DatasetOut.of(summary)
 
 
-@dataset_router.patch("/{dataset_id}", operation_id="change_dataset", responses=problems(403, 404, 412))
+@dataset_router.patch(
+    "/{dataset_id}",
+    operation_id="change_dataset",
+    summary="Rename or describe a dataset",
+    responses=problems(403, 404, 412),
+)
 async def change_dataset(
     dataset_id: str,
     body: DatasetChange,
@@ -224,7 +256,7 @@ async def change_dataset(
     response: Response,
     if_match: IfMatch = None,
 ) -> DatasetOut:
-    """Rename or describe a dataset. Its slug stays."""
+    """What is left out stays, and so does its slug."""
     async with parts.database.write() as session:
         dataset = await catalogue.change(
             session, caller, dataset_id, name=body.name, description=body.description, if_match=if_match
@@ -235,10 +267,14 @@ async def change_dataset(
 
 
 @dataset_router.delete(
-    "/{dataset_id}", operation_id="delete_dataset", status_code=204, responses=problems(403, 404, 409, 412)
+    "/{dataset_id}",
+    operation_id="delete_dataset",
+    summary="Delete a dataset",
+    status_code=204,
+    responses=problems(403, 404, 409, 412),
 )
 async def delete_dataset(dataset_id: str, caller: Creator, parts: SharedParts, if_match: IfMatch = None) -> Response:
-    """Delete a dataset with its recordings. Refused while a job works on it."""
+    """With its recordings and what was prepared of them. Refused while a job works on it."""
     await removing.remove_dataset(parts, caller, dataset_id, if_match)
     return Response(status_code=204)
 
@@ -246,6 +282,7 @@ async def delete_dataset(dataset_id: str, caller: Creator, parts: SharedParts, i
 @dataset_router.get(
     "/{dataset_id}/metadata.csv",
     operation_id="get_dataset_metadata",
+    summary="Transcripts in LJSpeech's form",
     response_class=PlainTextResponse,
     responses=problems(404) | {200: {"content": {"text/csv": {"example": "3f5a…|Good morning.|Good morning.\n"}}}},
 )

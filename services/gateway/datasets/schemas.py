@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.gateway.datasets.catalogue import Summary
 from services.gateway.datasets.receiving import Received
 from services.gateway.datasets.tables import Dataset, DatasetStatus, Sample
+from services.gateway.paging import NextCursor
 from services.gateway.text import Name, Text
 
 _DATASET = "dst_01JD3Q0V6X9W4T2M8N5R7K1A3B"
@@ -37,16 +38,16 @@ class DatasetOut(BaseModel):
     slug: str = Field(description="Names the folder; never changes", examples=["anna-warm"])
     name: str = Field(examples=["Anna, warm"])
     description: str
-    user_id: str
+    user_id: str = Field(description="The account that it belongs to")
     type: Literal["audio"] = "audio"
     status: DatasetStatus = Field(
         description="`processing` while a job works in it, `failed` if its preparation failed"
     )
-    item_count: int = Field(examples=[12])
-    duration_seconds: float = Field(examples=[312.5])
+    item_count: int = Field(description="Recordings in it", examples=[12])
+    duration_seconds: float = Field(description="Of all recordings together", examples=[312.5])
     created_at: datetime
     updated_at: datetime
-    version: int
+    version: int = Field(description="Grows with every change; the ETag is made from it")
     renamed: bool = Field(default=False, description="The plain slug was taken, this one has a suffix")
 
     @classmethod
@@ -71,7 +72,7 @@ class DatasetOut(BaseModel):
 
 class DatasetPage(BaseModel):
     items: list[DatasetOut]
-    next_cursor: str | None = Field(default=None, description="`cursor` of the next page; null on the last one")
+    next_cursor: NextCursor = None
 
 
 class SampleOut(BaseModel):
@@ -81,16 +82,16 @@ class SampleOut(BaseModel):
     dataset_id: str = Field(examples=[_DATASET])
     dataset: str = Field(description="The dataset's slug", examples=["anna-warm"])
     name: str = Field(description="The file's own name", examples=["take 1.mp3"])
-    sha256: str
+    sha256: str = Field(description="Of the file as it was sent")
     extension: str = Field(examples=["mp3"])
     mime_type: str = Field(examples=["audio/mpeg"])
-    size_bytes: int
-    duration_seconds: float
-    transcript: str
+    size_bytes: int = Field(description="Of the file as it was sent")
+    duration_seconds: float = Field(description="Of its sound")
+    transcript: str = Field(description="What is said in it; empty if nobody has written it")
     status: str = Field(examples=["ready"])
     warnings: list[Any] = Field(description="What the report says about its quality")
     created_at: datetime
-    version: int
+    version: int = Field(description="Grows with every change; the ETag is made from it")
     duplicate: bool = Field(default=False, description="The same content was in the dataset already")
 
     @classmethod
@@ -117,13 +118,13 @@ class SampleOut(BaseModel):
 
 class SamplePage(BaseModel):
     items: list[SampleOut]
-    next_cursor: str | None = Field(default=None, description="`cursor` of the next page; null on the last one")
+    next_cursor: NextCursor = None
 
 
 class SampleChange(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"transcript": "Good morning."}]})
 
-    transcript: Text
+    transcript: Text = Field(description="What is said in it")
 
 
 class DatasetRef(BaseModel):

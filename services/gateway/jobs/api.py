@@ -270,7 +270,10 @@ add_job_routes(model_job_router, JobKind.model)
     },
 )
 async def job_metrics(
-    job_id: str, caller: CurrentUser, parts: SharedParts, format: Literal["json", "csv"] = "json"
+    job_id: str,
+    caller: CurrentUser,
+    parts: SharedParts,
+    format: Annotated[Literal["json", "csv"], Query(description="JSON, or a table")] = "json",
 ) -> dict[str, object] | Response:
     """Every line of the run's metrics, while it runs and afterwards."""
     async with parts.database.read() as session:
@@ -332,7 +335,7 @@ async def validate_dataset(
     dataset_id: str,
     caller: CurrentUser,
     parts: SharedParts,
-    preset: Annotated[Text | None, Query(max_length=32)] = None,
+    preset: Annotated[Text | None, Query(max_length=32, description="For a training with this preset")] = None,
 ) -> Validation:
     """Says what stands in the way, without starting anything."""
     chosen = presets.preset(preset or presets.default_preset(await starting.trainer_devices(parts.connected)))

@@ -13,10 +13,12 @@ from libs.common.jobs import JobKind, JobState, QueueState, Step
 from libs.common.pitch_requests import MethodName
 from libs.common.training_options import TrainingSettings
 from services.gateway.jobs.tables import Job, JobLog
+from services.gateway.paging import NextCursor
 from services.gateway.text import Name
 
 _ID = "job_01JD3Q0V6X9W4T2M8N5R7K1A3B"
 
+PRIORITY = "Higher starts first; 70 and more is the high lane"
 LONGEST_TRAINING_SECONDS = 7 * 24 * 3600
 
 
@@ -26,10 +28,10 @@ class Recovery(BaseModel):
     retry_count: int = Field(
         description="Failures of the present step that were, or will be, tried again by themselves"
     )
-    max_retries: int
-    last_error: dict[str, Any] | None
+    max_retries: int = Field(description="How often a step is tried again by itself")
+    last_error: dict[str, Any] | None = Field(description="The last failure, as problem details")
     can_retry: bool = Field(description="POST …/retry is possible")
-    suggested_actions: list[str]
+    suggested_actions: list[str] = Field(description="What a person can do about the last failure")
 
 
 class JobOut(BaseModel):
@@ -42,32 +44,34 @@ class JobOut(BaseModel):
     phase: Step | None = Field(description="The step that it is at")
     queue_state: QueueState | None = Field(description="None once the job is over")
     progress: float = Field(ge=0, le=100, description="Percent of the whole job")
-    current_step: int
+    current_step: int = Field(
+        description="How many of `total_steps` are done: training steps, or recordings of other work"
+    )
     total_steps: int
-    current_loss: float | None
-    losses: dict[str, float]
-    eta_seconds: float | None
-    attempt: int
-    priority: int
-    preset: str
-    options: dict[str, Any]
+    current_loss: float | None = Field(description="The last step's loss, which has no unit")
+    losses: dict[str, float] = Field(description="The last step's losses by name", examples=[{"mel": 0.41}])
+    eta_seconds: float | None = Field(description="Until the present step ends, as its worker estimates")
+    attempt: int = Field(description="1, and one more with each retry that a person asks for")
+    priority: int = Field(description=PRIORITY)
+    preset: str = Field(examples=["lite"])
+    options: dict[str, Any] = Field(description="What was asked for, with the defaults")
     dataset_id: str | None = Field(description="None for a kind of job that needs no dataset")
-    dataset: str | None
-    voice: str | None
-    model_id: str | None
+    dataset: str | None = Field(description="The dataset's slug")
+    voice: str | None = Field(description="The slug of the voice that it makes, or speaks with")
+    model_id: str | None = Field(description="That voice's id")
     owner_id: str
     created_at: datetime
     queued_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
     cancel_requested_at: datetime | None
-    estimated_seconds: float | None
-    estimated_cost: float | None
-    error: dict[str, Any] | None
+    estimated_seconds: float | None = Field(description="A guess at the whole job's time, made when it was opened")
+    estimated_cost: float | None = Field(description="The same at GPU_HOUR_PRICE, in the currency of that setting")
+    error: dict[str, Any] | None = Field(description="Why the job failed, as problem details")
     summary: dict[str, Any] | None = Field(default=None, description="What the job made, in numbers")
     recovery: Recovery
-    warnings: list[str] = []
-    version: int
+    warnings: list[str] = Field(default=[], description="Options that are legal and unusual")
+    version: int = Field(description="Grows with every change; the ETag is made from it")
 
     @classmethod
     def of(cls, job: Job, max_retries: int) -> JobOut:
@@ -103,7 +107,7 @@ def warnings_about(options: TrainingOptions) -> list[str]:
 
 class JobPage(BaseModel):
     items: Sequence[JobOut]
-    next_cursor: str | None = None
+    next_cursor: NextCursor = None
 
 
 class LogLine(BaseModel):
@@ -111,10 +115,10 @@ class LogLine(BaseModel):
 
     id: int
     timestamp: datetime
-    level: str
-    kind: str
+    level: str = Field(examples=["info"])
+    kind: str = Field(description="`transition` of the job's state, `step`, or a worker's `message`")
     message: str
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = Field(description="The same for programs")
 
     @classmethod
     def of(cls, row: JobLog) -> LogLine:
@@ -125,10 +129,10 @@ class LogLine(BaseModel):
 
 class LogPage(BaseModel):
     items: list[LogLine]
-    next_cursor: str | None = None
+    next_cursor: str | None = Field(default=None, description="`cursor` of what comes later; null at the end")
 
 
-Priority = Annotated[int, Field(ge=0, le=100, description="Higher starts first; 70 and more is the high lane")]
+Priority = Annotated[int, Field(ge=0, le=100, description=PRIORITY)]
 
 
 class _About(BaseModel):
@@ -136,9 +140,9 @@ class _About(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dataset_id: Name | None = Field(default=None, examples=["dst_01JD3Q0V6X9W4T2M8N5R7K1A3B"])
-    exp_name: Name | None = Field(default=None, examples=["test_model"])
-    dataset_name: Name | None = None
+    dataset_id: Name | None = Field(default=None, description="Id or slug", examples=["dst_01JD3Q0V6X9W4T2M8N5R7K1A3B"])
+    exp_name: Name | None = Field(default=None, description="Or its name or slug", examples=["test_model"])
+    dataset_name: Name | None = Field(default=None, description="The same by another name")
     priority: Priority = 50
 
     @property
@@ -146,10 +150,13 @@ class _About(BaseModel):
         return self.exp_name or self.dataset_name
 
 
+_PRESET = "Which network is trained; by default what the trainers' device can train"
+
+
 class PreprocessRequest(_About):
     """Prepare a dataset for training."""
 
-    preset: str | None = Field(default=None, examples=["lite"])
+    preset: str | None = Field(default=None, description=_PRESET, examples=["lite"])
     f0_method: MethodName = "auto"
 
 
@@ -173,8 +180,10 @@ class OptionsIn(TrainingSettings):
 class TrainingRequest(_About):
     """Train a voice from a dataset."""
 
-    name: Name | None = Field(default=None, examples=["Anna, warm"])
-    preset: str | None = Field(default=None, examples=["lite"])
+    name: Name | None = Field(
+        default=None, description="Of the voice; the dataset's if left out", examples=["Anna, warm"]
+    )
+    preset: str | None = Field(default=None, description=_PRESET, examples=["lite"])
     options: OptionsIn = OptionsIn()
 
 
@@ -188,8 +197,8 @@ class Stats(BaseModel):
     """Exact counts from the database (F-150)."""
 
     waiting: int
-    active: int
-    delayed: int
+    active: int = Field(description="A worker is at it")
+    delayed: int = Field(description="Failed, and tried again by themselves")
     completed: int
     failed: int
     cancelled: int
@@ -200,8 +209,8 @@ class Folder(BaseModel):
     """One folder of the prepared dataset."""
 
     name: str = Field(examples=["0_gt_wavs"])
-    files: int
-    bytes: int
+    files: int = Field(description="How many there are")
+    bytes: int = Field(description="All of them together")
     missing: list[str] = Field(
         default=[], description="Files that the manifest names and that are not on disk; at most 20"
     )
@@ -211,16 +220,16 @@ class Artifacts(BaseModel):
     """What preprocessing made of a dataset, as its manifest says and the disk confirms."""
 
     dataset_id: str
-    dataset: str
-    prepared: bool
+    dataset: str = Field(description="Its slug")
+    prepared: bool = Field(description="Every folder is whole")
     is_current: bool = Field(default=False, description="Made from the recordings that the dataset has now")
     job_id: str | None = Field(default=None, description="The job whose result this is")
     prepared_at: datetime | None = None
     folders: list[Folder] = []
     missing: list[str] = Field(default=[], description="Names of folders that are absent, empty or incomplete")
-    pieces: int | None = None
-    seconds: float | None = None
-    facts: dict[str, Any] = {}
+    pieces: int | None = Field(default=None, description="Clips that training learns from")
+    seconds: float | None = Field(default=None, description="All clips together")
+    facts: dict[str, Any] = Field(default={}, description="What preparation found: rate, encoder, pitch method …")
 
 
 class Validation(BaseModel):
@@ -229,10 +238,10 @@ class Validation(BaseModel):
     valid: bool = Field(description="Uploaded speech suffices and every prepared folder is whole")
     can_train: bool = Field(description="A training job would be accepted; it prepares what is missing")
     dataset_id: str
-    dataset: str
-    exp_name: str
-    recordings: int
-    seconds: float
-    needed_seconds: float
-    problems: list[dict[str, Any]]
+    dataset: str = Field(description="Its slug")
+    exp_name: str = Field(description="The same under its older name")
+    recordings: int = Field(description="How many there are")
+    seconds: float = Field(description="Of sound, all recordings together")
+    needed_seconds: float = Field(description="Of sound, for this preset")
+    problems: list[dict[str, Any]] = Field(description="What stands in the way, as problem details")
     artifacts: Artifacts

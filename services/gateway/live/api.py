@@ -17,13 +17,13 @@ live_router = router("/ws", "live")
 class TicketOut(BaseModel):
     """For the address of one WebSocket: `…/ws/convert?ticket=…`."""
 
-    ticket: str
+    ticket: str = Field(description="Works once")
     expires_in: int = Field(description="Seconds", examples=[30])
 
 
-@live_router.post("/tickets", operation_id="create_ticket", responses=problems(403))
+@live_router.post("/tickets", operation_id="create_ticket", summary="A ticket for a WebSocket", responses=problems(403))
 async def create_ticket(caller: Creator, parts: SharedParts) -> TicketOut:
-    """A ticket for one WebSocket, because browsers cannot send a token with one. It works once, for a short time."""
+    """For browsers, which cannot send a token with a WebSocket. It opens one `/ws/convert`, within a short time."""
     lifetime = parts.settings.live_ticket_lifetime
     return TicketOut(ticket=await tickets.issue(parts, caller, lifetime), expires_in=int(lifetime.total_seconds()))
 

@@ -26,9 +26,9 @@ class Version(BaseModel):
 
 class ServiceState(BaseModel):
     name: str = Field(examples=["ingest"])
-    ok: bool
-    detail: str = ""
-    checks: list[dict[str, Any]] = []
+    ok: bool = Field(description="It answers, and all parts that it needs are there")
+    detail: str = Field(default="", description="Why it is not, or how many are alive")
+    checks: list[dict[str, Any]] = Field(default=[], description="Those parts, as its /readyz lists them")
 
 
 class Services(BaseModel):
@@ -49,9 +49,9 @@ def _version() -> Version:
     return Version(name="voicewright", version=number, api="v1")
 
 
-@version_router.get("/version", operation_id="get_version")
+@version_router.get("/version", operation_id="get_version", summary="What runs here")
 async def get_version() -> Version:
-    """What runs here."""
+    """Name and version of the platform, and of its API."""
     return _version()
 
 
@@ -61,7 +61,7 @@ async def get_version_at_the_root() -> Version:
     return _version()
 
 
-@system_router.get("/services", operation_id="list_services")
+@system_router.get("/services", operation_id="list_services", summary="Services, workers and queues")
 async def list_services(caller: CurrentUser, parts: SharedParts) -> Services:
-    """Which services and workers are there, and what waits in the queues; whose jobs they do, administrators see."""
+    """Which are there, and what waits in the queues; whose jobs they do, administrators see."""
     return Services.model_validate(await status.overview(parts, names_jobs=caller.is_admin))

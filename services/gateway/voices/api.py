@@ -22,15 +22,17 @@ from services.gateway.voices.tables import VoiceStatus
 voice_router = router("/models", "models")
 
 
-@voice_router.get("", operation_id="list_models")
+@voice_router.get("", operation_id="list_models", summary="Your voices")
 async def list_models(
     caller: CurrentUser,
     parts: SharedParts,
-    status: Annotated[Literal["processing", "ready", "failed"] | None, Query()] = None,
+    status: Annotated[
+        Literal["processing", "ready", "failed"] | None, Query(description="Those in this state alone")
+    ] = None,
     cursor: Cursor = None,
     limit: Limit = None,
 ) -> VoicePage:
-    """Your voices, newest first."""
+    """Newest first, page by page."""
     count = limit or parts.settings.page_size
     chosen = VoiceStatus(status) if status else None
     async with parts.database.read() as session:
@@ -39,16 +41,18 @@ async def list_models(
     return VoicePage(items=[VoiceOut.of(row) for row in items], next_cursor=following)
 
 
-@voice_router.get("/{model_id}", operation_id="get_model", responses=problems(404))
+@voice_router.get("/{model_id}", operation_id="get_model", summary="One voice", responses=problems(404))
 async def get_model(model_id: str, caller: CurrentUser, parts: SharedParts, response: Response) -> VoiceDetail:
-    """One voice with its card, by id or slug."""
+    """With its card: configuration, lineage, checksums, quality. By id or slug."""
     async with parts.database.read() as session:
         voice = await registry.find(session, caller, model_id)
     response.headers["ETag"] = etag(voice.id, voice.version)
     return VoiceDetail.of(voice)
 
 
-@voice_router.patch("/{model_id}", operation_id="change_model", responses=problems(403, 404, 412))
+@voice_router.patch(
+    "/{model_id}", operation_id="change_model", summary="Rename or describe a voice", responses=problems(403, 404, 412)
+)
 async def change_model(
     model_id: str,
     body: VoiceChange,
@@ -57,7 +61,7 @@ async def change_model(
     response: Response,
     if_match: IfMatch = None,
 ) -> VoiceDetail:
-    """Rename or describe a voice. Its slug stays."""
+    """What is left out stays, and so does its slug."""
     async with parts.database.write() as session:
         voice = await registry.change(
             session, caller, model_id, name=body.name, description=body.description, if_match=if_match
@@ -67,10 +71,14 @@ async def change_model(
 
 
 @voice_router.delete(
-    "/{model_id}", operation_id="delete_model", status_code=204, responses=problems(403, 404, 409, 412)
+    "/{model_id}",
+    operation_id="delete_model",
+    summary="Delete a voice",
+    status_code=204,
+    responses=problems(403, 404, 409, 412),
 )
 async def delete_model(model_id: str, caller: Creator, parts: SharedParts, if_match: IfMatch = None) -> Response:
-    """Delete a voice with all its versions. Refused while a job trains it."""
+    """With all its versions. Refused while a job trains it."""
     await removing.remove(parts, caller, model_id, if_match)
     return Response(status_code=204)
 
@@ -78,6 +86,7 @@ async def delete_model(model_id: str, caller: Creator, parts: SharedParts, if_ma
 @voice_router.get(
     "/{model_id}/export",
     operation_id="export_model",
+    summary="Take a voice with you",
     response_class=StreamingResponse,
     responses=problems(404, 409, 429)
     | {
@@ -96,7 +105,7 @@ async def export_model(
         Query(description="`voicewright` (or `zip`) has the card and is taken in again without loss"),
     ] = "zip",
 ) -> Response:
-    """Take a voice with you: in this platform's form with its card, or with the names and keys of RVC or Applio."""
+    """In this platform's form with its card, or with the names and keys of RVC or Applio."""
     async with parts.database.read() as session:
         voice = await registry.find(session, caller, model_id)
     job_id = registry.expect_ready(voice)

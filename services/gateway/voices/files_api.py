@@ -46,7 +46,7 @@ def _form(**files: str) -> dict[str, Any]:
     operation_id="import_model",
     summary="Take a voice in",
     dependencies=[creates, streams],
-    responses=problems(403, 409),
+    responses=problems(403, 409, 507),
     openapi_extra=_form(
         model="A voice's `.pth` or `.safetensors`, or a zip of RVC, Applio or this platform", index="Its `.index`"
     ),
@@ -65,7 +65,7 @@ async def import_model(request: Request, response: Response, caller: Creator, pa
     operation_id="extract_model",
     summary="Make a voice of a training checkpoint",
     dependencies=[creates, streams],
-    responses=problems(403, 409),
+    responses=problems(403, 409, 507),
     openapi_extra=_form(
         model="A training checkpoint of RVC or Applio, `G_….pth`",
         index="The `.index` of the same training",

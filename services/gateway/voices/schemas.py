@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.gateway.paging import NextCursor
 from services.gateway.text import Name, Text
 from services.gateway.voices.tables import Voice, VoiceStatus
 
@@ -18,19 +19,19 @@ class VoiceOut(BaseModel):
     slug: str = Field(description="Names the folder; never changes", examples=["anna-warm"])
     name: str = Field(examples=["Anna, warm"])
     description: str
-    user_id: str
+    user_id: str = Field(description="The account that it belongs to")
     status: VoiceStatus
     base_model: str = Field(description="The preset that it was trained with", examples=["lite"])
     training_job_id: str | None = Field(description="The job whose version is served")
-    dataset_id: str | None
+    dataset_id: str | None = Field(description="What it was trained on; null for one that was not trained here")
     path: str = Field(description="Below MODELS_ROOT", examples=["anna-warm/versions/job_01JD3Q0V6X9W4T2M8N5R7K1A3B"])
-    sample_rate: int = Field(examples=[22050])
-    weights_sha256: str
-    index_sha256: str
+    sample_rate: int = Field(description="Hz, of the sound that it makes", examples=[22050])
+    weights_sha256: str = Field(description="Of the file of the version that is served; empty before the first")
+    index_sha256: str = Field(description="Likewise of its index; empty without one")
     quality: dict[str, Any] = Field(description="What its evaluation measured")
     created_at: datetime
     updated_at: datetime
-    version: int
+    version: int = Field(description="Grows with every change; the ETag is made from it")
 
     @classmethod
     def of(cls, row: Voice) -> VoiceOut:
@@ -41,7 +42,7 @@ class VoiceOut(BaseModel):
 class VoiceDetail(VoiceOut):
     """A voice with its whole card: configuration, lineage, checksums, quality."""
 
-    card: dict[str, Any]
+    card: dict[str, Any] = Field(description="Empty before the first version")
 
     @classmethod
     def of(cls, row: Voice) -> VoiceDetail:
@@ -73,7 +74,7 @@ def _values(row: Voice) -> dict[str, Any]:
 
 class VoicePage(BaseModel):
     items: list[VoiceOut]
-    next_cursor: str | None = Field(default=None, description="`cursor` of the next page; null on the last one")
+    next_cursor: NextCursor = None
 
 
 class VoiceChange(BaseModel):
@@ -128,17 +129,17 @@ class ModelFacts(BaseModel):
     kind: str = Field(description="`voice`, or `safetensors`", examples=["voice"])
     network: str = Field(description="`rvc` or `lite`", examples=["rvc"])
     version: str | None = Field(description="RVC's version", examples=["v2"])
-    sample_rate: int | None = Field(examples=[40000])
+    sample_rate: int | None = Field(description="Hz", examples=[40000])
     f0: bool | None = Field(description="Whether it needs the pitch")
-    speakers: int | None
+    speakers: int | None = Field(description="How many it can speak as")
     content_width: int | None = Field(description="Values per content frame", examples=[768])
-    precision: str = Field(examples=["fp16"])
-    parameters: int
+    precision: str = Field(description="Of its weights", examples=["fp16"])
+    parameters: int = Field(description="How many numbers its network has")
     training: str | None = Field(description="How far it was trained, in its file's words", examples=["20epoch"])
-    extra_keys: list[str] = []
+    extra_keys: list[str] = Field(default=[], description="What else its file holds, by name; nothing reads it")
     content_encoder: dict[str, Any] | None = Field(default=None, description="As its card has it; null is unknown")
-    size_bytes: int
-    sha256: str
+    size_bytes: int = Field(description="Of its file")
+    sha256: str = Field(description="Of its file")
     index_rows: int | None = Field(default=None, description="Vectors in its index; null without one")
 
 
