@@ -75,7 +75,7 @@ def config_of_export(file: dict[str, Any], weights: dict[str, Tensor], name: str
 
     Raises ModelFileRefused for a vocoder other than HiFi-GAN, and when the numbers make no network.
     """
-    if file.get("vocoder", "HiFi-GAN") != "HiFi-GAN":
+    if (file.get("vocoder") or "HiFi-GAN") != "HiFi-GAN":
         raise ModelFileRefused(f"{name} uses the vocoder {file['vocoder']}; HiFi-GAN is supported")
     table = weights.get("emb_g.weight")
     if table is None or table.ndim != 2 or not len(table):

@@ -26,6 +26,10 @@ from tests.unit.voice.rvc_fixtures import FIXTURES, assert_near, config_of, need
 FRAMES = 30
 
 
+SAME_SOUND = {"rtol": 0.0, "atol": 1e-6}
+"""Convolutions may round the last bit otherwise in another thread or at another address."""
+
+
 def rendered(path: Path, seed: int = 1) -> torch.Tensor:
     voice = load_synthesizer(path)
     draw = torch.Generator().manual_seed(5)
@@ -107,8 +111,8 @@ def test_a_voice_renders_ten_milliseconds_per_frame_and_repeats_with_its_generat
 
     assert first.shape == (FRAMES * 160,)
     assert first.dtype == torch.float32
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    torch.testing.assert_close(first, again, **SAME_SOUND)
+    assert float((first - other).abs().max()) > 100 * SAME_SOUND["atol"]
 
 
 def test_the_newer_weight_norm_names_are_read(tmp_path: Path, tiny: Path) -> None:
@@ -121,7 +125,13 @@ def test_the_newer_weight_norm_names_are_read(tmp_path: Path, tiny: Path) -> Non
     }
     torch.save({"weight": renamed, **file}, tmp_path / "new.pth")
 
-    assert torch.equal(rendered(tmp_path / "new.pth"), rendered(tiny))
+    torch.testing.assert_close(rendered(tmp_path / "new.pth"), rendered(tiny), **SAME_SOUND)
+
+
+def test_a_file_that_names_no_vocoder_is_of_hifi_gan(tmp_path: Path, tiny: Path) -> None:
+    torch.testing.assert_close(
+        rendered(change(tiny, tmp_path / "none.pth", vocoder=None)), rendered(tiny), **SAME_SOUND
+    )
 
 
 def change(tiny: Path, path: Path, **changes: object) -> Path:

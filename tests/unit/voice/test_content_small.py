@@ -53,7 +53,7 @@ def test_a_recording_under_one_window_is_refused(encoder: SmallContentEncoder) -
 def test_the_same_wave_gives_the_same_features(encoder: SmallContentEncoder, said: NDArray[np.float32]) -> None:
     first, second = encoder.encode(said), SmallContentEncoder().encode(said)
 
-    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, second, rtol=0, atol=1e-5)  # convolutions may round the last bit otherwise
 
 
 def test_loudness_does_not_matter(encoder: SmallContentEncoder, said: NDArray[np.float32]) -> None:

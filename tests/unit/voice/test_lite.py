@@ -87,8 +87,8 @@ def test_the_same_seed_gives_the_same_sound_and_another_seed_other_noise() -> No
 
     first, again, other = (render(synthesizer, f0, seed) for seed in (0, 0, 1))
 
-    torch.testing.assert_close(first, again, rtol=0, atol=0)
-    assert not torch.equal(first, other)
+    torch.testing.assert_close(first, again, rtol=0, atol=1e-6)  # convolutions may round the last bit otherwise
+    assert float((first - other).abs().max()) > 1e-4
 
 
 def test_closed_filters_are_silent() -> None:
