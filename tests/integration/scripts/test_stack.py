@@ -86,6 +86,20 @@ def test_variables_of_the_callers_shell_do_not_reach_the_services(make_stack):
     assert "UPLOAD_LIMIT" not in httpx.get(stack.url("ingest") + "/environment", timeout=PATIENCE).json()
 
 
+def test_settings_beside_the_secrets_reach_every_service(make_stack, tmp_path):
+    env = tmp_path / ".env"
+    env.write_text("# mine\nUPLOAD_FILE_LIMIT=1MB\nHUBERT_PATH=/srv/hubert_base.pt\n")
+
+    stack = make_stack(secrets_file=env).start()
+
+    for service in ("ingest", "gateway"):
+        environment = httpx.get(stack.url(service) + "/environment").json()
+        assert environment["UPLOAD_FILE_LIMIT"] == "1MB"
+        assert environment["HUBERT_PATH"] == "/srv/hubert_base.pt"
+        assert len(environment["SERVICE_TOKEN"]) >= 32
+    assert env.read_text().startswith("# mine\nUPLOAD_FILE_LIMIT=1MB\n"), "what was there stays"
+
+
 def test_secrets_are_kept_between_starts_and_readable_by_their_owner_alone(make_stack):
     stack = make_stack().start()
     first = dict(stack.secrets)
