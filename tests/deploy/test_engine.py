@@ -1,8 +1,8 @@
 """Does the platform really come up in containers, work there, and leave nothing? Needs a Docker engine.
 
 The images are built first. With nothing in the builder's cache that downloads PyTorch and takes many minutes, so this
-module has a limit of its own; with the cache it took eight on two busy cores, half of them for the journey, which trains a
-voice and restarts every container. The images, tagged `test`, stay as the builder's cache.
+module has a limit of its own; with the cache it took eight on two busy cores, half of them for the journey, which
+trains a voice and restarts every container. The images, tagged `test`, stay as the builder's cache.
 """
 
 from __future__ import annotations
