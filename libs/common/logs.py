@@ -51,6 +51,20 @@ def enter_trace(traceparent: str | None) -> str:
     return value
 
 
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """Says once that it cannot write: a stack trace for each line would bury the lines on a full or read-only disk."""
+
+    _said = ""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif str(error) != self._said:
+            self._said = str(error)
+            print(f"lines are missing in the log file: {error}", file=sys.stderr)
+
+
 def _shared_processors() -> list[Any]:
     return [
         structlog.contextvars.merge_contextvars,
@@ -92,7 +106,7 @@ def configure(service: str, *, log_format: str = "console", level: str = "INFO",
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = logging.handlers.RotatingFileHandler(
+            file = _LogFile(
                 folder / f"{service}.jsonl", maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILE_COUNT, delay=True
             )
         except OSError as error:

@@ -50,6 +50,20 @@ def test_what_is_logged_inside_a_job_carries_its_id(written: Path) -> None:
     assert "job_id" not in outside
 
 
+def test_a_log_file_that_cannot_be_written_is_said_once_and_without_a_stack_trace(
+    written: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    written.mkdir()
+
+    for number in range(3):
+        logging.getLogger("some.library").warning("line %d", number)
+
+    said = capfd.readouterr().err
+    assert said.count("lines are missing in the log file") == 1
+    assert str(written) in said
+    assert "Traceback" not in said
+
+
 def test_lines_of_libraries_have_the_same_form(written: Path) -> None:
     logging.getLogger("some.library").warning("disk %s is %d %% full", "a", 97)
 
