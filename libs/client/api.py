@@ -110,17 +110,22 @@ class Client:
         return list(self._pages("/datasets", Dataset))
 
     def find_dataset(self, name: str) -> Dataset | None:
-        """Your dataset with this id, slug or, else, display name."""
-        found = self.datasets()
+        """Your dataset with this id, slug or, else, display name; for an administrator then anybody's by id or slug."""
+        found, me = self.datasets(), self.me().id
         by_key = [dataset for dataset in found if name in (dataset.id, dataset.slug)]
-        return next(iter(by_key or [dataset for dataset in found if dataset.name == name]), None)
+        mine = [dataset for dataset in by_key if dataset.user_id == me]
+        named = [dataset for dataset in found if dataset.user_id == me and dataset.name == name]
+        return next(iter([*mine, *named, *by_key]), None)
 
     def create_dataset(self, name: str) -> Dataset:
         return Dataset.model_validate(self._json("POST", "/datasets", key=new_key(), json={"name": name}))
 
     def ensure_dataset(self, name: str) -> Dataset:
-        """The dataset of this name, made when there is none."""
-        return self.find_dataset(name) or self.create_dataset(name)
+        """Your dataset of this name, made when there is none. Somebody else's only by its id: recordings never mix."""
+        found = self.find_dataset(name)
+        if found is None or (name != found.id and found.user_id != self.me().id):
+            return self.create_dataset(name)
+        return found
 
     def delete_dataset(self, dataset: str) -> None:
         self.connection.request("DELETE", f"/datasets/{dataset}")

@@ -59,6 +59,7 @@ class Dataset(Answer):
     id: str
     slug: str
     name: str = ""
+    user_id: str = ""
     status: str = ""
     item_count: int = 0
     duration_seconds: float = 0.0

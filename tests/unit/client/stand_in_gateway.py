@@ -141,7 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET", ["datasets"]:
                 self._page(state.datasets, query)
             case "POST", ["datasets"]:
-                made = {"id": f"dst_{len(state.datasets)}", "slug": parsed["name"].lower(), "name": parsed["name"]}
+                slug = parsed["name"].lower()
+                made = {"id": f"dst_{len(state.datasets)}", "slug": slug, "name": parsed["name"], "user_id": "usr_1"}
                 state.datasets.append(made)
                 self._answer(201, made)
             case "POST", ["samples"]:

@@ -108,6 +108,20 @@ def test_a_dataset_is_found_by_id_slug_and_name_before_one_is_made(gateway, clie
     assert len(gateway.datasets) == 1
 
 
+def test_an_administrators_names_mean_their_own_datasets(gateway, client):
+    theirs = {"id": "dst_theirs", "slug": "anna-7k2q", "name": "Anna", "user_id": "usr_2"}
+    gateway.datasets.append(theirs)
+    gateway.datasets.append({"id": "dst_other", "slug": "ben", "name": "Ben", "user_id": "usr_2"})
+
+    assert client.find_dataset("Anna") is None
+    mine = client.ensure_dataset("Anna")
+    bens = client.ensure_dataset("ben")
+
+    assert (mine.user_id, bens.user_id) == ("usr_1", "usr_1")
+    assert client.find_dataset("Anna") == mine
+    assert client.find_dataset("anna-7k2q").id == client.ensure_dataset("dst_theirs").id == "dst_theirs"
+
+
 def test_an_upload_is_whole_after_a_repeat_and_tells_how_much_was_sent(gateway, client, tmp_path):
     client.create_dataset("Anna")
     (tmp_path / "a.wav").write_bytes(b"x" * 200_000)
