@@ -19,7 +19,7 @@ from libs.client.cli_conversions import live
 from libs.client.cli_jobs import jobs_app, preprocess, train
 from libs.client.cli_voices import convert, voices_app
 from libs.client.errors import ApiProblem
-from libs.client.models import Rejected, Upload
+from libs.client.models import Rejected, Sample, Upload
 from libs.client.sounds import SOUND, sound_files
 from libs.client.terminal import Exit, byte_bar, connected, err, fail, out, seconds, speaks, table, when
 
@@ -115,9 +115,12 @@ def list_users() -> None:
 
 
 def send_files(client: Client, files: list[Path], dataset_id: str, parallel: int) -> tuple[int, list[Rejected]]:
-    """Uploads `files`, `parallel` at a time, with a progress bar; returns how many were kept, and what was not."""
+    """Uploads `files`, `parallel` at a time, with a progress bar; returns how many were kept, and what was not.
+
+    What the platform says of recordings that it kept, such as that they sound like a telephone, is printed.
+    """
     rejected: list[Rejected] = []
-    kept = 0
+    kept_samples: list[Sample] = []
     guard = threading.Lock()
     total = sum(path.stat().st_size for path in files)
     with byte_bar() as bar, ThreadPoolExecutor(parallel) as pool:
@@ -134,12 +137,15 @@ def send_files(client: Client, files: list[Path], dataset_id: str, parallel: int
         for number, (path, answer) in enumerate(zip(files, pool.map(send, files), strict=True), 1):
             with guard:
                 if isinstance(answer, Upload):
-                    kept += len(answer.samples)
+                    kept_samples += answer.samples
                     rejected += answer.rejected
                 else:
                     rejected.append(Rejected(name=path.name, problem=answer.problem))
             bar.update(task, note=f"{number}/{len(files)} files, {len(rejected)} not accepted")
-    return kept, rejected
+    for sample in kept_samples:
+        for warning in sample.warnings:
+            err.print(f"{sample.name}: {warning.message}", style="yellow", markup=False)
+    return len(kept_samples), rejected
 
 
 @app.command()

@@ -66,13 +66,20 @@ class Dataset(Answer):
     created_at: datetime | None = None
 
 
+class Warned(Answer):
+    """Something that makes a recording less useful; `message` is for people."""
+
+    code: str = ""
+    message: str
+
+
 class Sample(Answer):
     id: str
     name: str = ""
     duration_seconds: float | None = None
     status: str = ""
     transcript: str = ""
-    warnings: list[Any] = []
+    warnings: list[Warned] = []
     duplicate: bool = False
 
 

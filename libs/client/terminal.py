@@ -26,7 +26,8 @@ R = TypeVar("R")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
-out = Console(highlight=False, soft_wrap=True)
+# Where nobody looks, lines are as long as they are: what reads them wants a row in a line.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -93,9 +94,10 @@ def show_json(value: Any) -> None:
 
 
 def table(*columns: str) -> Table:
+    """An empty table; a column named `id` is never broken, so that it can be copied."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold", no_wrap=column == "id")
     return made
 
 

@@ -213,7 +213,12 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         with state.lock:
             state.uploads += names
-        kept = [{"id": f"smp_{n}", "name": n} for n in names if not n.startswith("bad")]
+        warned = [{"code": "narrow_band", "message": "There is nothing above 4.0 kHz.", "value": 4000, "limit": 7000}]
+        kept = [
+            {"id": f"smp_{n}", "name": n, "warnings": warned if n.startswith("dull") else []}
+            for n in names
+            if not n.startswith("bad")
+        ]
         self._answer(201, {"dataset": state.datasets[0], "samples": kept, "rejected": rejected})
 
     def _feed(self) -> None:

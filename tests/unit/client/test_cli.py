@@ -83,16 +83,17 @@ def test_users_are_added_and_listed(voicewright):
 def test_a_folder_is_uploaded_with_its_sound_files_only_and_rejects_are_named(voicewright, gateway, tmp_path):
     folder = tmp_path / "with space"
     (folder / "deeper").mkdir(parents=True)
-    for name in ("a.wav", "bad.mp3", "deeper/ä ö.flac"):
+    for name in ("a.wav", "bad.mp3", "dull.wav", "deeper/ä ö.flac"):
         (folder / name).write_bytes(b"sound")
     (folder / "notes.txt").write_text("not sound")
 
     result = voicewright("upload", str(folder), "--dataset", "Anna")
 
     assert result.exit_code == Exit.partly
-    assert len(gateway.uploads) == 3
+    assert len(gateway.uploads) == 4
+    assert "dull.wav: There is nothing above 4.0 kHz." in said(result)
     assert "bad.mp3: This is no sound: bad.mp3 is text. Send sound." in said(result)
-    assert "2 of 3 files are in dataset anna" in said(result)
+    assert "3 of 4 files are in dataset anna" in said(result)
 
 
 def test_many_files_go_into_one_new_dataset(voicewright, gateway, tmp_path):
@@ -185,6 +186,16 @@ def test_jobs_are_listed_shown_cancelled_and_retried(voicewright, gateway):
     assert "started n=1" in voicewright("jobs", "logs", "job_a").output
     assert "is cancelled" in voicewright("jobs", "cancel", "job_a").output
     assert "queued again" in voicewright("jobs", "retry", "job_a").output
+
+
+def test_a_row_of_a_list_is_one_line_for_programs_however_long_it_is(voicewright, gateway):
+    gateway.job(id="job_01M7YABZHBDE2MRMCQ143RWS19", name="a very long name " * 8, status="running")
+
+    listed = voicewright("jobs", "list").output
+
+    (row,) = [line for line in listed.splitlines() if "job_01M7YABZHBDE2MRMCQ143RWS19" in line]
+    assert "a very long name " * 7 in row
+    assert "running" in row
 
 
 def test_an_unknown_job_ends_with_the_refused_code_and_what_to_do(voicewright):
