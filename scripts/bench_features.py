@@ -1,16 +1,17 @@
 """How much faster are content features and pitch of a folder than one clip after the other in plain settings?
 
-    python -m scripts.bench_features [--seconds 120] [--long HOURS]
+    python -m scripts.bench_features [--seconds 120] [--rounds 3] [--long HOURS]
 
 Plain: one process with all cores, one clip at a time, networks as loaded. Ours: a process per core with one thread,
-clips in batches, weights packed, norms folded. Both in one run, after a warm-up, loading not counted. Processor time is
-told beside wall time, because it does not depend on what else the machine does. HuBERT and RMVPE have random weights of
-the public models' sizes, made here: speed does not depend on their values.
+clips in batches, weights packed, norms folded. All in one run, in turn and several times, after a warm-up, loading not
+counted. Processor time is told beside wall time, because it does not depend on what else the machine does. HuBERT and
+RMVPE have random weights of the public models' sizes, made here: speed does not depend on their values.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,16 +28,17 @@ from typing import Any
 import numpy as np
 
 from libs.common.processes import share_cores
+from libs.voice.preparation import GROUP_SAMPLES
 
-PIECE_SECONDS = 3.0
 Job = Callable[[list[Any]], list[Any]]
 _state: dict[str, Any] = {}
 
 CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "HuBERT base": ("hubert plain", "hubert", ("hubert bf16",)),
-    "built-in encoder": ("small plain", "small", ()),
-    "RMVPE": ("rmvpe plain", "rmvpe", ()),
+    "built-in encoder": ("small plain", "small", ("small bf16",)),
+    "RMVPE": ("rmvpe plain", "rmvpe", ("rmvpe bf16",)),
     "SwiftF0": ("swift plain", "swift", ()),
+    "HuBERT base and RMVPE": ("both plain", "both", ("both bf16",)),
     "as shipped (built-in encoder, SwiftF0)": ("shipped plain", "shipped", ()),
 }
 
@@ -45,7 +47,7 @@ def job_of(kind: str, work: Path) -> Job:
     """What a worker does with its waves, one by one for `… plain`, together otherwise."""
     import torch
 
-    from libs.voice.content import ContentEncoder, HubertEncoder
+    from libs.voice.content import ContentEncoder, HubertEncoder, encode_batch
     from libs.voice.content_small import SmallContentEncoder
     from libs.voice.hubert import load_hubert
     from libs.voice.pitch import Pitch
@@ -54,26 +56,27 @@ def job_of(kind: str, work: Path) -> Job:
 
     name, _, form = kind.partition(" ")
     plain = form == "plain"
-    if name == "rmvpe":
-        file = work / "rmvpe.pt"
-        model = Rmvpe(network_of(load_tensors(file))) if plain else load_rmvpe(file)
-        return lambda waves: [model.f0(wave) for wave in waves] if plain else list(model.f0_batch(waves))
+    dtype = torch.bfloat16 if form == "bf16" else torch.float32
     pitch = Pitch(threads=(os.cpu_count() or 1) if plain else 1)
-    if name == "swift":
-        return lambda waves: [pitch.f0(wave, "swift") for wave in waves]
     encoder: ContentEncoder
-    if name == "hubert":
-        dtype = torch.bfloat16 if form == "bf16" else torch.float32
+    if name in ("hubert", "both"):
         encoder = HubertEncoder(load_hubert(work / "hubert_base.pt"), "0" * 64, dtype=dtype, packed=not plain)
     else:
-        encoder = SmallContentEncoder(packed=not plain)
+        encoder = SmallContentEncoder(packed=not plain, dtype=dtype)
+    file = work / "rmvpe.pt"
+    rmvpe = Rmvpe(network_of(load_tensors(file))) if plain else load_rmvpe(file, dtype=dtype)
 
     def features(waves: list[Any]) -> list[Any]:
-        return [encoder.encode(wave) for wave in waves] if plain else encoder.encode_batch(waves)
+        return [encoder.encode(wave) for wave in waves] if plain else encode_batch(encoder, waves)
 
-    if name == "shipped":
-        return lambda waves: [*features(waves), *(pitch.f0(wave, "swift") for wave in waves)]
-    return features
+    def rmvpe_f0(waves: list[Any]) -> list[Any]:
+        return [rmvpe.f0(wave) for wave in waves] if plain else rmvpe.f0_batch(waves)
+
+    def swift_f0(waves: list[Any]) -> list[Any]:
+        return [pitch.f0(wave, "swift") for wave in waves]
+
+    parts = {"rmvpe": [rmvpe_f0], "swift": [swift_f0], "both": [features, rmvpe_f0], "shipped": [features, swift_f0]}
+    return lambda waves: [found for part in parts.get(name, [features]) for found in part(waves)]
 
 
 def begin(kind: str, threads: int, work: Path, files: list[Path]) -> None:
@@ -91,9 +94,21 @@ def run(files: list[Path]) -> float:
 
     began = time.process_time()
     waves = [soundfile.read(file, dtype="float32")[0] for file in files]
-    found = _state["job"](waves)
+    found = [result for group in groups(waves) for result in _state["job"](group)]
     assert len(found) >= len(files)
     return time.process_time() - began
+
+
+def groups(waves: list[Any]) -> Iterator[list[Any]]:
+    """About a minute of sound at a time, as the preparation computes it."""
+    group: list[Any] = []
+    for wave in waves:
+        group.append(wave)
+        if sum(map(len, group)) >= GROUP_SAMPLES:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def ready(_: int) -> int:
@@ -115,20 +130,22 @@ def timed(kind: str, work: Path, files: list[Path]) -> tuple[float, float]:
 
 
 def pieces(work: Path, seconds: float) -> list[Path]:
-    """Pieces at 16 kHz as the slicer leaves them: most of full length, every fifth shorter."""
+    """The pieces of a real folder at 16 kHz: recordings of $VOICE_CORPUS as the slicer cuts them, else made speech."""
     import soundfile
 
+    from libs.voice.slicing import slice_recording
     from scripts.measure_pitch import real_speech, voice
 
     waves = real_speech(40) or [voice(12.0, 100, 300, seed)[0] for seed in range(int(seconds / 12) + 1)]
-    sound = np.resize(np.concatenate(waves), int(seconds * 16000))
     files: list[Path] = []
-    at = 0
-    while at < len(sound) - 16000:
-        length = int(16000 * (PIECE_SECONDS if len(files) % 5 else 0.6 + 0.3 * (len(files) % 7)))
-        files.append(work / f"piece-{len(files)}.wav")
-        soundfile.write(files[-1], sound[at : at + length], 16000, subtype="FLOAT")
-        at += length
+    left = seconds
+    for wave in itertools.cycle(waves):
+        for piece in slice_recording(wave, 16000):
+            if left <= 0:
+                return files
+            files.append(work / f"piece-{len(files)}.wav")
+            soundfile.write(files[-1], piece.wave16k, 16000, subtype="FLOAT")
+            left -= len(piece.wave16k) / 16000
     return files
 
 
@@ -144,24 +161,23 @@ def write_models(work: Path) -> None:
     torch.save(RmvpeNetwork().state_dict(), work / "rmvpe.pt")
 
 
-def measure(work: Path, seconds: float = 120.0) -> dict[str, object]:
-    """Seconds and ratios of each case; `work` is a folder for pieces and models (0.8 GB)."""
+def measure(work: Path, seconds: float = 120.0, rounds: int = 3) -> dict[str, object]:
+    """Medians over `rounds` of each case's seconds, and ratios; `work` is a folder for pieces and models (0.8 GB)."""
     work.mkdir(parents=True, exist_ok=True)
     files = pieces(work, seconds)
     write_models(work)
     figures: dict[str, object] = {"seconds of sound": seconds, "pieces": len(files), "cores": os.cpu_count()}
     for name, (plain, ours, others) in CASES.items():
-        wall, spent = timed(plain, work, files)
-        figures[f"{name}, plain, wall s"] = round(wall, 2)
-        figures[f"{name}, plain, processor s"] = round(spent, 2)
-        for kind in (ours, *others):
-            label = name if kind == ours else f"{name} in bfloat16"
-            our_wall, our_spent = timed(kind, work, files)
-            figures[f"{label}, wall s"] = round(our_wall, 2)
-            figures[f"{label}, processor s"] = round(our_spent, 2)
-            figures[f"{label}, times faster"] = round(wall / our_wall, 2)
-            figures[f"{label}, times less processor time"] = round(spent / our_spent, 2)
-            figures[f"{label}, × real time on all cores"] = round(seconds / our_wall, 1)
+        kinds = (plain, ours, *others)
+        found = [[timed(kind, work, files) for kind in kinds] for _ in range(rounds)]
+        walls, spent = (np.median([[run[i] for run in turn] for turn in found], axis=0) for i in (0, 1))
+        for kind, wall, processor in zip(kinds, walls, spent, strict=True):
+            label = f"{name}, plain" if kind == plain else name if kind == ours else f"{name} in bfloat16"
+            figures[f"{label}, wall s"] = round(float(wall), 2)
+            figures[f"{label}, processor s"] = round(float(processor), 2)
+            if kind != plain:
+                figures[f"{label}, times faster"] = round(float(walls[0] / wall), 2)
+                figures[f"{label}, times less processor time"] = round(float(spent[0] / processor), 2)
     return figures
 
 
@@ -225,11 +241,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120.0, help="of sound")
     parser.add_argument("--long", type=float, help="instead: cut one recording of so many hours")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median is told")
     options = parser.parse_args()
     share_cores()
     with tempfile.TemporaryDirectory(prefix="bench-features-") as folder:
         work = Path(folder)
-        figures = measure_long(work, options.long) if options.long else measure(work, options.seconds)
+        figures = measure_long(work, options.long) if options.long else measure(work, options.seconds, options.rounds)
     figures["own greatest memory, MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(figures, indent=2, ensure_ascii=False))
 

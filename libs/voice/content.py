@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from libs.common.errors import InvalidInput, RecordingTooShort
 from libs.voice.content_batches import batch_samples, in_batches, padded
+from libs.voice.device import precision_name
 from libs.voice.hubert import RECEPTIVE_FIELD, STRIDE, Hubert, load_hubert
 from libs.voice.hubert_packed import pack
 from libs.voice.hubert_transformers import normalises, weights_file
@@ -106,7 +107,8 @@ class HubertEncoder:
     ) -> None:
         """`network` is changed for inference (see hubert_packed) and must not be used for anything else afterwards.
 
-        `dtype`: bfloat16 makes a CPU that multiplies it natively faster and leaves three digits; off by default.
+        `dtype`: bfloat16 makes a processor that multiplies it natively faster and leaves three digits; off by default.
+        On a GPU it is autocast's.
         `packed`: false leaves the network as it is, for comparison.
         Raises InvalidInput for v1 without a final projection.
         """
@@ -119,8 +121,10 @@ class HubertEncoder:
             raise InvalidInput("This HuBERT has no final projection, which v1 voices need; use v2.", field="version")
         self.width = int(network.config.projected_width or 0) if self.project else network.config.width
         self.device = torch.device(device)
+        self.dtype = dtype
         self.batch_samples = batch_samples(self.device)
         packs = packed and self.device.type == "cpu"
+        self.is_mixed = dtype != torch.float32 and not packs
         self.network = pack(network, dtype) if packs else network.to(self.device)
 
     def encode(self, wave16k: Float32) -> Float32:
@@ -137,24 +141,31 @@ class HubertEncoder:
     @torch.inference_mode()
     def _together(self, waves: list[Float32]) -> list[Float32]:
         lengths = [len(wave) for wave in waves]
-        found = self.network.features(padded(waves).to(self.device), self.layer, self.project, lengths)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.is_mixed):
+            found = self.network.features(padded(waves).to(self.device), self.layer, self.project, lengths)
         rows = found.float().cpu().numpy()
         return [np.array(row[: frame_count(n)], np.float32) for row, n in zip(rows, lengths, strict=True)]
 
 
 def load_content_encoder(
-    hubert_path: Path | None, *, version: Version = "v2", device: torch.device | str = "cpu"
+    hubert_path: Path | None,
+    *,
+    version: Version = "v2",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> ContentEncoder:
     """The encoder of this installation: HuBERT when `hubert_path` is there, otherwise the built-in one (v2 only).
 
-    `hubert_path`: a checkpoint in fairseq's format, or a folder as transformers writes it.
+    `hubert_path`: a checkpoint in fairseq's format, or a folder as transformers writes it. `dtype`: float32, or
+    bfloat16 for speed at three digits (`device.pick_feature_precision` says where it can be had).
     Raises ModelFileRefused for an unreadable HuBERT file (a broken file is never silently replaced), InvalidInput for
     v1 without HuBERT.
     """
     if version not in WIDTHS:
         raise InvalidInput(f"version is {version!r}; v1 and v2 exist.", field="version")
     if hubert_path is not None and hubert_path.exists():
-        encoder = HubertEncoder(load_hubert(hubert_path, device), weights_checksum(hubert_path), version, device)
+        checksum = weights_checksum(hubert_path)
+        encoder = HubertEncoder(load_hubert(hubert_path, device), checksum, version, device, dtype=dtype)
         if encoder.width != WIDTHS[version]:
             raise InvalidInput(
                 f"`{hubert_path.name}` gives {encoder.width} values a frame; {version} voices need {WIDTHS[version]}.",
@@ -167,7 +178,7 @@ def load_content_encoder(
         )
     from libs.voice.content_small import SmallContentEncoder
 
-    return SmallContentEncoder(device=device)
+    return SmallContentEncoder(device=device, dtype=dtype)
 
 
 def check_same_encoder(card_encoder: dict[str, object] | None, encoder: ContentEncoder) -> None:
@@ -202,6 +213,11 @@ def check_same_encoder(card_encoder: dict[str, object] | None, encoder: ContentE
 def card_of(encoder: ContentEncoder) -> dict[str, object]:
     """What a model card records of the encoder: name, checksum and width."""
     return {"name": encoder.name, "checksum": encoder.checksum, "width": encoder.width}
+
+
+def precision_of(encoder: ContentEncoder) -> str:
+    """`fp32`, or `bf16` where the encoder computes in bfloat16: such features are not mixed with others."""
+    return precision_name(getattr(encoder, "dtype", torch.float32))
 
 
 def weights_checksum(hubert_path: Path) -> str:

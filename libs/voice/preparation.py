@@ -1,10 +1,10 @@
-"""How does one recording become its share of RVC's training folders? Pieces, pitch, content; one file per call."""
+"""How do recordings become RVC's training folders? Pieces, content, pitch; short recordings go through together."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from libs.audio.encode import write_wav
 from libs.audio.stream import MonoStream
 from libs.common.errors import Cancelled, InvalidInput, PlatformError
-from libs.voice.content import ContentEncoder, card_of, encode_batch, frame_count
+from libs.voice.content import ContentEncoder, card_of, encode_batch, frame_count, precision_of
 from libs.voice.experiment import (
     MUTE_SECONDS,
     ExperimentFolders,
@@ -33,8 +33,8 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 DONE_FOLDER = ".prepared"
-GROUP_SAMPLES = 30 * 16000
-"""Pieces of about this much sound go through the encoder in one call: enough to fill a batch, little to hold."""
+GROUP_SAMPLES = 60 * 16000
+"""Pieces of about this much sound go through encoder and pitch in one call: enough to fill batches, little to hold."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def prepare_blocks(
 ) -> Iterator[PreparedPiece]:
     """Yields the pieces of one recording that comes in `blocks`: float `[n]` at `settings.sample_rate` Hz.
 
-    Memory holds a block, and the pieces of about 30 s. How the recording is divided changes nothing.
+    Memory holds a block, and the pieces of about a minute. How the recording is divided changes nothing.
 
     Dropped pieces are told to `on_drop` by reason: `level` (silent, or beyond 2.5 of full scale), `short` (below one
     content frame, 25 ms), `content` (features that are not finite). Raises Cancelled when `should_stop` says so.
@@ -105,39 +105,69 @@ def prepare_blocks(
         if on_drop is not None:
             on_drop(reason)
 
-    def check() -> None:
-        if should_stop is not None and should_stop():
-            raise Cancelled
-
     def prepared(group: list[Piece]) -> Iterator[PreparedPiece]:
-        check()
-        encoded = encode_batch(encoder, [piece.wave16k for piece in group])
-        kept = []
-        for piece, features in zip(group, encoded, strict=True):
-            if np.isfinite(features).all():
-                kept.append((piece, features))
-            else:
+        for made in _prepared(group, settings, encoder, pitch, should_stop):
+            if made is None:
                 drop("content")
-        tracks = f0_of_each(pitch, [piece.wave16k for piece, _ in kept], settings.f0_method)
-        for (piece, features), f0 in zip(kept, tracks, strict=True):
-            check()
-            if settings.fill_unvoiced:
-                f0 = fill_unvoiced(f0).astype(np.float32)
-            yield PreparedPiece(piece.number, piece.wave, piece.wave16k, coarse(f0), f0, features)
+            else:
+                yield made
 
     group: list[Piece] = []
-    cut = slice_blocks(blocks, settings.sample_rate, settings.pieces, settings.slicer, on_drop=lambda _: drop("level"))
-    for piece in cut:
-        check()
-        if frame_count(len(piece.wave16k)) == 0:
-            drop("short")
-            continue
+    for piece in _pieces(blocks, settings, drop, should_stop):
         group.append(piece)
-        if sum(len(p.wave16k) for p in group) >= GROUP_SAMPLES:
+        if _is_full(group):
             yield from prepared(group)
             group = []
-    if group:
-        yield from prepared(group)
+    yield from prepared(group)
+
+
+def _pieces(
+    blocks: Iterable[NDArray[np.floating]],
+    settings: PreparationSettings,
+    drop: Callable[[str], None],
+    should_stop: Callable[[], bool] | None,
+) -> Iterator[Piece]:
+    """The pieces of one recording that are long enough for a content frame."""
+    cut = slice_blocks(blocks, settings.sample_rate, settings.pieces, settings.slicer, on_drop=lambda _: drop("level"))
+    for piece in cut:
+        _check(should_stop)
+        if frame_count(len(piece.wave16k)):
+            yield piece
+        else:
+            drop("short")
+
+
+def _is_full(group: Sequence[Piece]) -> bool:
+    return sum(len(piece.wave16k) for piece in group) >= GROUP_SAMPLES
+
+
+def _prepared(
+    group: Sequence[Piece],
+    settings: PreparationSettings,
+    encoder: ContentEncoder,
+    pitch: PitchExtractor,
+    should_stop: Callable[[], bool] | None,
+) -> Iterator[PreparedPiece | None]:
+    """For each piece of the group what the folders hold of it, in order; None where its features are not finite."""
+    _check(should_stop)
+    encoded = encode_batch(encoder, [piece.wave16k for piece in group])
+    is_good = [bool(np.isfinite(features).all()) for features in encoded]
+    waves = [piece.wave16k for piece, good in zip(group, is_good, strict=True) if good]
+    tracks = iter(f0_of_each(pitch, waves, settings.f0_method))
+    for piece, features, good in zip(group, encoded, is_good, strict=True):
+        _check(should_stop)
+        if not good:
+            yield None
+            continue
+        f0 = next(tracks)
+        if settings.fill_unvoiced:
+            f0 = fill_unvoiced(f0).astype(np.float32)
+        yield PreparedPiece(piece.number, piece.wave, piece.wave16k, coarse(f0), f0, features)
+
+
+def _check(should_stop: Callable[[], bool] | None) -> None:
+    if should_stop is not None and should_stop():
+        raise Cancelled
 
 
 def prepare_recording(
@@ -150,16 +180,33 @@ def prepare_recording(
     *,
     should_stop: Callable[[], bool] | None = None,
 ) -> RecordingResult:
-    """Prepares recording number `index` into `folders`, as files `{index}_{piece}`. May be called again at any time.
+    """`prepare_recordings` for one recording."""
+    (result,) = prepare_recordings([(index, source)], folders, settings, encoder, pitch, should_stop=should_stop)
+    return result
+
+
+def prepare_recordings(
+    sources: Iterable[tuple[int, Path]],
+    folders: ExperimentFolders,
+    settings: PreparationSettings,
+    encoder: ContentEncoder,
+    pitch: PitchExtractor,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[RecordingResult]:
+    """Prepares recordings, each with its number, into `folders`, as files `{number}_{piece}`; yields those completed.
+
+    Pieces of different recordings share the passes through encoder and pitch, about a minute of sound at a time, with
+    the numbers that they have alone (to rounding). Files are decoded, filtered, cut and stored in one pass, so memory
+    grows neither with their length nor with their count.
 
     A note under `.prepared/` says when a recording is complete, and from what (its bytes, settings, encoder, method):
     called again for the same, nothing is computed; for anything else the old pieces are removed first. A killed call
-    leaves whole files and no note, and the next call makes them again. Calls for other numbers may run side by side.
+    leaves whole files, and notes of what was complete; the next call makes the rest again. Calls for other numbers may
+    run side by side. May be called again at any time.
 
-    The file is decoded, filtered, cut and stored in one pass, so memory does not grow with its length.
-
-    Raises what libs.audio.decode raises for bad sound, Cancelled when `should_stop` says so, StorageFull. Sound that
-    turns out to be bad in its middle leaves no piece.
+    Raises what libs.audio.decode raises for bad sound (after what was cut before it is stored), Cancelled when
+    `should_stop` says so, StorageFull. After an error, what was not complete leaves no piece.
     """
     if encoder.width != folders.width:
         raise InvalidInput(
@@ -169,39 +216,91 @@ def prepare_recording(
     folders.create()
     notes = folders.root / DONE_FOLDER
     notes.mkdir(exist_ok=True)
-    note = notes / f"{index}.json"
     method = pitch.resolve(settings.f0_method)
-    fingerprint = _fingerprint(source, settings, encoder, method)
-    done = _read_note(note, fingerprint, folders)
-    if done is not None:
-        return done
-    note.unlink(missing_ok=True)
-    _remove(index, folders)
+    unfinished: list[_Recording] = []
+    group: list[tuple[_Recording, Piece]] = []
 
-    sound = MonoStream(source, settings.sample_rate, limit_seconds=settings.limit_seconds)
-    dropped: dict[str, int] = {}
+    def store_group() -> Iterator[RecordingResult]:
+        waiting, group[:] = list(group), []
+        made = _prepared([piece for _, piece in waiting], settings, encoder, pitch, should_stop)
+        for (recording, _), piece in zip(waiting, made, strict=True):
+            recording.keep(piece, folders, settings.sample_rate)
+        for recording in [each for each in unfinished if each.is_cut]:
+            result = recording.conclude(folders, settings.sample_rate, method)
+            unfinished.remove(recording)
+            yield result
 
-    def count(reason: str) -> None:
-        dropped[reason] = dropped.get(reason, 0) + 1
-
-    names, samples = [], 0
     try:
-        for piece in prepare_blocks(sound.blocks(), settings, encoder, pitch, should_stop=should_stop, on_drop=count):
-            name = f"{index}_{piece.number}"
-            _store(piece, name, folders, settings.sample_rate)
-            names.append(name)
-            samples += len(piece.wave)
+        for index, source in sources:
+            _check(should_stop)
+            note = notes / f"{index}.json"
+            fingerprint = _fingerprint(source, settings, encoder, method)
+            done = _read_note(note, fingerprint, folders)
+            if done is not None:
+                yield done
+                continue
+            note.unlink(missing_ok=True)
+            _remove(index, folders)
+            sound = MonoStream(source, settings.sample_rate, limit_seconds=settings.limit_seconds)
+            recording = _Recording(index, note, fingerprint, sound)
+            unfinished.append(recording)
+            try:
+                for piece in _pieces(sound.blocks(), settings, recording.drop, should_stop):
+                    group.append((recording, piece))
+                    if _is_full([waiting for _, waiting in group]):
+                        yield from store_group()
+            except PlatformError:
+                # those before it are complete, and the next attempt need not make them again
+                group[:] = [item for item in group if item[0] is not recording]
+                yield from store_group()
+                raise
+            recording.is_cut = True
+        yield from store_group()
     except PlatformError:
-        _remove(index, folders)
+        for recording in unfinished:
+            _remove(recording.index, folders)
         raise
-    result = RecordingResult(index, tuple(names), sound.seconds, samples / settings.sample_rate, dropped, method)
-    write_json(note, {"fingerprint": fingerprint, "result": asdict(result), "bytes": _bytes_of(result, folders)})
-    return result
+
+
+@dataclass(eq=False)
+class _Recording:
+    """A recording that is being prepared, and what is stored of it."""
+
+    index: int
+    note: Path
+    fingerprint: str
+    sound: MonoStream
+    is_cut: bool = False
+    names: list[str] = field(default_factory=list)
+    samples: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def keep(self, piece: PreparedPiece | None, folders: ExperimentFolders, sample_rate: int) -> None:
+        if piece is None:
+            self.drop("content")
+            return
+        name = f"{self.index}_{piece.number}"
+        _store(piece, name, folders, sample_rate)
+        self.names.append(name)
+        self.samples += len(piece.wave)
+
+    def conclude(self, folders: ExperimentFolders, sample_rate: int, method: str) -> RecordingResult:
+        """Writes the note that says that all of it is there."""
+        kept = self.samples / sample_rate
+        result = RecordingResult(self.index, tuple(self.names), self.sound.seconds, kept, self.dropped, method)
+        size = _bytes_of(result, folders)
+        write_json(self.note, {"fingerprint": self.fingerprint, "result": asdict(result), "bytes": size})
+        return result
 
 
 def ensure_mute(root: Path, sample_rate: int, encoder: ContentEncoder) -> MuteFiles:
     """The silent piece of RVC (3 s) under `root`, made once per encoder: its features are the encoder's on silence."""
-    folders = ExperimentFolders(root / f"{encoder.name}-{encoder.checksum[:12]}", encoder.width)
+    precision = precision_of(encoder)
+    rounded = "" if precision == "fp32" else f"-{precision}"
+    folders = ExperimentFolders(root / f"{encoder.name}-{encoder.checksum[:12]}{rounded}", encoder.width)
     mute = MuteFiles(folders, rate_name(sample_rate))
     gt, features, coarse_file, f0_file = mute.files()
     folders.create()
@@ -238,7 +337,8 @@ def _fingerprint(source: Path, settings: PreparationSettings, encoder: ContentEn
     """Everything that the pieces depend on, as one hash."""
     with source.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    parts = {"source": content, "settings": asdict(settings), "encoder": card_of(encoder), "f0": method}
+    parts: dict[str, object] = {"source": content, "settings": asdict(settings), "encoder": card_of(encoder)}
+    parts |= {"f0": method, "precision": precision_of(encoder)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

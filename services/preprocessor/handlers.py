@@ -28,7 +28,7 @@ class Handlers:
 
     async def _prepare(self, work: Work[PrepareDataset]) -> Done:
         command = work.command
-        plan = await work.unless_stopped(plan_of(command, self._paths))
+        plan = await work.unless_stopped(plan_of(command, self._paths, self._settings.preprocess_precision))
         earlier = await asyncio.to_thread(prepared.find, self._paths, command.experiment, plan.fingerprint)
         if earlier is not None:
             log.info("preprocessor.reused", manifest=earlier.folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from libs.common.errors import Cancelled
 from libs.common.processes import leave_with_parent
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from services.preprocessor.preparation import Plan
 
 DONE_FOLDER = ".prepared"
+Precision = Literal["auto", "fp32", "bf16"]
 
 _state: dict[str, Any] = {}
 
@@ -29,40 +30,44 @@ def begin(parent: int, stop: Any, plan: Plan, folder: Path) -> None:
     from libs.voice.preparation import PreparationSettings
 
     torch.set_num_threads(1)
+    is_half = plan.precision == "bf16"
+    dtype = torch.bfloat16 if is_half else torch.float32
     _state.update(
         stop=stop,
         folders=ExperimentFolders(folder, plan.width),
         settings=PreparationSettings(sample_rate=plan.sample_rate, f0_method=plan.f0_method),
-        encoder=load_content_encoder(plan.hubert, version="v1" if plan.width == 256 else "v2"),
-        pitch=Pitch(plan.rmvpe, threads=1),
+        encoder=load_content_encoder(plan.hubert, version="v1" if plan.width == 256 else "v2", dtype=dtype),
+        pitch=Pitch(plan.rmvpe, threads=1, bfloat16=is_half),
     )
 
 
-def prepare(index: int, source: Path) -> dict[str, Any]:
-    """One recording into the attempt's folders. Raises Cancelled when the service asked to stop."""
+def prepare(share: list[tuple[int, Path]]) -> list[dict[str, Any]]:
+    """A share of the recordings into the attempt's folders. Raises Cancelled when the service asked to stop."""
     from dataclasses import asdict
 
-    from libs.voice.preparation import prepare_recording
+    from libs.voice.preparation import prepare_recordings
 
     stop = _state["stop"]
     if stop.is_set():
         raise Cancelled
-    result = prepare_recording(
-        source,
-        index,
+    results = prepare_recordings(
+        share,
         _state["folders"],
         _state["settings"],
         _state["encoder"],
         _state["pitch"],
         should_stop=stop.is_set,
     )
-    return asdict(result)
+    return [asdict(result) for result in results]
 
 
-def describe(preset: str, f0_method: str, hubert: Path, rmvpe: Path) -> dict[str, Any]:
-    """Rate, feature width, pitch method and encoder that a preset gets on this installation. Raises InvalidInput."""
+def describe(preset: str, f0_method: str, hubert: Path, rmvpe: Path, precision: Precision) -> dict[str, Any]:
+    """Rate, feature width, pitch method, encoder and precision of a preset on this machine. Raises InvalidInput."""
+    import torch
+
     from libs.common.errors import InvalidInput
     from libs.voice.content import card_of, load_content_encoder
+    from libs.voice.device import pick_feature_precision, precision_name
     from libs.voice.pitch import Pitch
     from libs.voice.training_config import PRESETS
 
@@ -75,6 +80,7 @@ def describe(preset: str, f0_method: str, hubert: Path, rmvpe: Path) -> dict[str
         "width": chosen.content_width,
         "f0_method": Pitch(rmvpe).resolve(f0_method),
         "encoder": card_of(encoder),
+        "precision": precision_name(pick_feature_precision(precision, torch.device("cpu"))),
     }
 
 

@@ -1,4 +1,4 @@
-"""How is a dataset prepared? One recording per process; whatever an earlier attempt finished is taken over."""
+"""How is a dataset prepared? In shares, one process each; whatever an earlier attempt finished is taken over."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ log = get_logger("preparation")
 LEAST_VOICED = 0.03
 PATIENCE = 10.0
 """Seconds that processes get to end what they are at when the preparation ends; one that hangs is killed then."""
+SHARES = 4
+LARGEST_SHARE = 16
 FORMAT = 1
 """Grows when the same recordings are prepared differently, so that older results are not used again."""
 
@@ -39,6 +41,7 @@ class Plan:
     sample_rate: int
     width: int
     f0_method: str
+    precision: str
     encoder: dict[str, Any]
     hubert: Path
     rmvpe: Path
@@ -53,7 +56,7 @@ class Result:
     data: dict[str, Any]
 
 
-async def plan_of(command: PrepareDataset, paths: Paths) -> Plan:
+async def plan_of(command: PrepareDataset, paths: Paths, precision: pool.Precision = "auto") -> Plan:
     """The plan of a command. Raises DatasetEmpty, VoiceSampleNotFound, InvalidInput for what cannot be done.
 
     The recordings are numbered in the order of their checksums, so the same set always gives the same numbers.
@@ -66,7 +69,7 @@ async def plan_of(command: PrepareDataset, paths: Paths) -> Plan:
     for (_, path), item in zip(sources, ordered, strict=True):
         if not path.is_file():
             raise VoiceSampleNotFound(f"the recording {item.sample_id} is not in the dataset's folder any more")
-    facts = await in_child(pool.describe, command.preset, command.f0_method, paths.hubert, paths.rmvpe)
+    facts = await in_child(pool.describe, command.preset, command.f0_method, paths.hubert, paths.rmvpe, precision)
     what = {
         "format": FORMAT,
         "inputs": [item.sha256 for item in ordered],
@@ -74,19 +77,39 @@ async def plan_of(command: PrepareDataset, paths: Paths) -> Plan:
         "width": facts["width"],
         "f0_method": facts["f0_method"],
         "encoder": facts["encoder"],
-    }
+    } | ({} if facts["precision"] == "fp32" else {"precision": facts["precision"]})
     return Plan(
         sources=sources,
         preset=command.preset,
         sample_rate=facts["sample_rate"],
         width=facts["width"],
         f0_method=facts["f0_method"],
+        precision=facts["precision"],
         encoder=facts["encoder"],
         hubert=paths.hubert,
         rmvpe=paths.rmvpe,
         mute=paths.mute,
         fingerprint=hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest(),
     )
+
+
+def shares_of(sizes: list[tuple[int, int]], processes: int) -> list[list[int]]:
+    """Numbers of the recordings that one process prepares together, from `sizes`: (number, bytes) of each.
+
+    The largest first, because one that began last would keep the other processes waiting; several small ones together,
+    because their pieces then share passes. Four shares for each process even out what bytes do not tell, and a share
+    has 16 recordings at most, so that a killed worker has little to do again.
+    """
+    most = sum(size for _, size in sizes) / max(1, SHARES * processes)
+    shares: list[list[int]] = []
+    room = 0.0
+    for number, size in sorted(sizes, key=lambda item: (-item[1], item[0])):
+        if not shares or size > room or len(shares[-1]) == LARGEST_SHARE:
+            shares.append([])
+            room = most
+        shares[-1].append(number)
+        room -= size
+    return shares
 
 
 def take_over(earlier: Path, folder: Path) -> None:
@@ -105,6 +128,20 @@ def take_over(earlier: Path, folder: Path) -> None:
                 os.link(source, target)
             except OSError:
                 shutil.copy2(source, target)
+
+
+class Notes:
+    """The notes that recordings are complete, as processes leave them in an attempt's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.seen: set[str] = set()
+
+    def fresh(self) -> list[str]:
+        """Numbers of the recordings whose notes were not there before."""
+        new = sorted({note.stem for note in self._folder.glob("[0-9]*.json")} - self.seen)
+        self.seen.update(new)
+        return new
 
 
 class Preparation:
@@ -151,28 +188,33 @@ class Preparation:
         loop = asyncio.get_running_loop()
         total = len(self._plan.sources)
         self._work.report(0.0, done=0, total=total, message="preparing recordings")
-        # the largest first: one that began last would keep the other processes waiting
-        longest_first = sorted(self._plan.sources, key=lambda item: (-item[1].stat().st_size, item[0]))
-        pending: set[asyncio.Future[dict[str, Any]]] = {
-            loop.run_in_executor(executor, pool.prepare, index, source) for index, source in longest_first
+        sources = dict(self._plan.sources)
+        sizes = [(index, source.stat().st_size) for index, source in sources.items()]
+        pending: set[asyncio.Future[list[dict[str, Any]]]] = {
+            loop.run_in_executor(executor, pool.prepare, [(index, sources[index]) for index in share])
+            for share in shares_of(sizes, self._processes)
         }
+        notes = Notes(self._work.folder / pool.DONE_FOLDER)
+        notes.fresh()  # those of an earlier attempt
         results: list[dict[str, Any]] = []
         try:
             while pending:
                 done, pending = await asyncio.wait(pending, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
                 raise_stop(self._work.should_stop())
-                for future in done:
-                    result = future.result()
-                    results.append(result)
-                    if not result["reused"]:
-                        self._work.mark(f"recording {result['index']}")
-                    seconds = _seconds_of(results)
+                results += [result for future in done for result in future.result()]
+                for index in await asyncio.to_thread(notes.fresh):
+                    self._work.mark(f"recording {index}")
+                if pending:
+                    complete = min(len(notes.seen), total)
                     self._work.report(
-                        len(results) / (total + 1),
-                        done=len(results),
-                        total=total,
-                        message=f"{len(results)} of {total} recordings, {seconds:.0f} s of speech",
+                        complete / (total + 1), done=complete, total=total, message=f"{complete} of {total} recordings"
                     )
+            self._work.report(
+                total / (total + 1),
+                done=total,
+                total=total,
+                message=f"{total} of {total} recordings, {_seconds_of(results):.0f} s of speech",
+            )
         finally:
             for future in pending:
                 future.cancel()
@@ -202,6 +244,7 @@ class Preparation:
             "width": self._plan.width,
             "preset": self._plan.preset,
             "encoder": self._plan.encoder,
+            "precision": self._plan.precision,
             **fields,
         }
         log.info("preparation.done", pieces=summary["pieces"], seconds=seconds)

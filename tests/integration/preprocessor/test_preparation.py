@@ -11,6 +11,7 @@ import torch
 
 from libs.common.jobs import Lane
 from libs.common.manifests import Manifest
+from libs.voice.device import multiplies_bfloat16
 from libs.voice.experiment import ExperimentFolders, validate_experiment
 from libs.voice.hubert import Hubert, HubertConfig
 from tests.factories_audio import make_recordings, write_float_wav
@@ -162,3 +163,21 @@ async def test_recordings_are_prepared_side_by_side(here: Platform, tmp_path: Pa
         await asyncio.sleep(0.002)
 
     assert together == 2
+
+
+async def test_features_in_bfloat16_are_a_result_of_their_own_or_refused(here: Platform, tmp_path: Path) -> None:
+    inputs = here.place("anna", make_recordings(tmp_path / "in", 1, 4.0))
+    first = await here.started("preprocessor", PREPROCESS_PROCESSES=1)
+    full = await here.send(prepare("job_1", inputs), "prepared", seconds=90)
+    first.kill()
+    here.start("preprocessor", PREPROCESS_PROCESSES=1, PREPROCESS_PRECISION="bf16")
+
+    if not multiplies_bfloat16(torch.device("cpu")):
+        refused = await here.send(prepare("job_2", inputs), "step_failed", seconds=90)
+        assert refused.problem["field"] == "precision"
+        return
+    half = await here.send(prepare("job_2", inputs), "prepared", seconds=90)
+
+    assert (full.reused, half.reused) == (False, False)
+    assert [here.manifest(event).data["precision"] for event in (full, half)] == ["fp32", "bf16"]
+    assert here.manifest(full).fingerprint != here.manifest(half).fingerprint

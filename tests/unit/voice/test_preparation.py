@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -325,29 +324,3 @@ def test_an_array_that_carries_code_is_not_unpickled(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="pickle"):
         experiment.load_array(tmp_path / "evil.npy")
-
-
-class TogetherEncoder(BandEncoder):
-    """Notes how many clips each call brings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.groups: list[int] = []
-
-    def encode_batch(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        self.groups.append(len(waves))
-        return [self.encode(wave) for wave in waves]
-
-
-def test_pieces_go_through_the_encoder_in_groups_of_half_a_minute(tmp_path: Path) -> None:
-    folders, other = ExperimentFolders(tmp_path / "exp", 16), ExperimentFolders(tmp_path / "other", 16)
-    source, encoder = recording(tmp_path / "a.wav", 60.0), TogetherEncoder()
-
-    result = preparation.prepare_recording(source, 0, folders, SETTINGS, encoder, Pitch())
-    one_by_one = preparation.prepare_recording(source, 0, other, SETTINGS, BandEncoder(), Pitch())
-
-    assert sum(encoder.groups) == len(result.pieces) >= 18
-    assert max(encoder.groups) <= 12
-    assert len(encoder.groups) <= 3
-    assert result == one_by_one
-    assert files_of(folders) == files_of(other)
