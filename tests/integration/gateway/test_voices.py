@@ -31,6 +31,8 @@ async def test_a_published_voice_is_listed_with_relative_paths_only(house: House
     assert one["path"] == f"anna-warm/versions/{JOB}"
     assert one["training_job_id"] == JOB
     assert one["base_model"] == "lite"
+    assert (one["user_id"], one["name"], one["status"]) == (anna.id, voice.name, "ready")
+    assert one["created_at"] <= one["updated_at"]
     assert one["quality"] == {"similarity": 0.81}
     assert one["card"] == CARD
     assert str(house.settings.models_root) not in json.dumps(one)

@@ -36,6 +36,9 @@ async def test_a_started_job_answers_202_with_its_place_and_all_fields(house: Ho
     assert job["options"]["epochs"] == 10
     assert job["options"]["batch_size"] is None
     assert (job["progress"], job["attempt"], job["priority"]) == (0, 1, 80)
+    assert (job["name"], job["current_step"], job["total_steps"]) == ("anna", 0, 0)
+    assert (job["current_loss"], job["started_at"], job["finished_at"], job["error"]) == (None, None, None, None)
+    assert job["created_at"] == job["queued_at"]
     assert job["estimated_seconds"] > 0
     assert job["estimated_cost"] > 0
 

@@ -22,6 +22,13 @@ from libs.common.jobs import (
 )
 
 
+def test_a_job_is_in_one_of_the_six_states_of_the_documents() -> None:
+    assert [state.value for state in JobState] == ["pending", "queued", "running", "completed", "failed", "cancelled"]
+    assert {JobState.completed, JobState.failed, JobState.cancelled} == set(TERMINAL)
+    assert TRANSITIONS[JobState.completed] == set()
+    assert JobState.running in TRANSITIONS[JobState.queued]
+
+
 @pytest.mark.parametrize(("now", "to"), list(itertools.product(JobState, JobState)))
 def test_only_transitions_of_the_table_are_allowed(now: JobState, to: JobState) -> None:
     if to in TRANSITIONS[now]:
