@@ -135,5 +135,7 @@ def _form(answer: dict[str, Any]) -> Form:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(
-        f"the request is larger than {limit} bytes", limit_bytes=limit, actions=("Send the files in several requests.",)
+        f"the request is larger than {limit / 1e6:g} MB",
+        limit_bytes=limit,
+        actions=("Send several files in several requests, and a long recording as FLAC, MP3 or OGG.",),
     )

@@ -94,6 +94,8 @@ async def test_a_declared_size_over_the_limit_is_refused_before_a_byte_is_read(s
     assert status == 413
     assert problem["code"] == "too_large"
     assert problem["limit_bytes"] == size - 1
+    assert problem["detail"] == "the request is larger than 6000 MB"
+    assert "FLAC" in problem["suggested_actions"][0], "one long recording cannot be sent in several requests"
     assert sqlite_house.ingest.received_bytes == 0
 
 
