@@ -57,26 +57,27 @@ def job_of(kind: str, work: Path) -> Job:
     name, _, form = kind.partition(" ")
     plain = form == "plain"
     dtype = torch.bfloat16 if form == "bf16" else torch.float32
-    pitch = Pitch(threads=(os.cpu_count() or 1) if plain else 1)
-    encoder: ContentEncoder
-    if name in ("hubert", "both"):
-        encoder = HubertEncoder(load_hubert(work / "hubert_base.pt"), "0" * 64, dtype=dtype, packed=not plain)
-    else:
-        encoder = SmallContentEncoder(packed=not plain, dtype=dtype)
-    file = work / "rmvpe.pt"
-    rmvpe = Rmvpe(network_of(load_tensors(file))) if plain else load_rmvpe(file, dtype=dtype)
 
-    def features(waves: list[Any]) -> list[Any]:
-        return [encoder.encode(wave) for wave in waves] if plain else encode_batch(encoder, waves)
+    def features() -> Job:
+        encoder: ContentEncoder
+        if name in ("hubert", "both"):
+            encoder = HubertEncoder(load_hubert(work / "hubert_base.pt"), "0" * 64, dtype=dtype, packed=not plain)
+        else:
+            encoder = SmallContentEncoder(packed=not plain, dtype=dtype)
+        return lambda waves: [encoder.encode(wave) for wave in waves] if plain else encode_batch(encoder, waves)
 
-    def rmvpe_f0(waves: list[Any]) -> list[Any]:
-        return [rmvpe.f0(wave) for wave in waves] if plain else rmvpe.f0_batch(waves)
+    def rmvpe_f0() -> Job:
+        file = work / "rmvpe.pt"
+        model = Rmvpe(network_of(load_tensors(file))) if plain else load_rmvpe(file, dtype=dtype)
+        return lambda waves: [model.f0(wave) for wave in waves] if plain else model.f0_batch(waves)
 
-    def swift_f0(waves: list[Any]) -> list[Any]:
-        return [pitch.f0(wave, "swift") for wave in waves]
+    def swift_f0() -> Job:
+        pitch = Pitch(threads=(os.cpu_count() or 1) if plain else 1)
+        return lambda waves: [pitch.f0(wave, "swift") for wave in waves]
 
     parts = {"rmvpe": [rmvpe_f0], "swift": [swift_f0], "both": [features, rmvpe_f0], "shipped": [features, swift_f0]}
-    return lambda waves: [found for part in parts.get(name, [features]) for found in part(waves)]
+    jobs = [part() for part in parts.get(name, [features])]
+    return lambda waves: [found for job in jobs for found in job(waves)]
 
 
 def begin(kind: str, threads: int, work: Path, files: list[Path]) -> None:
@@ -120,7 +121,7 @@ def timed(kind: str, work: Path, files: list[Path]) -> tuple[float, float]:
     """Wall and processor seconds of `kind` over all `files`."""
     cores = os.cpu_count() or 1
     workers, threads = (1, cores) if kind.endswith("plain") else (cores, 1)
-    shares = [files[i :: 4 * workers] for i in range(4 * workers)] if workers > 1 else [files]
+    shares = [files[i::workers] for i in range(workers)]
     with ProcessPoolExecutor(workers, get_context("spawn"), begin, (kind, threads, work, files)) as pool:
         while len(set(pool.map(ready, range(2 * workers)))) < workers:
             pass
