@@ -89,9 +89,9 @@ def test_the_command_migrates_the_database_of_the_environment(tmp_path: Path) ->
     }
     command = [sys.executable, "-m", "services.gateway.migrate"]
 
-    up = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
-    down = subprocess.run([*command, "down", "base"], env=variables, capture_output=True, text=True, timeout=60)
-    wrong = subprocess.run([*command, "sideways"], env=variables, capture_output=True, text=True, timeout=60)
+    up = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=150)
+    down = subprocess.run([*command, "down", "base"], env=variables, capture_output=True, text=True, timeout=150)
+    wrong = subprocess.run([*command, "sideways"], env=variables, capture_output=True, text=True, timeout=150)
 
     assert up.returncode == 0, up.stderr
     assert head_revision() in up.stdout

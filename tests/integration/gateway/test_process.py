@@ -51,7 +51,7 @@ def _environment(folder: Path, port: int, **more: str) -> dict[str, str]:
 @contextmanager
 def _gateway(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """The gateway as a process of its own."""
-    subprocess.run([sys.executable, "-m", "services.gateway.migrate"], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "services.gateway.migrate"], env=environment, check=True, timeout=150)
     process = subprocess.Popen([sys.executable, "-m", "services.gateway"], env=environment, stderr=subprocess.PIPE)
     try:
         yield process
@@ -84,7 +84,7 @@ def test_the_gateway_imports_no_sound_and_no_networks() -> None:
         env={"PATH": os.environ["PATH"], "SERVICE_TOKEN": TOKEN},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
 
     assert found.stdout.strip() == "[]", found.stderr

@@ -30,7 +30,7 @@ print(" ".join(sorted({name.split(".")[0] for name in sys.modules})))
 def imported_with(module: str) -> set[str]:
     """Packages that are loaded with `module` where torch cannot be."""
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, module], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WITHOUT_TORCH, module], cwd=ROOT, capture_output=True, text=True, timeout=150
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())

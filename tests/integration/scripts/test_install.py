@@ -58,7 +58,7 @@ def install(checkout: Path, *arguments: str, **environment: str) -> subprocess.C
         env={"PATH": path, "HOME": str(checkout), "PYTHON": str(checkout / "python"), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
 
 
