@@ -1,19 +1,16 @@
 """Does the platform really come up in containers, work there, and leave nothing? Needs a Docker engine.
 
 The images are built first. With nothing in the builder's cache that downloads PyTorch and takes many minutes, so this
-module has a limit of its own; with the cache it took eight on two busy cores, half of them for the journey, which
+module has a limit of its own; with the cache it took twelve on two busy cores, half of them for the journey, which
 trains a voice and restarts every container. The images, tagged `test`, stay as the builder's cache.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -21,85 +18,19 @@ import pytest
 import soundfile
 
 from libs.client.api import Client
-from scripts.secret_file import ensure_secrets
-from tests.conftest import free_port
+from scripts.secret_file import read_secrets
+from tests.deploy.engine import Containers, running, wait_for
 from tests.deploy.files import PROJECT, SERVICES
 from tests.factories_audio import make_recordings, make_speech
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-NAME = f"voicewright-test-{os.getpid()}"
-
-
-def has_engine() -> bool:
-    return (
-        shutil.which("docker") is not None and subprocess.run(["docker", "info"], capture_output=True).returncode == 0
-    )
-
-
-@dataclass
-class Containers:
-    """The plain stack under a project name of its own."""
-
-    env_file: Path
-    port: int
-
-    def compose(self, *command: str, seconds: float = 600) -> str:
-        """One `scripts/compose` command; its output."""
-        environment = os.environ | {"COMPOSE_PROJECT_NAME": NAME}
-        done = subprocess.run(
-            [PROJECT / "scripts" / "compose", "--env-file", str(self.env_file), *command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
-
-    def inside(self, service: str, script: str) -> str:
-        """What a shell script says in a running container, its errors as well."""
-        return self.compose("exec", "-T", service, "sh", "-c", f"{{ {script}; }} 2>&1 || true").strip()
-
-    def health(self, service: str) -> str:
-        [container] = self.compose("ps", "-q", service).split()
-        found = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True)
-        return str(json.loads(found.stdout)[0]["State"]["Health"]["Status"])
-
-
-def wait_for(what: Callable[[], bool], seconds: float, say: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, say
-        time.sleep(1)
-
 
 @pytest.fixture(scope="module")
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    if not has_engine():
-        pytest.skip("no Docker engine answers here")
-    folder = tmp_path_factory.mktemp("containers")
-    (folder / "assets").mkdir()
-    env_file, port = folder / "env", free_port()
-    # Where torch comes from and the base may be named outside, as for the scripts.
-    given = {n: os.environ[n] for n in ("TORCH_INDEX_URL", "PYTHON_IMAGE", "NATS_IMAGE") if n in os.environ}
-    values = given | {"GATEWAY_PORT": str(port), "ASSETS_FOLDER": str(folder / "assets"), "VOICEWRIGHT_VERSION": "test"}
-    env_file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
-    ensure_secrets(env_file)
-    stack = Containers(env_file, port)
-    try:
-        stack.compose("build", "gateway", "trainer", seconds=3000)
-        stack.compose("up", "--detach")
-        wait_for(lambda: all(stack.health(s) == "healthy" for s in (*SERVICES, "nats")), 300, "not all are healthy")
+    """The plain stack."""
+    with running(tmp_path_factory.mktemp("containers"), "voicewright-test") as stack:
         yield stack
-    finally:
-        stack.compose("down", "--volumes", "--timeout", "60")
-    label = f"label=com.docker.compose.project={NAME}"
-    for kind in ("container", "volume", "network"):
-        left = subprocess.run(
-            ["docker", kind, "ls", "-q", "--filter", label], capture_output=True, text=True, check=True
-        )
-        assert left.stdout == "", f"a {kind} is left"
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -143,7 +74,7 @@ def test_an_image_lists_its_contents_and_says_its_version(containers):
 
 
 def test_recordings_become_a_voice_that_converts_and_lasts_through_a_restart_of_each_container(containers, tmp_path):
-    secrets = ensure_secrets(containers.env_file)
+    secrets = read_secrets(containers.env_file)
     url = f"http://127.0.0.1:{containers.port}"
     with Client(url) as client:
         client.login(secrets["ADMIN_EMAIL"], secrets["ADMIN_PASSWORD"])
@@ -153,7 +84,7 @@ def test_recordings_become_a_voice_that_converts_and_lasts_through_a_restart_of_
         assert job.status == "completed", job.error
 
     containers.compose("restart")
-    wait_for(lambda: all(containers.health(s) == "healthy" for s in (*SERVICES, "nats")), 300, "not healthy again")
+    containers.wait_healthy()
 
     source = make_speech(3.0, "en-us+m3", tmp_path / "source.wav", seed=4)
     with Client(url) as client:
@@ -176,3 +107,20 @@ def test_a_service_without_its_broker_is_unhealthy_and_says_why(containers):
     finally:
         containers.compose("start", "nats")
     wait_for(lambda: containers.health("gateway") == "healthy", 180, "the gateway is not healthy again")
+
+
+def test_a_change_of_the_source_restarts_the_service_of_the_development_stack(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for name in ("libs", "services", "deploy", "scripts"):
+        shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("LICENSE", "pyproject.toml", "constraints.txt"):
+        shutil.copy(PROJECT / name, project / name)
+    (tmp_path / "run").mkdir()
+
+    with running(tmp_path / "run", "voicewright-dev", "ingest", options=("--dev",), project=project) as stack:
+        source = project / "services" / "ingest" / "app.py"
+        source.write_text(source.read_text() + "\nprint('changed source is read', flush=True)\n")
+
+        wait_for(lambda: "changed source is read" in stack.compose("logs", "ingest"), 120, "the change was not read")
+        stack.wait_healthy(["ingest"])
+        assert "reload: the source has changed" in stack.compose("logs", "ingest")
