@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, ValidationError
 
+from libs.common.conversion_options import ConversionParameters
 from libs.common.errors import InvalidInput
 from libs.common.invalid import first_at_fault
-from libs.common.pitch_requests import MethodName, check_method, read_f0_points
+from libs.common.pitch_requests import check_method, read_f0_points
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.inner import InnerProblem
@@ -18,42 +19,24 @@ from services.gateway.staging import Form, release
 from services.gateway.streaming import ForwardedResponse, forward
 from services.gateway.voices import registry
 
+VOICE_FIELDS = ("voice", "voice_id", "model_id")
 KEPT_HEADERS = ("x-voice-version", "x-voice-sha256", "x-duration-seconds", "x-real-time-factor")
 
 
-class ConversionOptions(BaseModel):
-    """How to convert; the defaults suit speech."""
+class ConversionOptions(ConversionParameters):
+    """How to convert, and in which format the sound comes back."""
 
     model_config = ConfigDict(extra="ignore")
 
-    pitch_shift: float = Field(default=0, ge=-24, le=24, description="Semitones", examples=[-12])
-    index_rate: float = Field(
-        default=0.5, ge=0, le=1, description="How much the voice's own sounds replace the source's", examples=[0.75]
-    )
-    protect: float = Field(default=0.33, ge=0, le=0.5, description="Protection of voiceless sounds; 0.5 is none")
-    rms_mix_rate: float = Field(default=0.25, ge=0, le=1, description="Volume envelope: 0 the source's, 1 the voice's")
-    f0_method: MethodName = Field(default="auto", examples=["auto", "rmvpe", "harvest"])
-    filter_radius: int = Field(default=3, ge=0, le=7, description="From 3 on harvest's pitch gets a median")
-    fill_unvoiced: bool = Field(default=False, description="Pitch is interpolated through unvoiced frames")
-    f0_file: str = Field(
-        default="", description="A pitch of one's own: lines of `seconds,Hz`", examples=["0.0,220\n0.5,247\n1.0,262"]
-    )
-    speaker_id: int = Field(default=0, ge=0, le=2333, description="Of a voice with several speakers")
-    split_silence: bool = Field(default=False, description="Silence is left out and put back as gaps")
-    autotune: bool = Field(default=False, description="Pitch is pulled to the nearest note; replaces the shift")
-    autotune_strength: float = Field(default=1.0, ge=0, le=1, examples=[0.6])
-    autotune_unvoiced: bool = Field(default=False, description="Unvoiced frames are pulled too, as Applio does")
-    proposed_pitch: bool = Field(default=False, description="Adds the semitones that bring the voice to a register")
-    proposed_pitch_hz: float = Field(default=155, ge=50, le=1200, description="That register's median", examples=[255])
-    formant_timbre: float = Field(
-        default=1.0, ge=0.1, le=16, description="Stretches the source's formants; 1 is off", examples=[1.15]
-    )
-    formant_quefrency: float = Field(default=1.0, ge=0.1, le=16, description="Detail of the formants, in ms")
     format: Literal["wav", "flac", "mp3", "ogg"] = "wav"
-    output_rate: int | None = Field(
-        default=None, ge=8000, le=192000, description="Hz; the voice's own if empty", examples=[44100]
-    )
-    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+
+def voice_of(fields: Mapping[str, str]) -> str:
+    """What a form calls the voice; raises InvalidInput when it does not."""
+    key = next((fields[name].strip() for name in VOICE_FIELDS if fields.get(name, "").strip()), "")
+    if not key:
+        raise InvalidInput("the voice is not named", field="voice", actions=("Send a voice's id, slug or name.",))
+    return key
 
 
 def options_of(fields: Mapping[str, str]) -> ConversionOptions:
@@ -84,14 +67,11 @@ async def convert(parts: Parts, caller: Caller, form: Form) -> ForwardedResponse
 
     try:
         _check_single(form)
-        form.expect_only(*ConversionOptions.model_fields, "voice", "model_id")
-        key = (form.fields.get("voice") or form.fields.get("model_id") or "").strip()
-        if not key:
-            raise InvalidInput("the voice is not named", field="voice", actions=("Send a voice's id, slug or name.",))
+        form.expect_only(*ConversionOptions.model_fields, *VOICE_FIELDS)
+        key = voice_of(form.fields)
         options = options_of(form.fields)
         async with parts.database.write() as session:
-            voice = await registry.find_by_any_name(session, caller, key)
-            registry.expect_ready(voice)
+            voice = await registry.find_ready(session, caller, key)
             audit.record(session, caller.id, "voice.used", voice.id, job_id=voice.job_id, sha256=form.files[0].sha256)
     except BaseException:
         await drop()

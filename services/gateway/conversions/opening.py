@@ -18,7 +18,7 @@ from libs.common.jobs import JobKind
 from libs.common.logs import get_logger
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
-from services.gateway.conversion.convert import ConversionOptions, options_of
+from services.gateway.conversion.convert import VOICE_FIELDS, ConversionOptions, options_of, voice_of
 from services.gateway.datasets import catalogue, recordings
 from services.gateway.datasets.receiving import NothingAccepted
 from services.gateway.datasets.tables import Dataset, Sample
@@ -29,11 +29,10 @@ from services.gateway.parts import Parts
 from services.gateway.staging import Form, release
 from services.gateway.text import NAME_LENGTH, for_display
 from services.gateway.voices import registry
-from services.gateway.voices.tables import Voice
 
 log = get_logger("gateway.conversions")
 
-_FIELDS = ("voice", "voice_id", "model_id", "priority", "sample_ids", "dataset_id", "name")
+_FIELDS = (*VOICE_FIELDS, "priority", "sample_ids", "dataset_id", "name")
 _SEPARATORS = re.compile(r"[,\s]+")
 
 
@@ -60,7 +59,7 @@ async def start(parts: Parts, caller: Caller, form: Form, job_id: str) -> Job:
         async with parts.database.read() as session:
             repeated = await reading.opened_before(session, caller, job_id)
             if repeated is None:
-                await _voice(session, caller, wanted.voice)
+                await registry.find_ready(session, caller, wanted.voice)
                 await _inputs(session, caller, wanted, form, parts.settings.conversion_files)
         if repeated is not None:
             await release(parts, uploads)
@@ -91,9 +90,7 @@ async def drop_sent(parts: Parts, job_id: str) -> None:
 def _wanted(form: Form) -> Wanted:
     form.expect_only(*ConversionOptions.model_fields, *_FIELDS)
     fields = {name: value.strip() for name, value in form.fields.items() if value.strip()}
-    voice = fields.get("voice") or fields.get("voice_id") or fields.get("model_id")
-    if not voice:
-        raise InvalidInput("the voice is not named", field="voice", actions=("Send a voice's id, slug or name.",))
+    voice = voice_of(fields)
     priority = fields.get("priority", "50")
     # Its length first: Python refuses to read a number of thousands of digits.
     if not (priority.isascii() and priority.isdigit() and len(priority) <= 3 and int(priority) <= 100):
@@ -124,12 +121,6 @@ def _nothing(form: Form) -> PlatformError:
     if len(listed) == 1:
         return InnerProblem(form.rejected[0][1] | {"rejected": listed})
     return NothingAccepted(f"all {len(listed)} files were refused", rejected=listed)
-
-
-async def _voice(session: AsyncSession, caller: Caller, key: str) -> Voice:
-    voice = await registry.find_by_any_name(session, caller, key)
-    registry.expect_ready(voice)
-    return voice
 
 
 async def _inputs(
@@ -186,7 +177,7 @@ async def _samples(session: AsyncSession, caller: Caller, wanted: Wanted) -> tup
 
 async def _open(session: AsyncSession, caller: Caller, wanted: Wanted, form: Form, job_id: str, limit: int) -> Job:
     """The transaction; everything is looked up again, because the files took their time."""
-    voice = await _voice(session, caller, wanted.voice)
+    voice = await registry.find_ready(session, caller, wanted.voice)
     inputs, dataset = await _inputs(session, caller, wanted, form, limit)
     if dataset is not None and not await catalogue.hold(session, dataset.id):
         raise NotFound(f"there is no dataset {dataset.slug!r}")

@@ -89,8 +89,7 @@ async def _start(parts: Parts, caller: Caller, socket: WebSocket) -> dict[str, A
     if not isinstance(key, str) or not key.strip():
         raise InvalidInput("the voice is not named", field="voice_id", actions=("Send a voice's id, slug or name.",))
     async with parts.database.write() as session:
-        voice = await registry.find_by_any_name(session, caller, key)
-        registry.expect_ready(voice)
+        voice = await registry.find_ready(session, caller, key)
         audit.record(session, caller.id, "voice.used", voice.id, live=True)
     return start | {"voice": voice.slug}
 

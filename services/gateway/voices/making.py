@@ -58,17 +58,10 @@ async def merged(session: AsyncSession, caller: Caller, request: MergeRequest, *
     """Opens a job that merges two of the caller's voices. Raises NotFound, VoiceNotReady."""
     if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
-    first = await ready(session, caller, request.first)
-    second = await ready(session, caller, request.second)
+    first = await registry.find_ready(session, caller, request.first)
+    second = await registry.find_ready(session, caller, request.second)
     options = MakingOptions(tool="merge", first=served(first), second=served(second), share=request.share)
     return await _open(session, caller, request.name, options, job_id=job_id)
-
-
-async def ready(session: AsyncSession, caller: Caller, key: str) -> Voice:
-    """A voice that has a version, by id, slug or name. Raises NotFound, also for a stranger's, and VoiceNotReady."""
-    voice = await registry.find_by_any_name(session, caller, key)
-    registry.expect_ready(voice)
-    return voice
 
 
 def served(voice: Voice) -> VersionRef:

@@ -56,6 +56,13 @@ async def find_by_any_name(session: AsyncSession, caller: Caller, key: str) -> V
         return voice
 
 
+async def find_ready(session: AsyncSession, caller: Caller, key: str) -> Voice:
+    """A voice to speak with, by id, slug or name. Raises NotFound, also for a stranger's, and VoiceNotReady."""
+    voice = await find_by_any_name(session, caller, key)
+    expect_ready(voice)
+    return voice
+
+
 def expect_ready(voice: Voice) -> str:
     """The job that made the version which is served; raises VoiceNotReady for a voice without one."""
     if voice.status != VoiceStatus.ready.value or voice.job_id is None:
