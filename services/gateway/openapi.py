@@ -1,7 +1,8 @@
-"""What does the API's description hold besides the routes? The shape of a problem, and what each domain is."""
+"""What does the API's description hold besides the models? Problems, what each domain is, forms and files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,6 +22,21 @@ TAGS = {
     "system": "What runs here, and whether it is ready.",
 }
 """In the order in which a newcomer needs them."""
+
+
+TEXT = {"type": "string"}
+FILE = {"type": "string", "format": "binary"}
+
+
+def multipart(properties: Mapping[str, Any], *, required: Sequence[str]) -> dict[str, Any]:
+    """The `openapi_extra=` of a route that reads a multipart form itself, chunk by chunk."""
+    schema = {"type": "object", "required": list(required), "properties": dict(properties)}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def binary(description: str, *kinds: str) -> dict[str, Any]:
+    """The entry in `responses=` of an answer that is a file of one of these media types."""
+    return {"description": description, "content": {kind: {"schema": FILE} for kind in kinds}}
 
 
 def install(app: FastAPI) -> None:

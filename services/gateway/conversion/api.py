@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from services.gateway.accounts.current import Creator
 from services.gateway.conversion.convert import ConversionOptions, convert
+from services.gateway.openapi import FILE, TEXT, binary, multipart
 from services.gateway.parts import SharedParts
 from services.gateway.routing import problems, router, streams
 from services.gateway.staging import ClientGone, receive
@@ -18,32 +19,17 @@ conversion_router = router("/convert", "conversion")
 
 _LOOK_SECONDS = 0.5
 
-_SCHEMA: dict[str, Any] = ConversionOptions.model_json_schema()
-_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["audio", "voice"],
-                    "properties": {
-                        "audio": {"type": "string", "format": "binary", "description": "The recording, in any format"},
-                        "voice": {"type": "string", "description": "Id, slug or name of one of your voices"},
-                        **_SCHEMA["properties"],
-                    },
-                }
-            }
-        },
-    }
-}
+_FORM = multipart(
+    {
+        "audio": FILE | {"description": "The recording, in any format"},
+        "voice": TEXT | {"description": "Id, slug or name of one of your voices"},
+        **ConversionOptions.model_json_schema()["properties"],
+    },
+    required=("audio", "voice"),
+)
 _SOUND: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The converted sound",
-        "content": {
-            f"audio/{kind}": {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("wav", "flac", "mpeg", "ogg")
-        },
+    200: binary("The converted sound", "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg")
+    | {
         "headers": {
             "X-Voice-Version": {"schema": {"type": "string"}, "description": "The job that made the voice's version"},
             "X-Voice-Sha256": {"schema": {"type": "string"}, "description": "Checksum of its weights"},

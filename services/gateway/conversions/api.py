@@ -19,6 +19,7 @@ from services.gateway.jobs import reading
 from services.gateway.jobs.api import accepted, add_job_routes
 from services.gateway.jobs.schemas import PRIORITY, JobOut
 from services.gateway.jobs.tables import Job, JobStep
+from services.gateway.openapi import FILE, TEXT, binary, multipart
 from services.gateway.parts import Parts, SharedParts
 from services.gateway.routing import creates, problems, router, streams
 from services.gateway.staging import receive
@@ -28,47 +29,24 @@ conversion_job_router = router("/convert", "conversion")
 
 Number = Annotated[int, Path(ge=1, le=1_000_000, description="Of the recording, as the job's results list it")]
 
-_TEXT = {"type": "string"}
-_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["voice"],
-                    "properties": {
-                        "voice": _TEXT | {"description": "Id, slug or name of one of your voices"},
-                        "files": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                            "description": "Recordings in any accepted format",
-                        },
-                        "sample_ids": _TEXT | {"description": "And samples of one dataset, separated by commas"},
-                        "dataset_id": _TEXT | {"description": "Or all samples of a dataset, by its id or slug"},
-                        "name": _TEXT | {"description": "What to call the job"},
-                        "priority": {
-                            "type": "integer",
-                            "minimum": 0,
-                            "maximum": 100,
-                            "default": 50,
-                            "description": PRIORITY,
-                        },
-                        **ConversionOptions.model_json_schema()["properties"],
-                    },
-                }
-            }
-        },
-    }
-}
-_SOUND: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The sound; a zip of all sounds for a job of several recordings",
-        "content": {
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in (*sorted(set(results.MEDIA_TYPES.values())), "application/zip")
-        },
+_FORM = multipart(
+    {
+        "voice": TEXT | {"description": "Id, slug or name of one of your voices"},
+        "files": {"type": "array", "items": FILE, "description": "Recordings in any accepted format"},
+        "sample_ids": TEXT | {"description": "And samples of one dataset, separated by commas"},
+        "dataset_id": TEXT | {"description": "Or all samples of a dataset, by its id or slug"},
+        "name": TEXT | {"description": "What to call the job"},
+        "priority": {"type": "integer", "minimum": 0, "maximum": 100, "default": 50, "description": PRIORITY},
+        **ConversionOptions.model_json_schema()["properties"],
     },
+    required=("voice",),
+)
+_SOUND: dict[int | str, dict[str, Any]] = {
+    200: binary(
+        "The sound; a zip of all sounds for a job of several recordings",
+        *sorted(set(results.MEDIA_TYPES.values())),
+        "application/zip",
+    ),
     206: {"description": "The range of a single sound that was asked for"},
 }
 

@@ -21,6 +21,7 @@ from services.gateway.datasets.schemas import (
 )
 from services.gateway.etags import IfMatch, etag
 from services.gateway.idempotency import reserved_id
+from services.gateway.openapi import FILE, TEXT, multipart
 from services.gateway.paging import Cursor, Limit, page
 from services.gateway.parts import SharedParts
 from services.gateway.routing import creates, problems, router, streams
@@ -30,30 +31,20 @@ from services.gateway.streaming import forward
 dataset_router = router("/datasets", "datasets")
 sample_router = router("/samples", "samples")
 
-UPLOAD_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["files"],
-                    "properties": {
-                        "dataset_id": {"type": "string", "description": "Id or slug of a dataset"},
-                        "dataset_name": {"type": "string", "description": "Or its name; made when you have none of it"},
-                        "exp_name": {"type": "string", "description": "The same under its older name"},
-                        "files": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                            "description": "wav, mp3, m4a, ogg, opus, webm, flac, mp4; also as `file` or `audio`",
-                        },
-                        "transcript": {"type": "string", "description": "What is said, with a single file"},
-                    },
-                }
-            }
+_FORM = multipart(
+    {
+        "dataset_id": TEXT | {"description": "Id or slug of a dataset"},
+        "dataset_name": TEXT | {"description": "Or its name; made when you have none of it"},
+        "exp_name": TEXT | {"description": "The same under its older name"},
+        "files": {
+            "type": "array",
+            "items": FILE,
+            "description": "wav, mp3, m4a, ogg, opus, webm, flac, mp4; also as `file` or `audio`",
         },
-    }
-}
+        "transcript": TEXT | {"description": "What is said, with a single file"},
+    },
+    required=("files",),
+)
 
 
 @sample_router.post(
@@ -63,7 +54,7 @@ UPLOAD_FORM = {
     status_code=201,
     dependencies=[creates, streams],
     responses=problems(403, 404, 409, 413, 415, 507),
-    openapi_extra=UPLOAD_FORM,
+    openapi_extra=_FORM,
 )
 async def upload_samples(
     request: Request,

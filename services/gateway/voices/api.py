@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from services.gateway.accounts.current import Creator, CurrentUser
 from services.gateway.audit import audit
 from services.gateway.etags import IfMatch, etag
+from services.gateway.openapi import binary
 from services.gateway.paging import Cursor, Limit, page
 from services.gateway.parts import SharedParts
 from services.gateway.routing import problems, router
@@ -88,13 +89,7 @@ async def delete_model(model_id: str, caller: Creator, parts: SharedParts, if_ma
     operation_id="export_model",
     summary="Take a voice with you",
     response_class=StreamingResponse,
-    responses=problems(404, 409, 429)
-    | {
-        200: {
-            "description": "A zip with the voice and its index",
-            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    responses=problems(404, 409, 429) | {200: binary("A zip with the voice and its index", "application/zip")},
 )
 async def export_model(
     model_id: str,

@@ -14,6 +14,7 @@ from services.gateway.audit import audit
 from services.gateway.idempotency import reserved_id
 from services.gateway.jobs.api import accepted
 from services.gateway.jobs.schemas import JobOut
+from services.gateway.openapi import FILE, binary, multipart
 from services.gateway.parts import Parts, SharedParts
 from services.gateway.routing import creates, problems, router, streams
 from services.gateway.staging import receive
@@ -25,19 +26,12 @@ from services.gateway.voices.tables import Voice
 file_router = router("/models", "models")
 
 _FIELDS = VoiceForm.model_json_schema()["properties"]
-_FILE = {"type": "string", "format": "binary"}
-_BINARY: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The file",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
+_BINARY: dict[int | str, dict[str, Any]] = {200: binary("The file", "application/octet-stream")}
 
 
 def _form(**files: str) -> dict[str, Any]:
-    described = {name: _FILE | {"description": what} for name, what in files.items()}
-    schema = {"type": "object", "required": ["model", "name"], "properties": {**described, **_FIELDS}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    described = {name: FILE | {"description": what} for name, what in files.items()}
+    return multipart({**described, **_FIELDS}, required=("model", "name"))
 
 
 @file_router.post(
