@@ -35,7 +35,7 @@ def create_app(settings: InferenceSettings | None = None, bus: Bus | None = None
     device = settings.inference_device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    voices = Voices(paths, capacity=settings.voices_in_memory, device=device)
+    voices = Voices(paths, capacity=settings.voices_in_memory, device=device, compiling=settings.inference_compile)
     checks: list[Check] = [
         ReadableCheck(paths.data_root, "data"),
         ReadableCheck(paths.models_root, "models"),

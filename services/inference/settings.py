@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import Field
 
@@ -22,6 +23,9 @@ class InferenceSettings(CommonSettings):
     )
     inference_batch_seconds: float = Field(
         default=60.0, ge=1, le=3600, description="Seconds of sound that go together at most; a longer one goes alone"
+    )
+    inference_compile: Literal["off", "on", "auto"] = Field(
+        default="off", description="Decoders of RVC voices through torch.compile; auto: on a GPU only"
     )
     conversion_jobs_at_once: int = Field(
         default=1, ge=0, le=32, description="Conversion jobs in hand at the same time; 0 takes none and needs no broker"

@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 
 from libs.common.errors import NotFound, Unavailable
+from libs.common.logs import get_logger
 from libs.common.manifests import sha256_of
 from libs.common.paths import Paths
 from libs.voice.artefact import load_synthesizer
 from libs.voice.chain import Converter
+from libs.voice.compiled import Choice, DecoderCompiler
 from libs.voice.content import ContentEncoder, Version, check_same_encoder, load_content_encoder
 from libs.voice.pitch import Pitch
 from libs.voice.retrieval import read_index
 from services.inference.cards import read_card
+
+log = get_logger("voices")
 
 RELOADS = 3
 SILENCE = 1600
@@ -39,7 +43,7 @@ class LoadedVoice:
 class Voices:
     """A cache of loaded voices, the least recently used dropped first. Calls block and are safe from threads."""
 
-    def __init__(self, paths: Paths, *, capacity: int, device: str = "cpu") -> None:
+    def __init__(self, paths: Paths, *, capacity: int, device: str = "cpu", compiling: Choice = "off") -> None:
         self._paths = paths
         self._capacity = capacity
         self._device = device
@@ -47,6 +51,7 @@ class Voices:
         self._encoders: dict[str, ContentEncoder] = {}
         self._lock = threading.Lock()
         self._encoder_lock = threading.Lock()
+        self._compiler = DecoderCompiler(compiling, device, log.info)
         self.pitch = Pitch(paths.rmvpe, device=device)
 
     def get(self, slug: str) -> LoadedVoice:
@@ -87,6 +92,7 @@ class Voices:
         if card["index"] is not None:  # a voice that came without one, or was merged
             self._check(version.index, card["index"]["sha256"])
             index = read_index(version.index, width=synthesizer.content_width)
+        self._compiler.take(synthesizer)
         return LoadedVoice(
             slug=slug,
             version=str(card["version"]),
