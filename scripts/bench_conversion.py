@@ -4,6 +4,9 @@
 The ways are taken in turn, several rounds, in one process; told are processor seconds, because other work may share
 the cores. Plain: weight norm computed in each pass, every operation into new memory, and the context of each chunk
 decoded with it.
+
+`--part together`: requests of several callers at once against one by one, of every voice or of `--voice`. Both in turn
+in one process as well; told are medians.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +28,7 @@ from torch import Tensor
 
 from libs.audio.decode import decode
 from libs.audio.resample import resample
-from libs.voice.chain import Conversion, Converter
+from libs.voice.chain import Conversion, Converter, Order, Outcome, convert_together
 from libs.voice.content_small import SmallContentEncoder
 from libs.voice.lite import LiteSynthesizer
 from libs.voice.pitch import Pitch
@@ -37,6 +41,13 @@ from libs.voice.rvc.voice import RvcSynthesizer
 SECONDS = (3.0, 10.0)
 ROUNDS = 3
 SETTINGS = Conversion(rms_mix_rate=1.0)
+SHORT = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0)
+CALLERS = {
+    "lite": {"8 of 1 to 5 s": SHORT, "8 of 2 s": (2.0,) * 8, "2 of 30 s": (30.0, 30.0)},
+    "rvc-tiny": {"8 of 1 to 5 s": SHORT, "8 of 2 s": (2.0,) * 8, "2 of 30 s": (30.0, 30.0)},
+    "rvc-v2-40k": {"4 of 1 to 5 s": SHORT[1::2], "4 of 2 s": (2.0,) * 4, "2 of 10 s": (10.0, 10.0)},
+}
+"""Seconds of what several callers send at once."""
 
 
 class Whole:
@@ -132,9 +143,68 @@ def measure(work: Path) -> dict[str, object]:
     return figures
 
 
+def voice_of(name: str) -> LiteSynthesizer | RvcSynthesizer:
+    """A voice with random weights."""
+    torch.manual_seed(0)
+    if name == "lite":
+        return LiteSynthesizer().eval()
+    return RvcSynthesizer(SynthesizerNetwork(CONFIGS[name], with_posterior=False), torch.device("cpu"))
+
+
+def measure_together(names: Sequence[str] = tuple(CALLERS)) -> dict[str, object]:
+    """Several callers at once and one by one: requests per second, and processor seconds per second of sound."""
+    figures: dict[str, object] = {}
+    for name in names:
+        converter = Converter(voice_of(name), SmallContentEncoder(), Pitch(), joining="smooth")
+        for case, lengths in CALLERS[name].items():
+            figures |= _callers(f"{name}, {case}", converter, lengths)
+    return figures
+
+
+def _callers(title: str, converter: Converter, lengths: tuple[float, ...]) -> dict[str, object]:
+    wave = speech(30.0)
+    orders = [Order(wave[i * 4000 :][: round(s * 16000)], 16000, SETTINGS) for i, s in enumerate(lengths)]
+
+    def convert(groups: list[list[Order]]) -> list[NDArray[np.float32]]:
+        made: list[NDArray[np.float32]] = []
+        for group in groups:
+            told: dict[int, Outcome] = {}
+            convert_together(converter, group, told.__setitem__, most_seconds=60.0)
+            for place in range(len(group)):
+                outcome = told[place]
+                assert not isinstance(outcome, Exception), outcome
+                made.append(outcome[0])
+        return made
+
+    ways = {"one by one": [[order] for order in orders], "together": [orders]}
+    processor: dict[str, list[float]] = {way: [] for way in ways}
+    clock: dict[str, list[float]] = {way: [] for way in ways}
+    results: dict[str, list[NDArray[np.float32]]] = {}
+    convert(ways["one by one"][:1])
+    for _ in range(ROUNDS):
+        for way, groups in ways.items():
+            began, at = time.process_time(), time.perf_counter()
+            results[way] = convert(groups)
+            processor[way].append(time.process_time() - began)
+            clock[way].append(time.perf_counter() - at)
+    figures: dict[str, object] = {}
+    for way in ways:
+        figures[f"{title}, {way}: processor s per s"] = round(statistics.median(processor[way]) / sum(lengths), 4)
+        figures[f"{title}, {way}: requests per s"] = round(len(lengths) / statistics.median(clock[way]), 2)
+    ratio = statistics.median(processor["one by one"]) / statistics.median(processor["together"])
+    figures[f"{title}: times less processor time"] = round(ratio, 2)
+    pairs = zip(results["one by one"], results["together"], strict=True)
+    figures[f"{title}: largest difference"] = max(float(np.abs(one - other).max()) for one, other in pairs)
+    return figures
+
+
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    print(json.dumps(measure(Path()), indent=1))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=("plain", "together"), default="plain")
+    parser.add_argument("--voice", choices=CALLERS, nargs="*", default=list(CALLERS))
+    wanted = parser.parse_args()
+    figures = measure(Path()) if wanted.part == "plain" else measure_together(wanted.voice)
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
