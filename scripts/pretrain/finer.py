@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -251,7 +252,7 @@ class Run:
         return {name: round(value, 4) for name, value in found.items()}
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("speech", type=Path)
     parser.add_argument("labels", type=Path)
@@ -265,7 +266,7 @@ def main() -> None:
     for name in ("bend", "noise", "phones", "articulation", "redrawing", "agreement", "offset", "learning-rate"):
         field = name.replace("-", "_")
         parser.add_argument(f"--{name}", type=float, default=getattr(FinerTraining, field), dest=field)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
 
     chosen = {name: value for name, value in vars(arguments).items() if name in FinerTraining.__dataclass_fields__}
     training = FinerTraining(**(chosen | {"synthetic": FinerTraining.synthetic}))
@@ -286,7 +287,7 @@ def main() -> None:
         if run.step % 250 == 0 or run.step in (20, training.steps):
             losses = {name: round(value, 3) for name, value in run.shown.items()}
             print(f"step {run.step} {run.seconds:.0f} s {losses} {run.measured(unseen, unseen_synthetic)}", flush=True)
-        if run.step % 100 == 0 or run.step == training.steps:
+        if run.step % 100 == 0 or run.step in (arguments.stop, training.steps):
             run.keep()
     ship(
         run.average,

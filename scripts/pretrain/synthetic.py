@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,12 +149,12 @@ def read(path: Path) -> list[Spoken]:
         ]
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help=".npz to write; beside it …-unseen.npz, to measure with")
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--seed", type=int, default=20260102)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
 
     learned = tuple(language for language in LANGUAGES if language not in UNSEEN_LANGUAGES)
     write(arguments.output, make(arguments.minutes, arguments.seed, learned, VARIANTS))

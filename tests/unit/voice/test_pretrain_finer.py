@@ -17,6 +17,7 @@ import torch
 from libs.voice.content_network import ContentConfig, ContentNetwork
 from libs.voice.content_small import FINER_SCALE, SmallContentEncoder
 from libs.voice.phones import PHONES
+from scripts.pretrain import finer, synthetic
 from scripts.pretrain.articulation import FEATURES, SILENT, of_cmu_phones, parts_of
 from scripts.pretrain.encoder import ship
 from scripts.pretrain.espeak import Said, say
@@ -24,6 +25,7 @@ from scripts.pretrain.finer import FinerTraining, Run, start_from
 from scripts.pretrain.pieces import Piece, draw_pieces, of_synthetic_speech, smoothing
 from scripts.pretrain.probes import articulation_read
 from scripts.pretrain.synthetic import LANGUAGES, articulation_of, made_up_words, make, read, write
+from tests.factories_audio import make_speech
 
 ROOT = Path(__file__).parents[3]
 SMALL = ContentConfig(width=16, hidden=32, blocks=2, finer=8)
@@ -154,6 +156,16 @@ def test_speech_is_read_as_it_was_written(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.articulation, other.articulation)
 
 
+def test_voices_and_languages_to_measure_with_are_kept_apart(tmp_path: Path) -> None:
+    synthetic.main([str(tmp_path / "speech.npz"), "--minutes", "0.5"])
+
+    learned = {one.voice for one in read(tmp_path / "speech.npz")}
+    unseen = {one.voice for one in read(tmp_path / "speech-unseen.npz")}
+    assert not learned & unseen
+    assert not {voice.split("+")[0] for voice in learned} & set(synthetic.UNSEEN_LANGUAGES)
+    assert {voice.split("+")[0] for voice in unseen} >= set(synthetic.UNSEEN_LANGUAGES)
+
+
 def test_smoothing_keeps_formants_and_takes_harmonics_away() -> None:
     bands = torch.arange(80) + 0.5
     formants, harmonics = torch.cos(bands * torch.pi * 4 / 80), torch.cos(bands * torch.pi * 30 / 80)
@@ -255,6 +267,36 @@ def test_the_shipped_file_gives_phones_and_finer_features(pieces: list[Piece], t
     np.testing.assert_allclose(together[1], encoder.encode(wave[:8000]), atol=1e-4)
     sidecar = json.loads((tmp_path / "second" / "voicewright-content.json").read_text(encoding="utf-8"))
     assert sidecar["config"]["finer"] == SMALL.finer
+
+
+def test_the_script_goes_on_where_it_was_paused_and_writes_what_it_measured(
+    spoken_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started(tmp_path)
+    unseen = spoken_file.with_name("speech-unseen.npz")
+    unseen.write_bytes(spoken_file.read_bytes())
+    chance = np.random.default_rng(0)
+    labels = {}
+    for speaker in range(3):
+        name = f"{speaker}-1-0000.flac"
+        make_speech(2.0, "en-us", tmp_path / "speech" / name, rate=16_000)
+        labels[name] = chance.integers(0, len(PHONES), (5, 200), dtype=np.uint8)
+    np.savez(tmp_path / "labels.npz", allow_pickle=False, **labels)
+    command = [
+        str(tmp_path / "speech"), str(tmp_path / "labels.npz"), str(spoken_file),
+        str(tmp_path / "first" / "voicewright-content.safetensors"), str(tmp_path / "second"),
+        "--finer", "8", "--steps", "3", "--frozen", "1",
+    ]  # fmt: skip
+
+    finer.main([*command, "--stop", "1"])
+    finer.main(command)
+
+    sidecar = json.loads((tmp_path / "second" / "voicewright-content.json").read_text(encoding="utf-8"))
+    assert sidecar["steps_done"] == 3
+    assert sidecar["speakers"] == 2
+    assert set(sidecar["measured"]) > {"phone_accuracy", "nearest_phone_together", "articulation_de"}
+    assert SmallContentEncoder(tmp_path / "second" / "voicewright-content.safetensors").checksum == sidecar["sha256"]
+    assert "step 3 " in capsys.readouterr().out
 
 
 def test_articulation_that_is_read_perfectly_counts_one_and_guessing_counts_zero(pieces: list[Piece]) -> None:
