@@ -18,7 +18,6 @@ from libs.common.events import (
     PublishVoice,
     TrainVoice,
     VoiceEvaluated,
-    VoicePublished,
     VoiceTrained,
 )
 from libs.common.manifests import Manifest
@@ -120,21 +119,7 @@ class Handlers:
         trial = self._trial(prepared, version.weights, version.index, held_out[:3], ())
         async with work.time_limit(self._settings.step_timeout_publish):
             await work.unless_stopped(in_child(evaluation.try_voice, trial, False))
-        target = work.folder / "voice.json"
-        manifests.write_whole(target, version.card.read_bytes())
-        return Done(
-            event=VoicePublished,
-            fields={
-                "voice": command.voice,
-                "weights_sha256": card["weights"]["sha256"],
-                "index_sha256": card["index"]["sha256"],
-                "sample_rate": card["sample_rate"],
-                "preset": card["preset"],
-                "card": card,
-            },
-            files=[target],
-            data={"card": card},
-        )
+        return voice_files.published(work.folder, version, card)
 
     async def serve_version(self, command: PublishVoice, manifest: Manifest, revision: int) -> None:
         """After the commit: the version gets its name, its copy in the object store, and is served."""

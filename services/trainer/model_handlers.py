@@ -16,7 +16,7 @@ from typing import Any
 
 from libs.common import manifests
 from libs.common.errors import InvalidName, NotFound, PlatformError, WorkFailed
-from libs.common.events import MakeVoice, VersionRef, VoicePublished
+from libs.common.events import MakeVoice, VersionRef
 from libs.common.manifests import Manifest
 from libs.common.paths import Paths
 from libs.common.processes import in_child
@@ -61,21 +61,7 @@ class ModelHandlers:
             raise
         finally:
             await asyncio.to_thread(shutil.rmtree, room, ignore_errors=True)
-        target = work.folder / "voice.json"
-        manifests.write_whole(target, version.card.read_bytes())
-        return Done(
-            event=VoicePublished,
-            fields={
-                "voice": work.command.voice,
-                "weights_sha256": card["weights"]["sha256"],
-                "index_sha256": card["index"]["sha256"] if card["index"] else "",
-                "sample_rate": card["sample_rate"],
-                "preset": card["preset"],
-                "card": card,
-            },
-            files=[target],
-            data={"card": card},
-        )
+        return voice_files.published(work.folder, version, card)
 
     async def serve_version(self, command: MakeVoice, manifest: Manifest, revision: int) -> None:
         """After the commit: the version is named, copied and served, and the quarantine is empty again."""

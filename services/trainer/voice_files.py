@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from libs.common.errors import WorkFailed
+from libs.common.events import VoicePublished
 from libs.common.manifests import point, sha256_of, write_whole
 from libs.common.paths import Voice, VoiceVersion, version_key
 from libs.common.storage import Storage
+from libs.common.work import Done
 
 
 def assemble(version: VoiceVersion, weights: Path, index: Path | None, card: dict[str, Any]) -> None:
@@ -83,6 +85,25 @@ def serve(voice: Voice, version: VoiceVersion, card: dict[str, Any], revision: i
         shown = card | {"revision": revision, "version": version.folder.name}
         write_whole(voice.card, json.dumps(shown, indent=1, sort_keys=True).encode())
         return True
+
+
+def published(folder: Path, version: VoiceVersion, card: dict[str, Any]) -> Done:
+    """What a step says that has put `version` together; a copy of its card stays in the step's own `folder`."""
+    kept = folder / version.card.name
+    write_whole(kept, version.card.read_bytes())
+    return Done(
+        event=VoicePublished,
+        fields={
+            "voice": version.slug,
+            "weights_sha256": card["weights"]["sha256"],
+            "index_sha256": card["index"]["sha256"] if card["index"] else "",
+            "sample_rate": card["sample_rate"],
+            "preset": card["preset"],
+            "card": card,
+        },
+        files=[kept],
+        data={"card": card},
+    )
 
 
 def publish(
