@@ -19,10 +19,14 @@ from libs.voice.synthesizer import Synthesizer
 Choice = Literal["off", "on", "auto"]
 """`auto`: on a GPU only, because a processor gains nothing that was measured (docs/benchmarks.md)."""
 
+ORDERED = torch.contiguous_format
 Decode = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 TRIAL_FRAMES = 131
-"""Of the compilation's first call; a prime, so that no size of it is mistaken for another."""
+"""Of the compilation's first call; a prime, so that no size of it is mistaken for another.
+
+Shorter clips are sung as they are: PyTorch takes another convolution below 20480 values, which would be compiled anew.
+"""
 
 
 def compile_dynamic(call: Decode) -> Decode:
@@ -78,19 +82,23 @@ class DecoderCompiler:
                 reason = str(error).strip().partition("\n")[0]
                 self._say("voice.not_compiled", error=f"{type(error).__name__}: {reason}"[:300])
                 return
-            decoder.decode = _OneAtATime(compiled, plain)  # type: ignore[method-assign]  # in one step
+            decoder.decode = _LongEnough(compiled, plain)  # type: ignore[method-assign]  # in one step
             self._say("voice.compiled", sample_rate=voice.sample_rate)
 
 
-class _OneAtATime:
-    """One clip through what was compiled, several as they are: for them it would be compiled anew."""
+class _LongEnough:
+    """One clip of some length through what was compiled; short ones, and several at once, as they are."""
 
     def __init__(self, compiled: Decode, plain: Decode) -> None:
         self._compiled, self._plain = compiled, plain
 
     def __call__(self, z: Tensor, source: Tensor | None, g: Tensor) -> Tensor:
-        decode = self._compiled if len(z) == 1 and z.shape[2] > 1 else self._plain
-        return decode(z, source, g)
+        if len(z) != 1 or z.shape[2] < TRIAL_FRAMES:
+            return self._plain(z, source, g)
+        # Copies, because strides of a cut tensor tell them apart from the trial's, and it would be compiled anew.
+        return self._compiled(
+            z.clone(memory_format=ORDERED), None if source is None else source.clone(memory_format=ORDERED), g
+        )
 
 
 def _trial(decoder: Generator, voice: RvcSynthesizer) -> tuple[Any, ...]:

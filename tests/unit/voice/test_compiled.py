@@ -18,6 +18,7 @@ from libs.voice.lite import LiteSynthesizer
 from libs.voice.rvc.config import CONFIGS
 from libs.voice.rvc.synthesizer import SynthesizerNetwork
 from libs.voice.rvc.voice import RvcSynthesizer
+from libs.voice.synthesizer import Clip
 
 Said = list[tuple[str, dict[str, Any]]]
 
@@ -27,9 +28,9 @@ SMALL = replace(
     upsample_rates=(10, 16),
     upsample_kernel_sizes=(20, 32),
     resblock_kernels=(3,),
-    resblock_dilations=((1, 3),),
+    resblock_dilations=((1,),),
 )
-"""Every kind of layer once or twice: compiling takes time by the number of layers."""
+"""Few layers of each kind: compiling takes time by their number."""
 
 
 def voice(seed: int = 3) -> RvcSynthesizer:
@@ -47,8 +48,51 @@ def sing(ours: RvcSynthesizer, frames: int) -> Tensor:
     return ours.render(content, f0, torch.randint(1, 255, (frames,), generator=values), 0, values)
 
 
+def render_cut(ours: RvcSynthesizer, frames: int) -> None:
+    """As conversions do: the decoder gets a part of longer tensors."""
+    f0 = torch.full((frames + 60,), 200.0)
+    coarse = torch.full((frames + 60,), 100)
+    ours.render_clips([Clip(torch.randn(len(f0), 768), f0, coarse, 0, torch.Generator(), 30, frames + 30)])
+
+
 def compiler(choice: Choice, said: Said, **more: Any) -> DecoderCompiler:
     return DecoderCompiler(choice, "cpu", lambda event, **fields: said.append((event, fields)), **more)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Inductor calls what torch itself calls old
+def test_a_compiled_voice_sounds_the_same_at_every_length() -> None:
+    said: Said = []
+    lengths = (40, 131, 200, 333)
+    ours = voice()
+    expected = {frames: sing(ours, frames) for frames in lengths}
+
+    thread = compiler("on", said).take(ours)
+    assert thread is not None
+    thread.join()
+
+    assert [event for event, _ in said] == ["voice.compiled"], said
+    for frames, wave in expected.items():
+        torch.testing.assert_close(sing(ours, frames), wave, atol=1e-5, rtol=0)
+        assert wave.std() > 1e-3
+
+
+def test_one_compilation_is_for_every_length_and_for_all_voices_of_one_shape() -> None:
+    from torch._dynamo.utils import counters
+
+    ours, other = voice(3), voice(4)
+    traced = compiler("on", [], compiling=lambda call: torch.compile(call, dynamic=True, backend="eager"))
+    before = counters["stats"]["unique_graphs"]
+
+    for one in (ours, other):
+        thread = traced.take(one)
+        assert thread is not None
+        thread.join()
+        for frames in (40, 131, 132, 200, 333, 512):
+            sing(one, frames)
+            render_cut(one, frames)
+
+    assert counters["stats"]["unique_graphs"] - before == 1
 
 
 @pytest.mark.slow
@@ -112,8 +156,8 @@ def test_several_clips_at_once_do_not_reach_what_was_compiled_for_one() -> None:
     thread.join()
     config = ours.network.config
     for batch in (1, 3):
-        z, g = torch.randn(batch, config.inter_channels, 20), torch.randn(batch, config.gin_channels, 1)
-        ours.network.dec.decode(z, torch.randn(batch, 1, 20 * config.hop_length), g)
+        z, g = torch.randn(batch, config.inter_channels, 140), torch.randn(batch, config.gin_channels, 1)
+        ours.network.dec.decode(z, torch.randn(batch, 1, 140 * config.hop_length), g)
 
     assert shapes == [1, 1]  # the trial, and the one clip
 
