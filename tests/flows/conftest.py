@@ -67,7 +67,7 @@ class Platform:
             time.sleep(0.1)
         pytest.fail(f"{say or what} did not come within {seconds:g} s; last: {last!r}")
 
-    def finished(self, job_id: str, seconds: float = 200.0) -> Job:
+    def finished(self, job_id: str, seconds: float = 400.0) -> Job:
         """The job when it is over."""
 
         def over() -> Job | None:
