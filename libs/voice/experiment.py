@@ -137,7 +137,7 @@ def piece_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def save_array(path: Path, array: NDArray[np.generic]) -> None:
-    """An `.npy` without pickle, whole under its name or not at all. Raises StorageFull."""
+    """An `.npy` of any shape, without pickle, whole under its name or not at all. Raises StorageFull."""
     whole = io.BytesIO()  # numpy's own writing into a file says of a full disk only how many bytes it wrote
     np.save(whole, array, allow_pickle=False)
     with piece_file(path) as file:
@@ -145,13 +145,13 @@ def save_array(path: Path, array: NDArray[np.generic]) -> None:
 
 
 def save_wave(path: Path, wave: NDArray[np.float32], sample_rate: int) -> None:
-    """A mono float WAV as RVC writes it, whole under its name or not at all. Raises StorageFull."""
+    """Mono `wave` `[T]` as a float WAV, as RVC writes it, whole under its name or not at all. Raises StorageFull."""
     with piece_file(path) as file, WavWriter(file, sample_rate, subtype="FLOAT") as writer:
         writer.write(wave)
 
 
 def load_array(path: Path) -> NDArray[np.generic]:
-    """Reads an `.npy`; pickled objects are refused (ValueError)."""
+    """Reads an `.npy` of any shape; pickled objects are refused (ValueError)."""
     array: NDArray[np.generic] = np.load(path, allow_pickle=False)
     return array
 
