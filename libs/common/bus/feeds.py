@@ -78,14 +78,20 @@ class Feeds(Connected):
             finally:
                 await puller.unsubscribe()
 
-    async def feed(self, job_id: str, after: int) -> AsyncIterator[tuple[int, Envelope]]:
-        """Messages of one job's feed beyond stream sequence `after`, in order, without gap or doubling, endless.
+    async def feed(
+        self, job_id: str, after: int, until: asyncio.Event | None = None
+    ) -> AsyncIterator[tuple[int, Envelope]]:
+        """Messages of one job's feed beyond stream sequence `after`, in order, without gap or doubling.
+
+        Ends within some two seconds after `until` is set or the bus closes. Whoever leaves sets it: a cancellation
+        that meets an answer of the broker is lost in `asyncio.wait_for` of Python 3.11.
 
         Each (re)start is a fresh ephemeral consumer from the sequence after the last one that was given out, so a
         broker that restarts neither repeats nor skips.
         """
+        until = until or asyncio.Event()
         last = after
-        while not self._closing.is_set():
+        while not (self._closing.is_set() or until.is_set()):
             puller: JetStreamContext.PullSubscription | None = None
             try:
                 if (await self._js.stream_info(PROGRESS)).state.last_seq < last:
@@ -101,7 +107,7 @@ class Feeds(Connected):
                     ),
                 )
                 silent = 0
-                while not self._closing.is_set():
+                while not (self._closing.is_set() or until.is_set()):
                     try:
                         messages = await puller.fetch(64, timeout=1.0)
                         silent = 0

@@ -78,7 +78,8 @@ async def frames(
     if start.is_over:
         return
     last, told = start.after, 0
-    messages = bus.feed(start.job_id, start.after)
+    gone = asyncio.Event()
+    messages = bus.feed(start.job_id, start.after, until=gone)
     waiting = asyncio.ensure_future(anext(messages))
     leaving = asyncio.ensure_future(closing.wait())
     try:
@@ -113,6 +114,7 @@ async def frames(
                 if message.is_terminal and sequence >= start.head:
                     return
     finally:
+        gone.set()
         leaving.cancel()
         waiting.cancel()
         with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, PlatformError):

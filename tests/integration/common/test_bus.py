@@ -302,3 +302,19 @@ async def test_a_broker_with_the_limits_of_the_installation_takes_fifty_nine_tho
     assert delivery.envelope.open() == command
     await bus.close()
     server.kill()
+
+
+async def test_a_feed_ends_when_its_reader_says_so_without_a_cancellation(bus: Bus) -> None:
+    gone = asyncio.Event()
+    got: list[str] = []
+
+    async def read() -> None:
+        async for _, envelope in bus.feed("j", after=0, until=gone):
+            got.append(envelope.id)
+
+    reader = asyncio.create_task(read())
+    await bus.publish_state(JobChanged(job_id="j", state=JobState.queued, version=1), message_id="1")
+    await until(lambda: got == ["1"])
+    gone.set()
+
+    await asyncio.wait_for(reader, PATIENCE)

@@ -60,7 +60,7 @@ async def test_a_file_that_is_no_sound_fails_alone_and_the_job_says_partial(stud
         "converted": 2,
         "failed": 1,
         "is_partial": True,
-    }
+    }, results
     assert results["is_partial"] is True
     states = {file["name"]: file["state"] for file in results["files"]}
     assert states == {"b.wav": "converted", "notes.mp3": "failed"}
