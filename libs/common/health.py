@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from libs.common.bus import Bus
 from libs.common.errors import PlatformError, StorageFull, Unavailable
 from libs.common.logs import get_logger
+from libs.common.places import Places
 from libs.common.storage import Storage
 
 log = get_logger("health")
@@ -112,7 +113,7 @@ async def say_what_is_missing(checks: Sequence[Check]) -> None:
             log.error("service.not_ready", check=result["name"], detail=result["detail"])
 
 
-def health_router(service: str, checks: Sequence[Check]) -> APIRouter:
+def health_router(service: str, checks: Sequence[Check], places: Places) -> APIRouter:
     """`/livez`, `/readyz`, and `/health`, the customer's name for readiness. All without a token."""
     router = APIRouter(tags=["system"])
 
@@ -121,7 +122,7 @@ def health_router(service: str, checks: Sequence[Check]) -> APIRouter:
         return {"status": "alive", "service": service}
 
     async def readiness() -> Response:
-        results = await asyncio.gather(*(_run(check) for check in checks))
+        results = places.hidden(await asyncio.gather(*(_run(check) for check in checks)))
         is_ready = all(result["ok"] for result in results)
         body = {"status": "ready" if is_ready else "not ready", "service": service, "checks": results}
         return JSONResponse(body, status_code=200 if is_ready else 503)

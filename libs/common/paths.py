@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from libs.common.errors import InvalidName
+from libs.common.places import Places
 from libs.common.settings import CommonSettings
 
 RESERVED = frozenset({"uploads", "models", "assets", "tmp", "mute", "logs", "versions"})
@@ -293,6 +294,8 @@ class Paths:
     def experiment(self, slug: str) -> Experiment:
         """The experiment of a dataset, or what stands for it when a job has none."""
         return Experiment(self.data_root / (slug if slug == WITHOUT_DATASET else check_slug(slug)))
+        self.places = Places(settings)
+        """What these are called in what others hear."""
 
     def voice(self, slug: str) -> Voice:
         return Voice(self.models_root / check_slug(slug), slug)

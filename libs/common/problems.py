@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from libs.common.errors import PlatformError
 from libs.common.invalid import field_of, message_of
 from libs.common.logs import get_logger, request_id
+from libs.common.places import Places
 
 log = get_logger("problems")
 
@@ -48,11 +49,18 @@ def plain(status: int, title: str, detail: str, code: str, **extra: Any) -> dict
     }
 
 
-async def _platform_error(_: Request, error: Exception) -> JSONResponse:
+def as_told(app: FastAPI, error: PlatformError) -> dict[str, Any]:
+    """The problem details of `error` without the places of the installation that `app` serves."""
+    places: Places | None = getattr(app.state, "places", None)
+    problem = error.problem()
+    return problem if places is None else cast("dict[str, Any]", places.hidden(problem))
+
+
+async def _platform_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PlatformError)
     if error.status >= 500:
         log.warning("problem", code=error.code, detail=error.detail)
-    return answer(error.problem())
+    return answer(as_told(request.app, error))
 
 
 async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
@@ -109,8 +117,9 @@ async def _unexpected(_: Request, error: Exception) -> JSONResponse:
     )
 
 
-def install(app: FastAPI) -> None:
-    """Makes every error of `app` a problem document."""
+def install(app: FastAPI, places: Places | None = None) -> None:
+    """Makes every error of `app` a problem document, which says nothing of `places`."""
+    app.state.places = places
     app.add_exception_handler(PlatformError, _platform_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_exception)

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from libs.common import logs, metrics, problems
 from libs.common.errors import Unauthenticated
 from libs.common.health import Check, health_router, say_what_is_missing
+from libs.common.places import Places
 from libs.common.settings import CommonSettings
 
 log = logs.get_logger("service")
@@ -122,8 +123,9 @@ def create_service(
     app = FastAPI(title=title, description=description, version="0.1.0", lifespan=told)
     app.state.settings = settings
     app.state.closing = asyncio.Event()  # set when the process is asked to go: endless answers end themselves
-    problems.install(app)
-    app.include_router(health_router(name, checks))
+    places = Places(settings)
+    problems.install(app, places)
+    app.include_router(health_router(name, checks, places))
     app.include_router(metrics.router)
     for router in routers:
         app.include_router(router)

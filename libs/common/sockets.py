@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from libs.common.errors import InvalidInput, PlatformError, TooLarge
 from libs.common.logs import request_id
+from libs.common.problems import as_told
 
 DONE = 1000
 RESTART = 1012
@@ -27,9 +28,9 @@ def close_code(error: PlatformError) -> int:
     return 4000 + error.status
 
 
-def error_message(error: PlatformError) -> str:
+def error_message(socket: WebSocket, error: PlatformError) -> str:
     """`{"type": "error", "problem": …}`."""
-    problem = error.problem()
+    problem = as_told(socket.app, error) if "app" in socket.scope else error.problem()
     if request_id.get():
         problem.setdefault("request_id", request_id.get())
     return json.dumps({"type": "error", "problem": problem})
@@ -51,7 +52,7 @@ def read_message(text: str) -> dict[str, Any]:
 async def refuse(socket: WebSocket, error: PlatformError) -> None:
     """Tells `error` and closes with its code. A client that has gone is no error."""
     with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-        await socket.send_text(error_message(error))
+        await socket.send_text(error_message(socket, error))
     await close(socket, close_code(error), error.title())
 
 

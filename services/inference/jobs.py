@@ -30,6 +30,7 @@ from libs.common.logs import get_logger
 from libs.common.manifests import sha256_of, write_whole
 from libs.common.paths import ConvertedFiles, Paths
 from libs.voice.chain import convert_file, sweep_leftovers
+from services.inference.counting import counted
 from services.inference.schemas import ConversionSettings
 from services.inference.voices import Voices
 
@@ -176,7 +177,7 @@ def _convert_one(
     number = recording.number
     if files.deaths(number) >= DEATHS:
         problem = PoisonCommand(f"{DEATHS} workers ended while they converted {recording.name!r}")
-        return _keep(files, _failed(command, recording, problem))
+        return _keep(files, _failed(files, command, recording, problem))
     voice = voices.get(command.voice)
     begun = files.own.begun(number)
     begun.parent.mkdir(parents=True, exist_ok=True)
@@ -204,10 +205,10 @@ def _convert_one(
         if error.retryable:
             begun.unlink(missing_ok=True)
             raise
-        record = _failed(command, recording, error)
+        record = _failed(files, command, recording, error)
     except Exception as error:
         log.error("conversion.unexpected", recording=number, error=f"{type(error).__name__}: {error}", exc_info=error)
-        record = _failed(command, recording, WorkFailed(f"{type(error).__name__}: {error}"[:500]))
+        record = _failed(files, command, recording, WorkFailed(f"{type(error).__name__}: {error}"[:500]))
     else:
         _flush(target)
         record = FileRecord(
@@ -228,9 +229,12 @@ def _convert_one(
     return record
 
 
-def _failed(command: ConvertRecordings, recording: ConversionInput, error: PlatformError) -> FileRecord:
+def _failed(
+    files: JobFiles, command: ConvertRecordings, recording: ConversionInput, error: PlatformError
+) -> FileRecord:
     log.info("conversion.recording_failed", recording=recording.number, code=error.code, detail=error.detail)
-    return FileRecord(number=recording.number, name=recording.name, attempt=command.attempt, problem=error.problem())
+    problem = files.paths.places.hidden(error.problem())
+    return FileRecord(number=recording.number, name=recording.name, attempt=command.attempt, problem=problem)
 
 
 def _keep(files: JobFiles, record: FileRecord) -> FileRecord:

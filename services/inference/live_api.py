@@ -153,7 +153,7 @@ class _Stream:
                 await self._obey(session, read_message(message))
             except InvalidInput as error:
                 async with self._told:
-                    await self._socket.send_text(error_message(error))
+                    await self._socket.send_text(error_message(self._socket, error))
 
     async def _obey(self, session: LiveSession, message: dict[str, Any]) -> None:
         match message.pop("type", None):

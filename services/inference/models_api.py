@@ -56,7 +56,7 @@ def make_router(paths: Paths, voices: Voices, queue: ConversionQueue) -> APIRout
             except PlatformError as error:
                 usable = False
                 result["problems"].append(error.problem())
-        return result | {"usable": usable}
+        return result | {"usable": usable, "problems": paths.places.hidden(result["problems"])}
 
     @router.post("/files", operation_id="write_file", summary="A voice in another form", response_class=FileResponse)
     async def write_file(slug: str, version: str, wanted: FileRequest) -> FileResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 
 from libs.common.bus import Bus
@@ -10,6 +12,7 @@ from libs.common.events import PrepareDataset
 from libs.common.health import WritableFolderCheck
 from libs.common.paths import Paths
 from libs.common.worker import Worker
+from libs.voice.pitch_presence import absent_methods
 from services.preprocessor.direct import router as direct_router
 from services.preprocessor.handlers import Handlers
 from services.preprocessor.settings import PreprocessorSettings
@@ -21,8 +24,11 @@ def create_app(settings: PreprocessorSettings | None = None, bus: Bus | None = N
     paths = Paths(settings)
     handlers = Handlers(settings, paths)
 
+    def facts() -> dict[str, Any]:
+        return {"f0_absent": absent_methods(paths.rmvpe), "has_hubert": paths.hubert.exists()}
+
     async def make(connected: Bus) -> Worker:
-        worker = Worker(connected, settings, paths, slots=settings.preprocess_slots, info={"device": "cpu"})
+        worker = Worker(connected, settings, paths, slots=settings.preprocess_slots, info={"device": "cpu"}, look=facts)
         worker.on(PrepareDataset, handlers.on_prepare_dataset, handlers.show_prepared)
         return worker
 

@@ -21,7 +21,7 @@ from libs.common.events import (
     type_name,
 )
 from libs.common.leases import Committed, Lease
-from libs.common.storable import storable_problem
+from libs.common.metrics import WORK_FAILURES, code_label
 from libs.common.work import Done, Work, volumes_named
 from libs.common.worker.telling import Registered, Telling, log
 
@@ -171,7 +171,7 @@ class Concluding(Telling):
                 )
                 await delivery.nak(delay)
                 return
-            await lease.give_up(storable_problem(error.problem()))
+            await lease.give_up(self._told(error.problem()))
         except LeaseLost:
             log.warning("worker.lease_lost", token=lease.token)
             return

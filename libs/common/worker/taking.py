@@ -32,10 +32,21 @@ POISON_AFTER = 2  # equal deliveries without progress
 class Worker(Concluding, Keeping):
     """Takes commands of one service while there are free slots, and sees each through to its end."""
 
-    def __init__(self, bus: Bus, settings: CommonSettings, paths: Paths, *, slots: int, info: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        settings: CommonSettings,
+        paths: Paths,
+        *,
+        slots: int,
+        info: dict[str, Any],
+        look: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """`slots` commands at a time. It announces `info`, and what `look` finds here each time that it does so."""
         super().__init__(bus, settings, paths)
         self._slots = slots
         self._info = info
+        self._look = look
         self._handlers: dict[str, Registered] = {}
         self._queues: list[CommandQueue] = [bus.commands(lane) for lane in Lane]
         self._running: dict[asyncio.Task[None], Work[Any] | None] = {}
@@ -83,15 +94,16 @@ class Worker(Concluding, Keeping):
         """Keeps this worker in KV `workers`, whose entries fade when nobody renews them."""
         bucket = self.bus.bucket("workers")
         while not self._draining.is_set():
-            entry = {
-                "service": self.bus.service,
-                "worker": self.id,
-                "slots": self._slots,
-                "jobs": self.jobs_in_hand,
-                "seen_at": time.time(),
-                **self._info,
-            }
-            with contextlib.suppress(PlatformError):
+            with contextlib.suppress(PlatformError, OSError):
+                entry = {
+                    "service": self.bus.service,
+                    "worker": self.id,
+                    "slots": self._slots,
+                    "jobs": self.jobs_in_hand,
+                    "seen_at": time.time(),
+                    **self._info,
+                    **self._look(),
+                }
                 await bucket.put(self.id, json.dumps(entry).encode())
             await asyncio.sleep(self._settings.worker_ttl.total_seconds() / 3)
 

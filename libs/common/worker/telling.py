@@ -50,13 +50,17 @@ class Telling:
     async def _tell(
         self, event: type[StepEvent], command: Command, token: int, *, suffix: str = "", **fields: Any
     ) -> None:
-        if "problem" in fields:  # the word of a failure must get through, whatever a stranger's file put into it
-            fields["problem"] = storable_problem(fields["problem"])
+        if "problem" in fields:
+            fields["problem"] = self._told(fields["problem"])
         made = event(
             job_id=command.job_id, step=command.step, attempt=command.attempt, token=token, worker=self.id, **fields
         )
         about = f".{token}" if event in (StepStarted,) else suffix
         await self._publish(made, f"{command.job_id}.{command.step}.{command.attempt}.{made.fact}{about}")
+
+    def _told(self, problem: dict[str, Any]) -> dict[str, Any]:
+        """What others hear of a failure: it must get through, whatever a stranger's file put into it."""
+        return storable_problem(self.paths.places.hidden(problem))
 
     async def _publish(self, event: Event, event_id: str) -> None:
         await self._keep_trying(lambda: self.bus.publish_event(event, event_id=event_id))

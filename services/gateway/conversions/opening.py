@@ -16,6 +16,7 @@ from libs.common.errors import InvalidInput, NotFound, PlatformError
 from libs.common.events import ConversionInput
 from libs.common.jobs import JobKind
 from libs.common.logs import get_logger
+from services.gateway import workers
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.conversion.convert import VOICE_FIELDS, ConversionOptions, options_of, voice_of
@@ -56,11 +57,13 @@ async def start(parts: Parts, caller: Caller, form: Form, job_id: str) -> Job:
     uploads = [file.upload_id for file in form.files]
     try:
         wanted = _wanted(form)
+        alive = await workers.announced(parts.connected)
         async with parts.database.read() as session:
             repeated = await reading.opened_before(session, caller, job_id)
             if repeated is None:
                 await registry.find_ready(session, caller, wanted.voice)
                 await _inputs(session, caller, wanted, form, parts.settings.conversion_files)
+                workers.check_pitch(alive, "inference", wanted.options.f0_method)
         if repeated is not None:
             await release(parts, uploads)
             return repeated

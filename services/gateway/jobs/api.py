@@ -10,6 +10,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from libs.common.errors import InvalidInput, PlatformError
 from libs.common.jobs import JobKind, Step
+from services.gateway import workers
 from services.gateway.accounts.current import Creator, CurrentUser
 from services.gateway.datasets.tables import Dataset
 from services.gateway.etags import IfNoneMatch, etag, is_unchanged
@@ -68,11 +69,11 @@ async def start_training(
     Without a `preset` the default is what the trainers' device can train, and the answer says which. The `name` of a
     voice of yours makes a new version of it. One training job per dataset runs at a time.
     """
-    devices = await starting.trainer_devices(parts.connected)
+    alive = await workers.announced(parts.connected)
     job_id = reserved_id(request, "job")
     price = parts.settings.gpu_hour_price
     async with parts.database.write() as session:
-        job = await starting.start_training(session, caller, body, job_id=job_id, devices=devices, price=price)
+        job = await starting.start_training(session, caller, body, job_id=job_id, alive=alive, price=price)
     return accepted(response, parts, job)
 
 
@@ -88,10 +89,10 @@ async def start_preprocessing(
     body: PreprocessRequest, request: Request, response: Response, caller: Creator, parts: SharedParts
 ) -> JobOut:
     """Queues a job that makes the five folders of a dataset; a training job does this by itself as well."""
-    devices = await starting.trainer_devices(parts.connected)
+    alive = await workers.announced(parts.connected)
     job_id = reserved_id(request, "job")
     async with parts.database.write() as session:
-        job = await starting.start_preprocessing(session, caller, body, job_id=job_id, devices=devices)
+        job = await starting.start_preprocessing(session, caller, body, job_id=job_id, alive=alive)
     return accepted(response, parts, job)
 
 
@@ -338,7 +339,7 @@ async def validate_dataset(
     preset: Annotated[Text | None, Query(max_length=32, description="For a training with this preset")] = None,
 ) -> Validation:
     """Says what stands in the way, without starting anything."""
-    chosen = presets.preset(preset or presets.default_preset(await starting.trainer_devices(parts.connected)))
+    chosen = presets.preset(preset or presets.default_preset(workers.devices(await workers.announced(parts.connected))))
     found: list[PlatformError] = []
     async with parts.database.read() as session:
         dataset = await starting.find_dataset(session, caller, None, dataset_id)

@@ -11,12 +11,16 @@ from libs.common.events import TrainingOptions
 
 @dataclass(frozen=True)
 class Preset:
-    """What the gateway knows of a preset; the networks themselves are the trainer's. `usual_seconds`: a usual run."""
+    """What the gateway knows of a preset; the networks themselves are the trainer's.
+
+    `usual_seconds`: of a usual run; `needs_hubert`: our own encoder's features do not fit it.
+    """
 
     name: str
     needs_gpu: bool
     usual_seconds: float
     min_seconds: float = 10.0
+    needs_hubert: bool = False
 
 
 PRESETS: dict[str, Preset] = {
@@ -25,7 +29,7 @@ PRESETS: dict[str, Preset] = {
         Preset("lite", needs_gpu=False, usual_seconds=280.0),
         Preset("rvc-tiny", needs_gpu=False, usual_seconds=60.0),
         *(
-            Preset(f"rvc-v{version}-{rate}k", needs_gpu=True, usual_seconds=1200.0)
+            Preset(f"rvc-v{version}-{rate}k", needs_gpu=True, usual_seconds=1200.0, needs_hubert=version == 1)
             for version in (2, 1)
             for rate in (32, 40, 48)
         ),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.bus import Bus
-from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort, InvalidInput, NotFound, PlatformError
+from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort, InvalidInput, NotFound
 from libs.common.events import InputFile, TrainingOptions
 from libs.common.jobs import JobKind
 from libs.common.pitch_requests import check_method
+from services.gateway import workers
 from services.gateway.accounts.current import Caller
 from services.gateway.datasets import catalogue
 from services.gateway.datasets.tables import Dataset
@@ -68,40 +67,25 @@ def outdated(dataset: Dataset) -> DatasetNotPrepared:
     return DatasetNotPrepared(f"the recordings of {dataset.slug!r} have changed since it was prepared", missing=[])
 
 
-async def trainer_devices(bus: Bus | None) -> list[str]:
-    """The devices of the trainers that are alive, as they say in KV `workers`; none while the broker is away."""
-    if bus is None or not bus.is_connected:
-        return []
-    found = []
-    try:
-        bucket = bus.bucket("workers")
-        for key in await bucket.keys():
-            if key.startswith("trainer") and (entry := await bucket.get(key)) is not None:
-                found.append(str(json.loads(entry.value).get("device", "cpu")))
-    except (PlatformError, ValueError, AttributeError):
-        return []
-    return found
-
-
 async def start_training(
     session: AsyncSession,
     caller: Caller,
     request: TrainingRequest,
     *,
     job_id: str,
-    devices: Sequence[str],
+    alive: Sequence[workers.Announced],
     price: float,
 ) -> Job:
     """Opens a training job in the caller's transaction. `price` is that of an hour of training.
 
-    Raises NotFound, InvalidInput (unknown preset or pitch method), DatasetEmpty, DatasetTooShort, Conflict (the dataset
-    is in use).
+    `alive`: the workers, as they announce themselves. Raises NotFound, InvalidInput (a preset or pitch method that is
+    unknown, or that none of them can use), DatasetEmpty, DatasetTooShort, Conflict (the dataset is in use).
     """
     if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
-    check_method(request.options.f0_method, "options.f0_method")
     asked = request.preset or request.options.preset
-    preset = presets.preset(asked or presets.default_preset(devices))
+    preset = _usable_preset(asked, alive)
+    _check_pitch(request.options.f0_method, alive, "options.f0_method")
     dataset = await _held_dataset(session, caller, request)
     inputs, seconds = await recordings_of(session, dataset)
     check_speech(dataset, inputs, seconds, preset.min_seconds)
@@ -132,13 +116,18 @@ async def start_training(
 
 
 async def start_preprocessing(
-    session: AsyncSession, caller: Caller, request: PreprocessRequest, *, job_id: str, devices: Sequence[str]
+    session: AsyncSession,
+    caller: Caller,
+    request: PreprocessRequest,
+    *,
+    job_id: str,
+    alive: Sequence[workers.Announced],
 ) -> Job:
     """Opens a preprocessing job in the caller's transaction; raises as `start_training` does."""
     if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
-    check_method(request.f0_method)
-    preset = presets.preset(request.preset or presets.default_preset(devices))
+    preset = _usable_preset(request.preset, alive)
+    _check_pitch(request.f0_method, alive)
     dataset = await _held_dataset(session, caller, request)
     inputs, seconds = await recordings_of(session, dataset)
     check_speech(dataset, inputs, seconds, preset.min_seconds)
@@ -157,6 +146,19 @@ async def start_preprocessing(
         estimated_cost=0.0,
     )
     return await lifecycle.open_job(session, order)
+
+
+def _usable_preset(asked: str | None, alive: Sequence[workers.Announced]) -> presets.Preset:
+    """The preset that was asked for, or the default; raises InvalidInput when it is unknown or cannot be prepared."""
+    preset = presets.preset(asked or presets.default_preset(workers.devices(alive)))
+    if preset.needs_hubert:
+        workers.check_content(alive, preset.name)
+    return preset
+
+
+def _check_pitch(method: str, alive: Sequence[workers.Announced], field: str = "f0_method") -> None:
+    check_method(method, field)
+    workers.check_pitch(alive, "preprocessor", method, field)
 
 
 async def _held_dataset(session: AsyncSession, caller: Caller, request: TrainingRequest | PreprocessRequest) -> Dataset:

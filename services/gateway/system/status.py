@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from libs.common.errors import PlatformError
 from services.gateway.inner import InnerService
 from services.gateway.parts import Parts
+from services.gateway.workers import announced
 
 
 async def of_http_service(service: InnerService) -> dict[str, Any]:
@@ -18,24 +18,6 @@ async def of_http_service(service: InnerService) -> dict[str, Any]:
     except PlatformError as error:
         return {"name": service.name, "ok": False, "detail": error.detail, "checks": []}
     return {"name": service.name, "ok": ready, "detail": "", "checks": list(body.get("checks", []))}
-
-
-async def workers(parts: Parts) -> list[dict[str, Any]]:
-    """The workers that are alive, as they announce themselves; none while the broker is away."""
-    try:
-        bucket = parts.bus.bucket("workers")
-        entries = await asyncio.gather(*(bucket.get(key) for key in await bucket.keys()))
-    except PlatformError:
-        return []
-    found = []
-    for entry in entries:
-        try:
-            described = json.loads(entry.value) if entry is not None else None
-        except ValueError:
-            continue
-        if isinstance(described, dict):
-            found.append(described)
-    return sorted(found, key=lambda worker: str(worker.get("worker", "")))
 
 
 async def queues(parts: Parts) -> dict[str, dict[str, int]]:
@@ -49,7 +31,7 @@ async def queues(parts: Parts) -> dict[str, dict[str, int]]:
 async def overview(parts: Parts, *, names_jobs: bool) -> dict[str, Any]:
     """Everything at once, each part asked at the same time. Without `names_jobs` the ids of jobs are only counted."""
     ingest, inference, alive, depths = await asyncio.gather(
-        of_http_service(parts.ingest), of_http_service(parts.inference), workers(parts), queues(parts)
+        of_http_service(parts.ingest), of_http_service(parts.inference), announced(parts.connected), queues(parts)
     )
     broker = parts.connected is not None and parts.connected.is_connected
     services = [

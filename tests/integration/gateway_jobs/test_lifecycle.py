@@ -196,7 +196,7 @@ async def test_what_a_job_begins_with_is_not_deleted_at_the_same_moment(
     request = TrainingRequest(dataset_id=dataset)
 
     async with house.database.write() as session:
-        await starting.start_training(session, caller, request, job_id=new_id("job"), devices=[], price=1.0)
+        await starting.start_training(session, caller, request, job_id=new_id("job"), alive=[], price=1.0)
         key = first["model_id"] if what == "voice" else dataset
         deleting = asyncio.create_task(anna.http.delete(f"/api/v1/{'models' if what == 'voice' else 'datasets'}/{key}"))
         await asyncio.sleep(0.4)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from libs.common.errors import InvalidInput, ModelFileRefused
 from libs.voice import pitch_crepe
-from libs.voice.pitch import Pitch, crepe_file
+from libs.voice.pitch import Pitch
+from libs.voice.pitch_presence import crepe_file
 from tests.unit.voice.hostile.parts import Payload
 from tests.unit.voice.test_pitch import glide
 

@@ -84,7 +84,7 @@ def test_a_glide_is_followed_by_several_methods_together() -> None:
         ("hybrid[swift+magic]", "choose one of auto, .*swift, dio, harvest"),
         ("hybrid[hybrid[swift+dio]+dio]", "choose one of"),
         ("hybrid(swift+dio)", "choose one of"),
-        ("magic", "rmvpe .its weights are not at RMVPE_PATH"),
+        ("magic", "rmvpe .its weights are not installed: put rmvpe.pt where RMVPE_PATH says"),
     ],
 )
 def test_a_name_that_says_nothing_usable_is_refused_with_what_is(method: str, reason: str) -> None:
