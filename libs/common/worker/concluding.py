@@ -21,7 +21,6 @@ from libs.common.events import (
     type_name,
 )
 from libs.common.leases import Committed, Lease
-from libs.common.metrics import WORK_FAILURES, code_label
 from libs.common.work import Done, Work, volumes_named
 from libs.common.worker.telling import Registered, Telling, log
 
