@@ -30,7 +30,6 @@ from libs.common.logs import get_logger
 from libs.common.manifests import sha256_of, write_whole
 from libs.common.paths import ConvertedFiles, Paths
 from libs.voice.chain import convert_file, sweep_leftovers
-from services.inference.counting import counted
 from services.inference.schemas import ConversionSettings
 from services.inference.voices import Voices
 
