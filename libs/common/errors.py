@@ -8,7 +8,8 @@ PlatformError
 │   ├── RecordingTooShort · RecordingTooLong · SilentRecording
 │   ├── InsufficientAudioQuality  F-086
 │   ├── DatasetEmpty · DatasetTooShort · DatasetNotPrepared
-│   └── ModelFileRefused          a model file that is unsafe or not what it claims
+│   ├── ModelFileRefused          a model file that is unsafe or not what it claims
+│   └── ProviderRefused           somebody else's service does not accept what it was sent
 ├── TooLarge (413) · TooMany (413)
 ├── Unauthenticated (401) · Forbidden (403)
 ├── NotFound (404)                also for what belongs to somebody else
@@ -19,7 +20,9 @@ PlatformError
 ├── RangeNotSatisfiable (416)     a part of a file that it does not have
 ├── Busy (429)                    carries retry_after
 ├── Unavailable (503)             a part of the platform is away; retryable
-│   └── GpuUnavailable            F-088
+│   ├── GpuUnavailable            F-088
+│   ├── ProviderUnavailable       a provider of voices is not installed or not configured; not retryable
+│   └── ProviderFailed            somebody else's service is away or refuses for now
 ├── StorageFull (507)             retryable
 └── WorkFailed (500)              a step of a job failed
     ├── TrainingTimeout           F-087, resumable
@@ -277,6 +280,28 @@ class GpuUnavailable(Unavailable):
 
     code = "gpu_unavailable"
     suggested_actions = ("Wait for a GPU node, or choose the preset `lite`.",)
+
+
+class ProviderUnavailable(Unavailable):
+    """This provider of voices cannot be used here"""
+
+    code = "provider_unavailable"
+    retryable = False
+    suggested_actions = ("GET /api/v1/providers says what is missing and how to get it.",)
+
+
+class ProviderFailed(Unavailable):
+    """The provider of voices does not answer as it should"""
+
+    code = "provider_failed"
+    suggested_actions = ("Try again later.", "Look at the provider's own status page.")
+
+
+class ProviderRefused(InvalidInput):
+    """The provider of voices refuses"""
+
+    code = "provider_refused"
+    suggested_actions = ("Mend what the provider names, then retry the job.",)
 
 
 class StorageFull(PlatformError):

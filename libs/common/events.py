@@ -39,6 +39,14 @@ class InputFile(Data):
     extension: str
 
 
+class SpokenClip(InputFile):
+    """A recording and what is said in it; `name` is what its owner calls it, `transcript` as it was given."""
+
+    transcript: str = ""
+    name: str = ""
+    seconds: float = 0.0
+
+
 class TrainingOptions(TrainingSettings, Data):
     """What a person asked of a training run, with the preset that was chosen; None means the preset's own value."""
 
@@ -136,6 +144,17 @@ class PrepareDataset(Command):
     f0_method: str = "auto"
 
 
+class CheckSpeech(Command):
+    """Asks whether a voice that speaks can be trained on these clips and their texts."""
+
+    service = "trainer"
+    verb = "check"
+
+    dataset: str
+    clips: tuple[SpokenClip, ...]
+    options: TrainingOptions
+
+
 class TrainVoice(Command):
     service = "trainer"
     verb = "train"
@@ -165,6 +184,8 @@ class EvaluateVoice(Command):
 
 
 class PublishVoice(Command):
+    """Asks for a whole version of a voice. Only one that converts was indexed and evaluated before."""
+
     service = "trainer"
     verb = "publish"
 
@@ -174,8 +195,9 @@ class PublishVoice(Command):
     inputs: tuple[InputFile, ...]
     prepared: ManifestRef
     trained: ManifestRef
-    indexed: ManifestRef
-    evaluated: ManifestRef
+    indexed: ManifestRef | None = None
+    evaluated: ManifestRef | None = None
+    preset: str = "lite"
 
 
 class MakeVoice(Command):
@@ -291,6 +313,23 @@ class DatasetPrepared(StepFinished):
     content_encoder: dict[str, str]
     f0_method: str
     reused: bool = False
+
+    @property
+    def about(self) -> str:
+        return self.dataset
+
+
+class SpeechChecked(StepFinished):
+    """Clips and texts are fit to train on; `refused` clips are left out, and the manifest says why."""
+
+    noun = "dataset"
+    fact = "checked"
+
+    dataset: str
+    clips: int
+    refused: int
+    seconds: float
+    language: str
 
     @property
     def about(self) -> str:

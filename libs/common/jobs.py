@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.errors import IllegalTransition
+from libs.common.providers import SPEECH_PRESETS
 
 
 class JobState(StrEnum):
@@ -62,6 +63,9 @@ STEPS: dict[JobKind, tuple[Step, ...]] = {
     JobKind.conversion: (Step.convert,),
 }
 
+# A voice that speaks is learnt from clips and their texts as they are: nothing is extracted, and there is no index.
+SPEECH_STEPS = (Step.validate, Step.preprocess, Step.train, Step.publish)
+
 # Their steps write into the folders of a dataset, so two of one kind must not run on one at once (C-23).
 WORKS_IN_DATASET = frozenset({JobKind.training, JobKind.preprocess})
 MAKES_VOICE = frozenset({JobKind.training, JobKind.model})
@@ -97,16 +101,21 @@ def check_transition(now: JobState, to: JobState) -> None:
         raise IllegalTransition(f"a job that is {now} cannot become {to}", state=now.value)
 
 
-def next_step(kind: JobKind, step: Step | None) -> Step | None:
+def steps_of(kind: JobKind, preset: str = "") -> tuple[Step, ...]:
+    """The steps of a job; those of a training depend on who makes the voice, which its `preset` says."""
+    return SPEECH_STEPS if kind is JobKind.training and preset in SPEECH_PRESETS else STEPS[kind]
+
+
+def next_step(kind: JobKind, step: Step | None, preset: str = "") -> Step | None:
     """The step after `step` (the first one after None), or None when the job is done."""
-    steps = STEPS[kind]
+    steps = steps_of(kind, preset)
     position = 0 if step is None else steps.index(step) + 1
     return steps[position] if position < len(steps) else None
 
 
-def overall_progress(kind: JobKind, step: Step, fraction: float) -> float:
+def overall_progress(kind: JobKind, step: Step, fraction: float, preset: str = "") -> float:
     """Progress of the whole job in percent, 0-100, when `fraction` (0-1) of `step` is done."""
-    steps = STEPS[kind]
+    steps = steps_of(kind, preset)
     total = sum(WEIGHTS[s] for s in steps)
     before = sum(WEIGHTS[s] for s in steps[: steps.index(step)])
     return round(100 * (before + WEIGHTS[step] * min(max(fraction, 0.0), 1.0)) / total, 2)

@@ -64,3 +64,16 @@ class TrainingSettings(BaseModel):
     index_mode: Literal["rvc", "fast"] = Field(
         default="rvc", description="rvc: the index as RVC builds it; fast: every frame kept, search measured"
     )
+    language: str | None = Field(
+        default=None,
+        max_length=12,
+        pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$",
+        description="Of the clips, for a voice that speaks text",
+        examples=["en"],
+    )
+    consent_recording: str | None = Field(
+        default=None,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Id of the recording of the dataset in which its speaker reads the provider's consent statement",
+    )

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from libs.common.bus import Bus
 from libs.common.connecting import ConnectingWorker, create_worker_service
-from libs.common.events import BuildIndex, EvaluateVoice, MakeVoice, PublishVoice, TrainVoice
+from libs.common.events import BuildIndex, CheckSpeech, EvaluateVoice, MakeVoice, PublishVoice, TrainVoice
 from libs.common.health import Check, StorageCheck, WritableFolderCheck
 from libs.common.paths import Paths
 from libs.common.storage import Storage, open_storage
@@ -15,6 +15,8 @@ from services.trainer.direct import router as direct_router
 from services.trainer.handlers import Handlers
 from services.trainer.hardware import Device
 from services.trainer.model_handlers import ModelHandlers
+from services.trainer.providers.choosing import Providers
+from services.trainer.providers.rvc import RvcProvider
 from services.trainer.settings import TrainerSettings
 
 
@@ -32,13 +34,17 @@ def create_app(
         StorageCheck(store),
         device,
     ]
-    handlers = Handlers(settings, paths, store)
+    providers = Providers(RvcProvider(settings, paths))
+    handlers = Handlers(settings, paths, store, providers)
     models = ModelHandlers(settings, paths, store)
 
     async def make(connected: Bus) -> Worker | None:
         if not await device.look():
             return None  # another node may do the work
-        worker = Worker(connected, settings, paths, slots=settings.training_concurrency, info=device.facts)
+        await providers.look()
+        facts = device.facts | providers.facts()
+        worker = Worker(connected, settings, paths, slots=settings.training_concurrency, info=facts)
+        worker.on(CheckSpeech, handlers.on_check_speech)
         worker.on(TrainVoice, handlers.on_train_voice, handlers.show_training)
         worker.on(BuildIndex, handlers.on_build_index)
         worker.on(EvaluateVoice, handlers.on_evaluate_voice)

@@ -1,124 +1,57 @@
-"""What does the trainer listen to? `TrainVoice`, `BuildIndex`, `EvaluateVoice`, `PublishVoice`."""
+"""What does the trainer listen to? `CheckSpeech`, `TrainVoice`, `BuildIndex`, `EvaluateVoice`, `PublishVoice`.
+
+Who makes the voice, the preset of the job says; how, the provider knows.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-from libs.common import manifests
-from libs.common.errors import DatasetNotPrepared
-from libs.common.events import (
-    BuildIndex,
-    EvaluateVoice,
-    IndexBuilt,
-    ManifestRef,
-    PublishVoice,
-    TrainVoice,
-    VoiceEvaluated,
-    VoiceTrained,
-)
+from libs.common.events import BuildIndex, CheckSpeech, EvaluateVoice, PublishVoice, TrainVoice
 from libs.common.manifests import Manifest
 from libs.common.paths import Paths
-from libs.common.processes import in_child
 from libs.common.storage import Storage
 from libs.common.work import Done, Work
-from services.trainer import evaluation, indexing, training, visible, voice_files
+from services.trainer import visible, voice_files
+from services.trainer.providers.choosing import Providers
 from services.trainer.settings import TrainerSettings
-
-WEIGHTS, INDEX, QUALITY, PLAN = "voice.pth", "voice.index", "quality.json", "run.json"
-RUN_FILES = (WEIGHTS, PLAN, "metrics.jsonl", "train.log")
-CLIPS = 40
 
 
 class Handlers:
-    def __init__(self, settings: TrainerSettings, paths: Paths, storage: Storage) -> None:
+    def __init__(self, settings: TrainerSettings, paths: Paths, storage: Storage, providers: Providers) -> None:
         self._settings = settings
         self._paths = paths
         self._storage = storage
+        self._providers = providers
 
-    # -- train --------------------------------------------------------------------------------------------------------
+    async def on_check_speech(self, work: Work[CheckSpeech]) -> Done:
+        """Looks at the clips and texts of a dataset before a voice that speaks is trained on it."""
+        provider = await self._providers.speaking(work.command.options.preset)
+        async with work.time_limit(self._settings.step_timeout_check):
+            return await work.unless_stopped(provider.check(work))
 
     async def on_train_voice(self, work: Work[TrainVoice]) -> Done:
-        """Trains in a child process on exactly what the preprocessor committed."""
-        prepared = await self._load(work.command.prepared)
-        await asyncio.to_thread(manifests.check, self._paths, prepared)
-        filelist = await self._file(prepared, "filelist.txt")
-        result = await training.run(work, self._paths.in_data(prepared.folder), filelist, self._settings)
-        files = [path for name in RUN_FILES if (path := work.folder / name).is_file()]
-        return Done(
-            event=VoiceTrained,
-            fields={
-                "voice": work.command.voice,
-                "steps": result["steps"],
-                "epochs": result["epochs"],
-                "losses": result["losses"],
-                "seconds": round(result["seconds"], 2),
-            },
-            files=files,
-            data={"result": result | {"voice": WEIGHTS}, "options": work.command.options.model_dump(mode="json")},
-        )
+        provider = await self._providers.usable(work.command.options.preset)
+        return await provider.train(work)
 
     async def show_training(self, command: TrainVoice, manifest: Manifest, revision: int) -> None:
         """After the commit: the experiment's log, curve and checkpoints become links to this run's."""
         await asyncio.to_thread(visible.show_run, self._paths, command.experiment, manifest, revision)
 
-    # -- index --------------------------------------------------------------------------------------------------------
-
     async def on_build_index(self, work: Work[BuildIndex]) -> Done:
-        prepared = await self._load(work.command.prepared)
-        target = work.folder / INDEX
-        features = await self._features(prepared)
-        async with work.time_limit(self._settings.step_timeout_index):
-            built = await work.unless_stopped(in_child(indexing.build, features, target, work.command.index_mode))
-        return Done(
-            event=IndexBuilt,
-            fields={"voice": work.command.voice, "vectors": built["rows"]},
-            files=[target],
-            data={"vectors": built["rows"], "retrieval": built["card"]},
-        )
-
-    # -- evaluate -----------------------------------------------------------------------------------------------------
+        return await self._providers.rvc.index(work)
 
     async def on_evaluate_voice(self, work: Work[EvaluateVoice]) -> Done:
-        """Tries the voice on held-out clips; a silent voice fails here, whatever its losses were."""
-        command = work.command
-        prepared, trained, indexed = [
-            await self._load(reference) for reference in (command.prepared, command.trained, command.indexed)
-        ]
-        held_out, others = await self._clips(prepared, trained)
-        weights, index = await self._file(trained, WEIGHTS), await self._file(indexed, INDEX)
-        trial = self._trial(prepared, weights, index, held_out, others)
-        async with work.time_limit(self._settings.step_timeout_evaluate):
-            quality = await work.unless_stopped(in_child(evaluation.try_voice, trial))
-        target = work.folder / QUALITY
-        manifests.write_whole(target, json.dumps(quality, indent=1, sort_keys=True).encode())
-        numbers = {name: value for name, value in quality.items() if not isinstance(value, str)}
-        return Done(
-            event=VoiceEvaluated,
-            fields={"voice": command.voice, "quality": numbers},
-            files=[target],
-            data={"quality": quality},
-        )
-
-    # -- publish ------------------------------------------------------------------------------------------------------
+        return await self._providers.rvc.evaluate(work)
 
     async def on_publish_voice(self, work: Work[PublishVoice]) -> Done:
         """Puts a whole version together on the models volume and lets it make a sound from there."""
-        command = work.command
-        references = (command.prepared, command.trained, command.indexed, command.evaluated)
-        prepared, trained, indexed, evaluated = [await self._load(reference) for reference in references]
-        weights, index = await self._file(trained, WEIGHTS), await self._file(indexed, INDEX)
-        card = await asyncio.to_thread(self._card, command, prepared, trained, indexed, evaluated, weights, index)
-        version = self._paths.voice(command.voice).version_attempt(command.job_id, work.token)
-        await asyncio.to_thread(voice_files.assemble, version, weights, index, card)
+        provider = await self._providers.usable(work.command.preset)
+        version = self._paths.voice(work.command.voice).version_attempt(work.command.job_id, work.token)
+        card = await provider.package(work, version)
         work.mark("assembled")
-        held_out, _ = await self._clips(prepared, trained)
-        trial = self._trial(prepared, version.weights, version.index, held_out[:3], ())
         async with work.time_limit(self._settings.step_timeout_publish):
-            await work.unless_stopped(in_child(evaluation.try_voice, trial, False))
+            await work.unless_stopped(provider.try_out(work, version))
         return voice_files.published(work.folder, version, card)
 
     async def serve_version(self, command: PublishVoice, manifest: Manifest, revision: int) -> None:
@@ -128,96 +61,3 @@ class Handlers:
         await asyncio.to_thread(
             voice_files.publish, voice, self._storage, bucket, command.job_id, manifest.token, card, revision
         )
-
-    # -- what earlier steps made --------------------------------------------------------------------------------------
-
-    async def _load(self, reference: ManifestRef) -> Manifest:
-        return await asyncio.to_thread(manifests.load, self._paths, reference)
-
-    async def _whole(self, manifest: Manifest, files: list[str]) -> list[Path]:
-        """These files of a manifest, as they were committed. Raises StepResultLost when one is gone or damaged."""
-        await asyncio.to_thread(manifests.check, self._paths, manifest, files)
-        return [self._paths.in_data(relative) for relative in files]
-
-    async def _file(self, manifest: Manifest, name: str) -> Path:
-        """The file of that name. Raises DatasetNotPrepared when the manifest has none, else as `_whole`."""
-        for relative in manifest.files:
-            if relative.endswith(f"/{name}"):
-                return (await self._whole(manifest, [relative]))[0]
-        raise DatasetNotPrepared(f"the {manifest.step} step of {manifest.job_id} left no {name}")
-
-    async def _features(self, prepared: Manifest) -> list[Path]:
-        folder = f"/3_feature{prepared.data['width']}/"
-        return await self._whole(prepared, [relative for relative in prepared.files if folder in relative])
-
-    async def _clips(self, prepared: Manifest, trained: Manifest) -> tuple[list[Path], list[Path]]:
-        """16 kHz pieces of recordings that the training held out, and others; if none were, some of the rest."""
-        held = {str(source) for source in trained.data["result"]["split"]["held_out_sources"]}
-        pieces = [relative for relative in sorted(prepared.files) if "/1_16k_wavs/" in relative]
-        held_out = [relative for relative in pieces if Path(relative).stem.split("_")[0] in held]
-        others = [relative for relative in pieces if Path(relative).stem.split("_")[0] not in held]
-        return (
-            await self._whole(prepared, (held_out or others)[:CLIPS]),
-            await self._whole(prepared, others[:CLIPS]),
-        )
-
-    def _trial(
-        self, prepared: Manifest, weights: Path, index: Path, clips: list[Path], reference: list[Path] | tuple[()]
-    ) -> evaluation.Trial:
-        return evaluation.Trial(
-            weights=weights,
-            index=index,
-            clips=tuple(clips),
-            reference=tuple(reference),
-            seconds=self._settings.evaluation_seconds,
-            hubert=self._paths.hubert,
-            rmvpe=self._paths.rmvpe,
-            f0_method=prepared.data["f0_method"],
-            encoder=prepared.data["encoder"],
-        )
-
-    def _card(
-        self,
-        command: PublishVoice,
-        prepared: Manifest,
-        trained: Manifest,
-        indexed: Manifest,
-        evaluated: Manifest,
-        weights: Path,
-        index: Path,
-    ) -> dict[str, Any]:
-        """The voice card: what it is, from what it was made, how good it is, and the checksums of its files."""
-        result = trained.data["result"]
-        voice = self._paths.voice(command.voice)
-        return {
-            "format": 1,
-            "name": command.display_name,
-            "voice": command.voice,
-            "preset": result["preset"],
-            "sample_rate": result["sample_rate"],
-            "content_width": result["content_width"],
-            "content_encoder": prepared.data["encoder"],
-            "f0_method": prepared.data["f0_method"],
-            "weights": voice_files.file_facts(voice.weights.name, weights),
-            "index": voice_files.file_facts(voice.index.name, index),
-            "retrieval": indexed.data.get("retrieval", {"mode": "rvc"}),
-            "quality": evaluated.data["quality"],
-            "training": {
-                **{k: result[k] for k in ("steps", "epochs", "losses", "seconds", "ended", "best_step", "device")},
-                "bases": result.get("bases", {}),
-                "options": trained.data["options"],
-            },
-            "lineage": {
-                "job_id": command.job_id,
-                "dataset": command.dataset,
-                "recordings": sorted(item.sha256 for item in command.inputs),
-                "seconds_of_speech": prepared.data["seconds"],
-                "manifests": {
-                    "preprocess": command.prepared.sha256,
-                    "train": command.trained.sha256,
-                    "index": command.indexed.sha256,
-                    "evaluate": command.evaluated.sha256,
-                },
-            },
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }

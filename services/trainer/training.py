@@ -15,8 +15,8 @@ from services.trainer.settings import TrainerSettings
 
 log = get_logger("training")
 
-NOT_THE_ENGINES = {"f0_method", "index_mode", "max_training_seconds"}
-"""Options of other steps, and the limit that goes by another name in the engine; it knows all others by theirs."""
+NOT_THE_ENGINES = {"f0_method", "index_mode", "max_training_seconds", "language", "consent_recording"}
+"""Options of other steps and providers, and the limit that goes by another name in the engine; it knows the rest."""
 
 
 def config_of(options: TrainingOptions, settings: TrainerSettings) -> dict[str, Any]:

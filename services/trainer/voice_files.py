@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,37 @@ from libs.common.storage import Storage
 from libs.common.work import Done
 
 
-def assemble(version: VoiceVersion, weights: Path, index: Path | None, card: dict[str, Any]) -> None:
-    """Copies weights and index, if any, and writes the card into a version's folder, each file whole and on disk."""
+def assemble(
+    version: VoiceVersion,
+    weights: Path | None,
+    index: Path | None,
+    card: dict[str, Any],
+    others: Sequence[Path] = (),
+) -> None:
+    """Copies weights, index and `others`, as far as there are any, and writes the card, each whole and on disk."""
     if version.folder.exists():
         shutil.rmtree(version.folder)
     version.folder.mkdir(parents=True)
-    _copy(weights, version.weights)
+    if weights is not None:
+        _copy(weights, version.weights)
     if index is not None:
         _copy(index, version.index)
+    for path in others:
+        _copy(path, version.file(path.name))
     write_whole(version.card, json.dumps(card, indent=1, sort_keys=True).encode())
 
 
 def fits(version: VoiceVersion, card: dict[str, Any]) -> bool:
-    """Whether the folder holds exactly the files that the card names; a voice may be without an index."""
+    """Whether the folder holds exactly the files that the card names; a voice may be without an index, or weights."""
+
+    def has(path: Path, facts: dict[str, Any] | None) -> bool:
+        return sha256_of(path) == facts["sha256"] if facts else not path.exists()
+
     try:
-        index = version.index
-        has_its_index = sha256_of(index) == card["index"]["sha256"] if card["index"] else not index.exists()
-        return bool(
-            sha256_of(version.weights) == card["weights"]["sha256"]
-            and has_its_index
+        return (
+            has(version.weights, card["weights"])
+            and has(version.index, card["index"])
+            and all(has(version.file(facts["file"]), facts) for facts in card.get("files", ()))
             and json.loads(version.card.read_text()) == card
         )
     except (OSError, ValueError, KeyError):
@@ -63,12 +75,16 @@ def put_in_place(voice: Voice, attempt: VoiceVersion, version: VoiceVersion, car
 
 def keep_copy(storage: Storage, bucket: str, version: VoiceVersion, job_id: str) -> None:
     """A copy of the version's files in the object store. Raises Unavailable, StorageFull."""
-    for path in (version.weights, version.index, version.card):
-        if path == version.index and not path.exists():
-            continue
+    for path in files_of(version, read_card(version.card) or {}):
         key = version_key(version.slug, job_id, path.name)
         if storage.size(bucket, key) != path.stat().st_size:
             storage.put_file(bucket, key, path)
+
+
+def files_of(version: VoiceVersion, card: dict[str, Any]) -> list[Path]:
+    """The files of a version that its card names, and at the end the card."""
+    held = [path for path, part in ((version.weights, "weights"), (version.index, "index")) if card.get(part)]
+    return [*held, *(version.file(facts["file"]) for facts in card.get("files", ())), version.card]
 
 
 def serve(voice: Voice, version: VoiceVersion, card: dict[str, Any], revision: int) -> bool:
@@ -95,7 +111,7 @@ def published(folder: Path, version: VoiceVersion, card: dict[str, Any]) -> Done
         event=VoicePublished,
         fields={
             "voice": version.slug,
-            "weights_sha256": card["weights"]["sha256"],
+            "weights_sha256": card["weights"]["sha256"] if card["weights"] else "",
             "index_sha256": card["index"]["sha256"] if card["index"] else "",
             "sample_rate": card["sample_rate"],
             "preset": card["preset"],

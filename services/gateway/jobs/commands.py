@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from libs.common.errors import DatasetNotPrepared
 from libs.common.events import (
     BuildIndex,
+    CheckSpeech,
     Command,
     ConvertRecordings,
     EvaluateVoice,
@@ -20,6 +21,7 @@ from libs.common.events import (
     ValidateDataset,
 )
 from libs.common.jobs import Step
+from libs.common.providers import SPEECH_PRESETS
 from services.gateway.jobs.presets import preset
 from services.gateway.jobs.tables import Job
 
@@ -48,6 +50,9 @@ def build(job: Job, step: Step, made: Mapping[Step, ManifestRef], after_token: i
             return ValidateDataset(
                 **frame, dataset=dataset, inputs=job.pinned, min_seconds=preset(job.preset).min_seconds
             )
+        case Step.preprocess if job.preset in SPEECH_PRESETS:
+            asked = TrainingOptions.model_validate(job.options)
+            return CheckSpeech(**frame, dataset=dataset, clips=job.spoken, options=asked)
         case Step.preprocess:
             f0_method = TrainingOptions.model_validate(job.options).f0_method
             return PrepareDataset(**frame, dataset=dataset, inputs=job.pinned, preset=job.preset, f0_method=f0_method)
@@ -66,6 +71,7 @@ def build(job: Job, step: Step, made: Mapping[Step, ManifestRef], after_token: i
                 indexed=of(Step.index),
             )
         case Step.publish:
+            converts = job.preset not in SPEECH_PRESETS
             return PublishVoice(
                 **frame,
                 voice=voice,
@@ -74,8 +80,9 @@ def build(job: Job, step: Step, made: Mapping[Step, ManifestRef], after_token: i
                 inputs=job.pinned,
                 prepared=of(Step.preprocess),
                 trained=of(Step.train),
-                indexed=of(Step.index),
-                evaluated=of(Step.evaluate),
+                indexed=of(Step.index) if converts else None,
+                evaluated=of(Step.evaluate) if converts else None,
+                preset=job.preset,
             )
         case Step.make:
             making = MakingOptions.model_validate(job.options)

@@ -21,7 +21,7 @@ from sqlalchemy import select
 from libs.common.bus import Bus
 from libs.common.errors import NotFound, PlatformError
 from libs.common.events import Envelope, JobChanged, StepProgress
-from libs.common.jobs import STEPS, JobKind, overall_progress
+from libs.common.jobs import JobKind, overall_progress, steps_of
 from services.gateway.database import Database
 from services.gateway.jobs import outbox
 from services.gateway.jobs.schemas import JobOut
@@ -41,6 +41,7 @@ class Start:
     head: int
     snapshot: dict[str, Any] | None
     is_over: bool
+    preset: str = ""
 
 
 async def begin(database: Database, bus: Bus, job_id: str, last_id: int | None, max_retries: int) -> Start | None:
@@ -60,9 +61,9 @@ async def begin(database: Database, bus: Bus, job_id: str, last_id: int | None, 
     if is_over and last_id and _is_terminal(await bus.feed_message(job_id, last_id)):
         return None  # what follows the end that the client knows is the same end again
     if last_id is not None and last_id <= head and await bus.feed_holds(job_id, last_id):
-        return Start(job_id, job.job_kind, last_id, head, None, is_over=False)
+        return Start(job_id, job.job_kind, last_id, head, None, is_over=False, preset=job.preset)
     snapshot = {"job": JobOut.of(job, max_retries).model_dump(mode="json"), "sequence": head}
-    return Start(job_id, job.job_kind, head, head, snapshot, is_over)
+    return Start(job_id, job.job_kind, head, head, snapshot, is_over, job.preset)
 
 
 async def frames(
@@ -102,7 +103,7 @@ async def frames(
             last = sequence
             message = _opened(envelope)
             if isinstance(message, StepProgress):
-                yield _frame(sequence, "progress", _progress(message, start.kind))
+                yield _frame(sequence, "progress", _progress(message, start.kind, start.preset))
             elif isinstance(message, JobChanged):
                 is_known = message.version <= told
                 if not told and start.snapshot is None:
@@ -162,10 +163,10 @@ def _is_terminal(envelope: Envelope | None) -> bool:
     return isinstance(message, JobChanged) and message.is_terminal
 
 
-def _progress(message: StepProgress, kind: JobKind) -> dict[str, Any]:
+def _progress(message: StepProgress, kind: JobKind, preset: str) -> dict[str, Any]:
     data = message.model_dump(mode="json")
-    if message.step in STEPS[kind]:
-        data["progress"] = overall_progress(kind, message.step, message.fraction)
+    if message.step in steps_of(kind, preset):
+        data["progress"] = overall_progress(kind, message.step, message.fraction, preset)
     return data
 
 

@@ -112,7 +112,7 @@ async def open_job(session: AsyncSession, order: Order) -> Job:
     await _flush_alone(session, job)
     note(session, job, now, f"{job.kind} job opened", {"to": JobState.pending.value}, kind="transition")
     audit.record(session, order.owner_id, "job.opened", job.id, dataset=job.dataset, preset=job.preset)
-    first = next_step(order.kind, None)
+    first = next_step(order.kind, None, order.preset)
     assert first is not None
     await _queue(session, job, first, now, actor=order.owner_id)
     return job
@@ -257,9 +257,9 @@ async def _steps(session: AsyncSession, job: Job) -> list[JobStep]:
 async def _first_to_do(session: AsyncSession, job: Job, after: Step | None) -> Step | None:
     """The first step after `after` that is not done; None when all are."""
     done = await made_by(session, job)
-    step = next_step(job.job_kind, after)
+    step = next_step(job.job_kind, after, job.preset)
     while step in done:
-        step = next_step(job.job_kind, step)
+        step = next_step(job.job_kind, step, job.preset)
     return step
 
 
@@ -284,7 +284,7 @@ async def _queue(session: AsyncSession, job: Job, step: Step, now: datetime, act
     job.phase = step.value
     job.queue_state = QueueState.waiting.value
     job.queued_at = now
-    job.progress = progress_at(job.job_kind, step, 0.0)
+    job.progress = progress_at(job.job_kind, step, 0.0, job.preset)
     move(session, job, JobState.queued, now, actor=actor)
     await _flush_alone(session, job)
     await _send(session, job, step, now)
@@ -348,7 +348,7 @@ async def _finished(session: AsyncSession, job: Job, row: JobStep, event: StepFi
         return
     job.phase = following.value
     job.queue_state = QueueState.waiting.value
-    job.progress = max(job.progress, progress_at(job.job_kind, following, 0.0))
+    job.progress = max(job.progress, progress_at(job.job_kind, following, 0.0, job.preset))
     job.eta_seconds = None
     if following not in AFTER_TRAINING:
         job.current_step, job.total_steps = 0, 0

@@ -82,7 +82,7 @@ class ProgressWriter:
             if row is None or row.manifest is not None or progress.token < row.token:
                 return False
             job.progress_sequence = sequence
-            percent = overall_progress(job.job_kind, progress.step, progress.fraction)
+            percent = overall_progress(job.job_kind, progress.step, progress.fraction, job.preset)
             job.progress = max(job.progress, percent)
             if progress.step not in AFTER_TRAINING:
                 job.current_step = max(progress.done, 0)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.events import ConversionInput, InputFile, ManifestRef
+from libs.common.events import ConversionInput, InputFile, ManifestRef, SpokenClip
 from libs.common.jobs import ACTIVE, WORKS_IN_DATASET, JobKind, JobState, QueueState, Step
 from services.gateway.database import Base, new_id, utcnow
 
@@ -110,6 +110,11 @@ class Job(Base):
     def pinned(self) -> tuple[InputFile, ...]:
         """The recordings that the job was opened with, by content; later uploads do not change a job."""
         return tuple(InputFile.model_validate(item) for item in self.inputs)
+
+    @property
+    def spoken(self) -> tuple[SpokenClip, ...]:
+        """The same with what is said in them, for a voice that speaks."""
+        return tuple(SpokenClip.model_validate(item) for item in self.inputs)
 
     @property
     def recordings(self) -> tuple[ConversionInput, ...]:

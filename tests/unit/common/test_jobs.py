@@ -8,7 +8,6 @@ import pytest
 
 from libs.common.errors import IllegalTransition
 from libs.common.jobs import (
-    STEPS,
     TERMINAL,
     TRANSITIONS,
     JobKind,
@@ -19,7 +18,9 @@ from libs.common.jobs import (
     lane_of,
     next_step,
     overall_progress,
+    steps_of,
 )
+from libs.common.providers import SPEECH_PRESETS
 
 
 def test_a_job_is_in_one_of_the_six_states_of_the_documents() -> None:
@@ -52,18 +53,27 @@ def test_every_state_leads_to_an_end() -> None:
 
 
 def test_a_training_job_takes_six_steps_in_order() -> None:
+    assert _in_order("lite") == ["validate", "preprocess", "train", "index", "evaluate", "publish"]
+
+
+@pytest.mark.parametrize("preset", sorted(SPEECH_PRESETS))
+def test_a_voice_that_speaks_has_no_index_and_no_conversion_to_evaluate(preset: str) -> None:
+    assert _in_order(preset) == ["validate", "preprocess", "train", "publish"]
+
+
+def _in_order(preset: str) -> list[str]:
     steps: list[Step] = []
-    step = next_step(JobKind.training, None)
+    step = next_step(JobKind.training, None, preset)
     while step is not None:
         steps.append(step)
-        step = next_step(JobKind.training, step)
+        step = next_step(JobKind.training, step, preset)
+    return [s.value for s in steps]
 
-    assert [s.value for s in steps] == ["validate", "preprocess", "train", "index", "evaluate", "publish"]
 
-
-@pytest.mark.parametrize("kind", list(JobKind))
-def test_progress_grows_from_0_to_100_over_the_steps(kind: JobKind) -> None:
-    points = [overall_progress(kind, step, f) for step in STEPS[kind] for f in (0.0, 0.5, 1.0)]
+@pytest.mark.parametrize(("kind", "preset"), [*((kind, "lite") for kind in JobKind), (JobKind.training, "xtts-v2")])
+def test_progress_grows_from_0_to_100_over_the_steps(kind: JobKind, preset: str) -> None:
+    steps = steps_of(kind, preset)
+    points = [overall_progress(kind, step, f, preset) for step in steps for f in (0.0, 0.5, 1.0)]
 
     assert points == sorted(points)
     assert points[0] == 0
