@@ -22,8 +22,10 @@ from pydantic import ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from libs.common import events
+from libs.common import events, metrics
 from libs.common.settings import CommonSettings
+from scripts.asset_manifest import read_manifest
+from scripts.fetch_assets import megabytes
 from scripts.stack import PROJECT, SERVICES
 
 DOCS = PROJECT / "docs"
@@ -251,6 +253,40 @@ def benchmarks_table() -> str:
     return f"## {path.stem}\n\n{about}: [JSON](benchmarks/{path.name}).\n\n{columns}"
 
 
+# -- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def metrics_table() -> str:
+    """Every metric with who exports it, its kind and labels, then what may stand in each label."""
+    rows = []
+    for who, declared in metrics.EXPORTED.items():
+        for metric in declared:
+            [family] = metric.describe()
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            rows.append([f"`{name}`", who, family.type, labels or "–", family.documentation])
+    values = [[f"`{label}`", said] for label, said in metrics.LABELS.items()]
+    columns = ["metric", "exported by", "kind", "labels", ""]
+    return f"{table(columns, rows)}\n{table(['label', 'what stands in it'], values)}"
+
+
+# -- assets ------------------------------------------------------------------------------------------------------------
+
+
+def assets_table() -> str:
+    """Every set of `scripts/assets.json`, then every file with its checksum."""
+    sets = read_manifest()
+    uses = table(
+        ["set", "size", "licence", "needed by", "without it", "with it"],
+        [
+            [f"`{s.name}`", megabytes(s.files), f"[{s.licence}]({s.licence_url})", s.needed_by, s.without, s.changes]
+            for s in sets
+        ],
+    )
+    files = [[f"`{f.path}`", str(f.size or "not published"), f"`{f.sha256}`"] for s in sets for f in s.files]
+    return f"{uses}\n{table(['file', 'bytes', 'SHA-256'], files)}"
+
+
 # -- the files --------------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -258,6 +294,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "events": events_tables,
     "licences": licences_table,
     "benchmarks": benchmarks_table,
+    "assets": assets_table,
+    "metrics": metrics_table,
 }
 
 
