@@ -33,11 +33,11 @@ class TrainerSettings(CommonSettings):
     )
     step_timeout_evaluate: timedelta = Field(default=timedelta(minutes=30), description="The same for the evaluation")
     step_timeout_publish: timedelta = Field(default=timedelta(minutes=30), description="The same for publishing")
-    model_jobs_at_once: int = Field(
-        default=1, ge=0, le=16, description="Voices made of files at the same time, beside trainings; 0 makes none"
     step_timeout_check: timedelta = Field(
         default=timedelta(minutes=10), description="The same for looking at clips and their texts"
     )
+    model_jobs_at_once: int = Field(
+        default=1, ge=0, le=16, description="Voices made of files at the same time, beside trainings; 0 makes none"
     )
     step_timeout_make: timedelta = Field(
         default=timedelta(minutes=30), description="The same for a voice that is imported, extracted or merged"
