@@ -180,10 +180,6 @@ class VoiceVersion:
     def card(self) -> Path:
         return self.folder / "voice.json"
 
-    def file(self, name: str) -> Path:
-        """Another file of the version, by the name that its card gives; raises InvalidName for no plain name."""
-        return self.folder / check_key(name)
-
 
 @dataclass(frozen=True)
 class Voice:
@@ -294,12 +290,12 @@ class Paths:
         self.hubert: Path = settings.hubert_path
         self.rmvpe: Path = settings.rmvpe_path
         self.pretrained: Path = settings.pretrained_root
+        self.places = Places(settings)
+        """What these are called in what others hear."""
 
     def experiment(self, slug: str) -> Experiment:
         """The experiment of a dataset, or what stands for it when a job has none."""
         return Experiment(self.data_root / (slug if slug == WITHOUT_DATASET else check_slug(slug)))
-        self.places = Places(settings)
-        """What these are called in what others hear."""
 
     def voice(self, slug: str) -> Voice:
         return Voice(self.models_root / check_slug(slug), slug)
