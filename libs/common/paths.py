@@ -180,6 +180,10 @@ class VoiceVersion:
     def card(self) -> Path:
         return self.folder / "voice.json"
 
+    def file(self, name: str) -> Path:
+        """Another file of the version, by the name that its card gives; raises InvalidName for no plain name."""
+        return self.folder / check_key(name)
+
 
 @dataclass(frozen=True)
 class Voice:
