@@ -18,7 +18,7 @@ from services.gateway.accounts.schemas import (
     UserView,
 )
 from services.gateway.idempotency import reserved_id
-from services.gateway.paging import Cursor, Limit, page
+from services.gateway.paging import Page
 from services.gateway.parts import SharedParts
 from services.gateway.routing import creates, problems, router
 
@@ -78,11 +78,9 @@ async def create_user(body: NewUser, caller: Admin, parts: SharedParts, request:
 
 
 @admin_router.get("", operation_id="list_users", summary="All accounts", responses=problems(403))
-async def list_users(_: Admin, parts: SharedParts, cursor: Cursor = None, limit: Limit = None) -> UserPage:
+async def list_users(_: Admin, parts: SharedParts, paging: Page) -> UserPage:
     """Oldest first, page by page."""
-    count = limit or parts.settings.page_size
-    found = await users.listing(parts.database, after=cursor, limit=count + 1)
-    items, following = page(found, count)
+    items, following = paging.cut(await users.listing(parts.database, after=paging.after, limit=paging.asked))
     return UserPage(items=[UserView.model_validate(user) for user in items], next_cursor=following)
 
 

@@ -22,7 +22,7 @@ from services.gateway.datasets.schemas import (
 from services.gateway.etags import IfMatch, etag
 from services.gateway.idempotency import reserved_id
 from services.gateway.openapi import FILE, TEXT, multipart
-from services.gateway.paging import Cursor, Limit, page
+from services.gateway.paging import Page
 from services.gateway.parts import SharedParts
 from services.gateway.routing import creates, problems, router, streams
 from services.gateway.staging import receive
@@ -80,19 +80,19 @@ async def upload_samples(
 async def list_samples(
     caller: CurrentUser,
     parts: SharedParts,
+    paging: Page,
     dataset_id: Annotated[str | None, Query(max_length=80, description="Id or slug")] = None,
-    cursor: Cursor = None,
-    limit: Limit = None,
 ) -> SamplePage:
     """Oldest first; those of one dataset with `dataset_id`."""
-    count = limit or parts.settings.page_size
     async with parts.database.read() as session:
         chosen = await catalogue.find(session, caller, dataset_id) if dataset_id else None
         found = await recordings.listing(
-            session, caller, dataset_id=chosen.id if chosen else None, after=cursor, limit=count + 1
+            session, caller, dataset_id=chosen.id if chosen else None, after=paging.after, limit=paging.asked
         )
-    _, following = page([sample for sample, _ in found], count)
-    return SamplePage(items=[SampleOut.of(row, dataset) for row, dataset in found[:count]], next_cursor=following)
+    _, following = paging.cut([sample for sample, _ in found])
+    return SamplePage(
+        items=[SampleOut.of(row, dataset) for row, dataset in found[: paging.count]], next_cursor=following
+    )
 
 
 @sample_router.get("/{sample_id}", operation_id="get_sample", summary="One recording", responses=problems(404))
@@ -207,15 +207,12 @@ async def create_dataset(
 
 
 @dataset_router.get("", operation_id="list_datasets", summary="Your datasets")
-async def list_datasets(
-    caller: CurrentUser, parts: SharedParts, cursor: Cursor = None, limit: Limit = None
-) -> DatasetPage:
+async def list_datasets(caller: CurrentUser, parts: SharedParts, paging: Page) -> DatasetPage:
     """Newest first, page by page."""
-    count = limit or parts.settings.page_size
     async with parts.database.read() as session:
-        found = await catalogue.listing(session, caller, after=cursor, limit=count + 1)
-    _, following = page([summary.dataset for summary in found], count)
-    return DatasetPage(items=[DatasetOut.of(summary) for summary in found[:count]], next_cursor=following)
+        found = await catalogue.listing(session, caller, after=paging.after, limit=paging.asked)
+    _, following = paging.cut([summary.dataset for summary in found])
+    return DatasetPage(items=[DatasetOut.of(summary) for summary in found[: paging.count]], next_cursor=following)
 
 
 @dataset_router.get(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from libs.common.errors import InvalidInput, PlatformError
+from libs.common.errors import PlatformError
 from libs.common.jobs import JobKind, Step
 from services.gateway import workers
 from services.gateway.accounts.current import Creator, CurrentUser
@@ -29,7 +29,7 @@ from services.gateway.jobs.schemas import (
     Validation,
 )
 from services.gateway.jobs.tables import Job, JobStep
-from services.gateway.paging import Cursor, Limit, page
+from services.gateway.paging import Page
 from services.gateway.parts import Parts, SharedParts
 from services.gateway.routing import PREFIX, creates, problems, router
 from services.gateway.text import Text
@@ -113,16 +113,14 @@ def add_job_routes(routes: APIRouter, kind: JobKind, *, may_retry: bool = True) 
     async def list_jobs(
         caller: CurrentUser,
         parts: SharedParts,
+        paging: Page,
         status: Annotated[reading.Status | None, Query(description="`active`: pending, queued or running")] = None,
         q: Annotated[Text | None, Query(max_length=200, description="Part of name, dataset, voice or id")] = None,
         user_id: Annotated[
             str | None, Query(pattern=_KEY, description="Of another account; administrators only")
         ] = None,
         dataset_id: Annotated[str | None, Query(pattern=_KEY, description="Id or slug")] = None,
-        cursor: Cursor = None,
-        limit: Limit = None,
     ) -> JobPage:
-        count = limit or parts.settings.page_size
         async with parts.database.read() as session:
             found = await reading.listing(
                 session,
@@ -132,10 +130,10 @@ def add_job_routes(routes: APIRouter, kind: JobKind, *, may_retry: bool = True) 
                 q=q,
                 user_id=user_id,
                 dataset_id=dataset_id,
-                before=cursor,
-                count=count + 1,
+                before=paging.after,
+                count=paging.asked,
             )
-        items, following = page(found, count)
+        items, following = paging.cut(found)
         return JobPage(items=[_out(parts, job) for job in items], next_cursor=following)
 
     @routes.get(
@@ -175,17 +173,12 @@ def add_job_routes(routes: APIRouter, kind: JobKind, *, may_retry: bool = True) 
         summary="What happened to a job",
         responses=problems(404),
     )
-    async def job_logs(
-        job_id: str, caller: CurrentUser, parts: SharedParts, cursor: Cursor = None, limit: Limit = None
-    ) -> LogPage:
+    async def job_logs(job_id: str, caller: CurrentUser, parts: SharedParts, paging: Page) -> LogPage:
         """Transitions, steps and the workers' messages, oldest first; a `next_cursor` leads to what came later."""
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-            raise InvalidInput("cursor is not one of these pages'", field="cursor")
-        count = limit or parts.settings.page_size
         async with parts.database.read() as session:
             job = await reading.find(session, caller, kind, job_id)
-            rows = await history.page(session, job.id, int(cursor or 0), count + 1)
-        items, following = page(rows, count)
+            rows = await history.page(session, job.id, int(paging.after or 0), paging.asked)
+        items, following = paging.cut(rows)
         return LogPage(items=[LogLine.of(row) for row in items], next_cursor=following)
 
     @routes.get(

@@ -12,7 +12,7 @@ from services.gateway.accounts.current import Creator, CurrentUser
 from services.gateway.audit import audit
 from services.gateway.etags import IfMatch, etag
 from services.gateway.openapi import binary
-from services.gateway.paging import Cursor, Limit, page
+from services.gateway.paging import Page
 from services.gateway.parts import SharedParts
 from services.gateway.routing import problems, router
 from services.gateway.voices import export, registry, removing
@@ -27,18 +27,16 @@ voice_router = router("/models", "models")
 async def list_models(
     caller: CurrentUser,
     parts: SharedParts,
+    paging: Page,
     status: Annotated[
         Literal["processing", "ready", "failed"] | None, Query(description="Those in this state alone")
     ] = None,
-    cursor: Cursor = None,
-    limit: Limit = None,
 ) -> VoicePage:
     """Newest first, page by page."""
-    count = limit or parts.settings.page_size
     chosen = VoiceStatus(status) if status else None
     async with parts.database.read() as session:
-        found = await registry.listing(session, caller, status=chosen, after=cursor, limit=count + 1)
-    items, following = page(found, count)
+        found = await registry.listing(session, caller, status=chosen, after=paging.after, limit=paging.asked)
+    items, following = paging.cut(found)
     return VoicePage(items=[VoiceOut.of(row) for row in items], next_cursor=following)
 
 

@@ -97,7 +97,26 @@ async def test_the_log_is_paged_and_only_grows(house: House, workers: Workers) -
     assert lines == whole["items"]
     assert len(lines) >= 4 + 12
     assert {"timestamp", "level", "message", "metadata"} <= set(lines[0])
-    assert (await anna.get(f"/training/jobs/{job['id']}/logs", params={"cursor": "x"})).status_code == 422
+
+
+async def test_a_cursor_that_is_not_of_this_list_is_refused_by_name(house: House) -> None:
+    anna, ben = await house.person("anna"), await house.person("ben")
+    for n in range(3):
+        await house.train(anna, await house.dataset(anna, f"voice-{n}"))
+    page = (await anna.get("/training/jobs", params={"limit": 1})).json()
+    cursor, shown = page["next_cursor"], page["items"][0]["id"]
+    logs = f"/training/jobs/{shown}/logs"
+
+    foreign = [
+        await anna.get("/training/jobs", params={"cursor": made}) for made in (shown, f"{cursor}0", "job_1", "x", "")
+    ]
+    foreign += [await anna.get(path, params={"cursor": cursor}) for path in ("/datasets", "/models", "/samples", logs)]
+    foreign.append(await ben.get("/training/jobs", params={"cursor": cursor}))
+    its_own = await anna.get("/training/jobs", params={"cursor": cursor, "status": "active", "limit": 2})
+
+    assert [answer.status_code for answer in foreign] == [422] * len(foreign)
+    assert {answer.json()["field"] for answer in foreign} == {"cursor"}
+    assert [job["id"] < shown for job in its_own.json()["items"]] == [True, True]
 
 
 async def test_metrics_are_read_while_the_run_goes_on_and_afterwards(house: House, workers: Workers) -> None:
