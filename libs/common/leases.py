@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from libs.common.bus import Bucket
 from libs.common.errors import Conflict, LeaseLost
 from libs.common.events import ManifestRef
+from libs.common.metrics import LEASES_TAKEN_OVER
 
 
 class LeaseRecord(BaseModel):
@@ -175,6 +176,8 @@ class Leases:
                 revision = await self._bucket.update(key, record.model_dump_json().encode(), entry.revision)
             except Conflict:
                 continue
+            if old.owner:
+                LEASES_TAKEN_OVER.labels(step).inc()
             return Lease(self._bucket, key, record, revision)
 
     async def reopen(self, job_id: str, step: str, attempt: int, claim: Committed) -> Lease | None:

@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from libs.common import logs, metrics, problems
+from libs.common import disks, logs, metrics, problems
 from libs.common.errors import Unauthenticated
 from libs.common.health import Check, health_router, say_what_is_missing
 from libs.common.places import Places
@@ -65,8 +65,9 @@ class RequestContext:
                 if scope["type"] == "http":
                     route = getattr(scope.get("route"), "path", "unmatched")
                     seconds = time.perf_counter() - started
-                    metrics.REQUESTS.labels(scope["method"], route, str(status or 499)).inc()
-                    metrics.REQUEST_SECONDS.labels(scope["method"], route).observe(seconds)
+                    method = metrics.method_label(scope["method"])
+                    metrics.REQUESTS.labels(method, route, str(status or 499)).inc()
+                    metrics.REQUEST_SECONDS.labels(method, route).observe(seconds)
                     if route not in OPEN_PATHS:
                         milliseconds = round(1000 * seconds, 1)
                         log.info("http", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
@@ -122,6 +123,8 @@ def create_service(
 
     app = FastAPI(title=title, description=description, version="0.1.0", lifespan=told)
     app.state.settings = settings
+    disks.watch(settings)
+    app.state.enough = asyncio.Event()  # set when there is nothing more to do: the process ends itself
     app.state.closing = asyncio.Event()  # set when the process is asked to go: endless answers end themselves
     places = Places(settings)
     problems.install(app, places)

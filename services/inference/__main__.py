@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from libs.common import gpu
 from libs.common.processes import share_cores
 from libs.common.service import serve
 from services.inference.settings import InferenceSettings
 
 if __name__ == "__main__":
     share_cores()
+    gpu.watch()
     from services.inference.app import create_app  # imports torch, which looks at the environment once
 
     settings = InferenceSettings()

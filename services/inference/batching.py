@@ -21,6 +21,7 @@ from libs.audio.decode import Sound, decode
 from libs.common import metrics
 from libs.common.errors import Cancelled
 from services.inference.conversion import Converted, Piece, convert_pieces
+from services.inference.counting import counted
 from services.inference.queueing import Room
 from services.inference.schemas import ConversionRequest
 from services.inference.settings import InferenceSettings
@@ -67,13 +68,14 @@ class Batches:
     @contextmanager
     def ticket(self, source: Path, wanted: ConversionRequest) -> Iterator[Ticket]:
         """A place in the queue; whoever leaves the block wants its result no more. Raises Busy when too many wait."""
-        with self._room.admitted():
+        with counted("request") as told, self._room.admitted():
             ticket = Ticket(next(self._numbers), source, wanted, asyncio.get_running_loop().create_future())
             self._waiting.append(ticket)
             self._begin()
             try:
                 yield ticket
             finally:
+                told.future(ticket.result)
                 ticket.stop.set()
                 if ticket in self._waiting:
                     self._waiting.remove(ticket)

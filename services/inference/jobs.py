@@ -30,6 +30,7 @@ from libs.common.logs import get_logger
 from libs.common.manifests import sha256_of, write_whole
 from libs.common.paths import ConvertedFiles, Paths
 from libs.voice.chain import convert_file, sweep_leftovers
+from services.inference.counting import counted
 from services.inference.schemas import ConversionSettings
 from services.inference.voices import Voices
 
@@ -187,16 +188,18 @@ def _convert_one(
     sweep_leftovers(target.parent)  # of a worker that was killed here: a job has one worker at a time
     started = time.perf_counter()
     try:
-        made = convert_file(
-            voice.converter,
-            files.source(recording),
-            target,
-            settings.conversion(),
-            output_format=settings.format.value,
-            output_rate=settings.output_rate,
-            on_progress=tell,
-            should_stop=should_stop,
-        )
+        with counted("job") as told:
+            made = convert_file(
+                voice.converter,
+                files.source(recording),
+                target,
+                settings.conversion(),
+                output_format=settings.format.value,
+                output_rate=settings.output_rate,
+                on_progress=tell,
+                should_stop=should_stop,
+            )
+            told.done(made.seconds, time.perf_counter() - started)
     except (Cancelled, OSError):
         begun.unlink(missing_ok=True)
         raise

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from libs.common import metrics
 from libs.common.errors import InvalidInput
 from libs.common.invalid import first_at_fault
 from libs.voice.realtime import RealtimeConverter, RealtimeSettings
@@ -110,6 +111,7 @@ class LiveSession:
         if self._queue:
             self._arrived.set()
         self.dropped += dropped
+        metrics.LIVE_DROPPED.inc(dropped)
         return dropped
 
     def end(self) -> None:
@@ -184,6 +186,9 @@ class LiveSession:
     def _compute(self, block: bytes) -> bytes:
         started = time.perf_counter()
         pcm = to_pcm(self.converter.process(to_wave(block, self._form)), self._form)
-        self._times.append(time.perf_counter() - started)
+        took = time.perf_counter() - started
+        self._times.append(took)
+        metrics.CONVERSION_RTF.labels("live").observe(took / self.block_seconds)
+        metrics.CONVERSION_SOUND.labels("live").inc(self.block_seconds)
         self.blocks += 1
         return pcm

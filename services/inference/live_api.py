@@ -18,7 +18,7 @@ from typing import Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from libs.common import tasks
+from libs.common import metrics, tasks
 from libs.common.errors import Busy, InvalidInput, PlatformError, RecordingTooLong, WorkFailed
 from libs.common.logs import get_logger
 from libs.common.sockets import DONE, RESTART, close, error_message, read_message, refuse
@@ -55,10 +55,12 @@ class LiveSessions:
         if self.now >= self._most:
             raise Busy(f"{self.now} live conversions run, which is the limit", retry_after=5.0)
         self.now += 1
+        metrics.LIVE_SESSIONS.inc()
         try:
             yield
         finally:
             self.now -= 1
+            metrics.LIVE_SESSIONS.dec()
 
 
 def make_live_router(settings: InferenceSettings, voices: Voices, sessions: LiveSessions) -> APIRouter:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from libs.audio.formats import FAMILIES
+from libs.common import metrics
 from libs.common.errors import InvalidInput, TooLarge, Unavailable
 from libs.common.logs import get_logger
 from libs.common.multipart import Field, FileBegin, FileData, FileEnd, Limits, read_form
@@ -210,6 +211,7 @@ class _Reception:
             staging.remove(self.paths, file.upload_id)
 
     async def _data(self, file: _Incoming, data: bytes) -> None:
+        metrics.UPLOAD_BYTES.labels(self._kind).inc(len(data))
         if not file.is_too_large and file.size + len(data) <= self.file_limit:
             await file.write(data)
             return
@@ -231,9 +233,22 @@ class _Reception:
         look = self._set_aside if self.are_models else self._examine
         self.outcomes.append(asyncio.create_task(look(file), name="uploads.examine"))
 
+    @property
+    def _kind(self) -> str:
+        return "model" if self.are_models else "recording"
+
+    def _counted(self, outcome: Accepted | Rejected) -> Accepted | Rejected:
+        if isinstance(outcome, Accepted):
+            metrics.UPLOADS.labels(self._kind, "accepted").inc()
+            metrics.UPLOAD_SOUND.inc(outcome.duration_seconds)
+        else:
+            metrics.UPLOADS.labels(self._kind, "refused").inc()
+            metrics.UPLOAD_REFUSALS.labels(metrics.code_label(outcome.problem.get("code"))).inc()
+        return outcome
+
     def _settle(self, outcome: Rejected) -> None:
         async def known() -> Accepted | Rejected:
-            return outcome
+            return self._counted(outcome)
 
         self.outcomes.append(asyncio.create_task(known()))
 
@@ -253,7 +268,7 @@ class _Reception:
             problem = error.problem if isinstance(error, Refused) else error.problem()
             log.info("upload.refused", code=problem["code"], bytes=file.size)
             await _whole(file.drop)
-            return Rejected(file.field, file.name, problem)
+            return self._counted(Rejected(file.field, file.name, problem))
         family = FAMILIES[report["container"]]
         record = Record(
             upload_id=file.upload_id,
@@ -265,7 +280,7 @@ class _Reception:
             duration_seconds=report["duration_seconds"],
         )
         await _whole(staging.complete, self.paths, record, report)
-        return Accepted(field=file.field, report=report, **vars(record))
+        return self._counted(Accepted(field=file.field, report=report, **vars(record)))
 
     async def _set_aside(self, file: _Incoming) -> Accepted | Rejected:
         """A model file as it came: whoever opens it does so elsewhere, and trusts nothing in it."""
@@ -279,7 +294,7 @@ class _Reception:
             duration_seconds=0.0,
         )
         await _whole(staging.complete, self.paths, record, {})
-        return Accepted(field=file.field, report={}, **vars(record))
+        return self._counted(Accepted(field=file.field, report={}, **vars(record)))
 
 
 async def _whole(call: Callable[..., None], *arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from libs.common import gpu
 from libs.common.processes import share_cores
 from libs.common.service import serve
 from services.trainer.app import create_app
@@ -9,5 +10,6 @@ from services.trainer.settings import TrainerSettings
 
 if __name__ == "__main__":
     share_cores()
+    gpu.watch()
     settings = TrainerSettings()
     serve(create_app(settings), settings, "trainer", settings.port)

@@ -20,7 +20,7 @@ BOARDS = sorted((FOLDER / "grafana" / "dashboards").glob("*.json"))
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 # Prometheus adds these itself, and promises `up` for every target.
 OF_PROMETHEUS = {"job", "instance", "le"}
-WORDS = {"sum", "max", "by", "rate", "increase", "histogram_quantile", "up"}
+WORDS = {"sum", "max", "min", "by", "rate", "increase", "histogram_quantile", "up"}
 
 
 def exported() -> dict[str, set[str]]:
@@ -58,7 +58,7 @@ def unknown_in(query: str) -> set[str]:
 
 def test_the_metrics_that_dashboards_may_use_are_those_of_the_services():
     assert exported()["voicewright_work_seconds_bucket"] == {"step"}
-    assert exported()["voicewright_queue_commands"] == {"consumer", "state"}
+    assert exported()["voicewright_queue_commands"] == {"service", "lane", "state"}
     assert "process_resident_memory_bytes" in exported()
 
 
@@ -70,7 +70,7 @@ def test_a_panel_asks_for_metrics_and_labels_that_are_exported(title, query):
 @pytest.mark.parametrize(
     "query",
     [
-        "rate(voicewright_conversions_total[5m])",
+        "rate(voicewright_costs_total[5m])",
         "sum by (voice) (rate(voicewright_work_total[5m]))",
         'voicewright_jobs{owner="x"}',
     ],

@@ -19,6 +19,7 @@ from libs.common.jobs import Lane
 from libs.common.logs import get_logger
 from libs.common.settings import CommonSettings
 from libs.common.tasks import end
+from libs.common.metrics import BROKER_CONNECTED
 
 log = get_logger("bus")
 
@@ -38,12 +39,17 @@ class Bus(Streams, Sending, Receiving, Feeds):
         async def disconnected() -> None:
             log.info("bus.disconnected")
 
+        connected = BROKER_CONNECTED.labels(service)
+        connected.set(0)
+
         made: list[Bus] = []
+            connected.set(0)
 
         async def reconnected() -> None:
             log.info("bus.reconnected")
             for bus in made:
                 bus._restore()
+            connected.set(1)
 
         waited = 0
         is_first = True
@@ -81,6 +87,7 @@ class Bus(Streams, Sending, Receiving, Feeds):
                 await asyncio.sleep(0.5)
 
     async def ping(self) -> None:
+                connected.set(1)
         """Raises Unavailable unless JetStream answers and the streams exist."""
         with unavailable("a question"):
             await self._js.stream_info(COMMANDS)

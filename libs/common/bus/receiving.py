@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import nats
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from libs.common.bus.broker import AWAY, COMMANDS, EVENTS, PROGRESS, Connected, unavailable
+from libs.common.bus.broker import AWAY, BUCKETS, COMMANDS, DEADLETTERS, EVENTS, PROGRESS, Connected, unavailable
 from libs.common.bus.deliveries import Delivery
 from libs.common.errors import Unavailable
 from libs.common.logs import get_logger
 
 log = get_logger("bus")
+
+
+@dataclass(frozen=True)
+class StreamSize:
+    messages: int
+    bytes: int
+    limit: int | None
 
 
 class Receiving(Connected):
@@ -80,6 +89,17 @@ class Receiving(Connected):
         """Commands that wait and that are in hand, per consumer, e.g. `{"trainer-high": {"pending": 0, …}}`."""
         depths: dict[str, dict[str, int]] = {}
         with unavailable("a look at the queues"):
+    async def stream_sizes(self) -> dict[str, StreamSize]:
+        """How full each stream and bucket is; one that is not there is left out."""
+        sizes = {}
+        with unavailable("a look at the streams"):
+            for name in (COMMANDS, EVENTS, PROGRESS, DEADLETTERS, *(f"KV_{bucket}" for bucket in BUCKETS)):
+                with contextlib.suppress(NotFoundError):
+                    info = await self._js.stream_info(name)
+                    limit = info.config.max_bytes or -1
+                    sizes[name] = StreamSize(info.state.messages, info.state.bytes, limit if limit > 0 else None)
+        return sizes
+
             for info in await self._js.consumers_info(COMMANDS):
                 depths[info.name] = {"pending": info.num_pending or 0, "unacknowledged": info.num_ack_pending or 0}
         return depths

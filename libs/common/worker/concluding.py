@@ -21,6 +21,7 @@ from libs.common.events import (
     type_name,
 )
 from libs.common.leases import Committed, Lease
+from libs.common.metrics import WORK_FAILURES, code_label
 from libs.common.work import Done, Work, volumes_named
 from libs.common.worker.telling import Registered, Telling, log
 
@@ -108,6 +109,7 @@ class Concluding(Telling):
             if is_asked_again:
                 return await self._reopen(delivery, command, claim)
             failure = error if isinstance(error, PlatformError) else WorkFailed(f"{type(error).__name__}: {error}")
+            _count(command, failure, "final")
             await self._tell(StepFailed, command, claim.manifest.token, failures=1, problem=failure.problem())
             await delivery.ack()
         return None
@@ -157,6 +159,7 @@ class Concluding(Telling):
             failures = lease.record.failures + 1
             if retryable and failures <= len(delays):
                 failures = await lease.fail()
+                _count(command, error, "retry")
                 delay = delays[failures - 1]
                 log.warning("worker.delayed", failures=failures, delay=delay.total_seconds(), detail=error.detail)
                 await self._tell(
@@ -174,6 +177,7 @@ class Concluding(Telling):
         except LeaseLost:
             log.warning("worker.lease_lost", token=lease.token)
             return
+        _count(command, error, "final")
         log.error("worker.failed", code=error.code, detail=error.detail)
         await self._tell(StepFailed, command, lease.token, failures=failures, problem=error.problem())
         await delivery.ack()
@@ -183,6 +187,7 @@ class Concluding(Telling):
         error = PoisonCommand(f"{lease.record.stalls} deliveries of {command.message_id} ended without progress")
         await self.bus.dead_letter(delivery, error.problem())
         await lease.give_up(error.problem())
+        _count(command, error, "final")
         await self._tell(StepFailed, command, lease.token, failures=lease.record.failures, problem=error.problem())
         await delivery.term()
         log.error("worker.poison", stalls=lease.record.stalls)
@@ -203,6 +208,10 @@ class Concluding(Telling):
         await self._tell(StepCancelled, command, lease.token)
         await delivery.ack()
         log.info("worker.cancelled")
+
+
+def _count(command: Command, error: PlatformError, verdict: str) -> None:
+    WORK_FAILURES.labels(command.step.value, code_label(error.code), verdict).inc()
 
 
 def _event_id(event: StepFinished) -> str:

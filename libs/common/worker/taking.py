@@ -7,16 +7,16 @@ import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from libs.common.bus import Bus, CommandQueue, Delivery
 from libs.common.errors import Cancelled, LeaseLost, PlatformError, Preempted, TryAgain, Unavailable, WorkFailed
 from libs.common.events import CATALOGUE, Command, Envelope, StepFailed, StepStarted, type_name
-from libs.common.jobs import Lane
+from libs.common.jobs import Lane, Step
 from libs.common.leases import Committed, Finished, Held
 from libs.common.logs import bind_job, enter_trace
-from libs.common.metrics import WORK_SECONDS, WORK_TOTAL
+from libs.common.metrics import LEASES_HELD, LEASES_TAKEN_OVER, QUEUE_WAIT, WORK_SECONDS, WORK_TOTAL
 from libs.common.paths import Paths
 from libs.common.processes import end_children
 from libs.common.settings import CommonSettings
@@ -51,6 +51,12 @@ class Worker(Concluding, Keeping):
         self._queues: list[CommandQueue] = [bus.commands(lane) for lane in Lane]
         self._running: dict[asyncio.Task[None], Work[Any] | None] = {}
         self._main: list[asyncio.Task[None]] = []
+        self._taken = 0
+        self._limit = settings.worker_commands if isinstance(settings, ScaledSettings) else 0
+        self._idle = settings.worker_idle.total_seconds() if isinstance(settings, ScaledSettings) else 0.0
+        self.has_enough = asyncio.Event()  # set when it has taken as many commands as it should, and they are done
+        for step in Step:
+            LEASES_TAKEN_OVER.labels(step.value)  # there from the start: the first death would otherwise be no increase
 
     def on(
         self, command: type[C], handler: Callable[[Work[C]], Awaitable[Done]], finish: FinishHook | None = None
@@ -163,6 +169,8 @@ class Worker(Concluding, Keeping):
     def _open(self, delivery: Delivery) -> tuple[Envelope, Command, Registered]:
         envelope = delivery.envelope
         if envelope.type not in CATALOGUE or envelope.type not in self._handlers:
+        if delivery.deliveries == 1:
+            QUEUE_WAIT.labels(command.step.value, _lane(delivery)).observe(_age(envelope))
             raise ValueError(f"{envelope.type!r} is no command of {self.bus.service}")
         command = envelope.open()
         assert isinstance(command, Command)
@@ -214,6 +222,8 @@ class Worker(Concluding, Keeping):
         except Cancelled:
             outcome = "cancelled"
             await self._cancelled(delivery, command, claim)
+        held = LEASES_HELD.labels(command.step.value)
+        held.inc()
         except Preempted:
             outcome = "preempted"
             await claim.release()
@@ -254,3 +264,15 @@ class Worker(Concluding, Keeping):
                 return await registered.handler(work)
         except Unavailable as error:
             raise TryAgain(error) from error
+            held.dec()
+
+
+def _lane(delivery: Delivery) -> str:
+    """The lane that a command came by; the queue's filter lets no other word through."""
+    return delivery.subject.rpartition(".")[2]
+
+
+def _age(envelope: Envelope) -> float:
+    """Seconds since a message was sent; clocks of two nodes may differ, and nothing is younger than now."""
+    sent = envelope.time if envelope.time.tzinfo else envelope.time.replace(tzinfo=UTC)
+    return max((datetime.now(UTC) - sent).total_seconds(), 0.0)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
 from functools import partial
 
-from libs.common import metrics
-from libs.common.errors import PlatformError
-from libs.common.jobs import ACTIVE, JobState
 from libs.common.logs import get_logger
 from libs.common.tasks import end, together
-from services.gateway.jobs import reading
+from services.gateway.jobs import counting
 from services.gateway.jobs.continuity import Continuity
 from services.gateway.jobs.inbox import Inbox
 from services.gateway.jobs.progress import ProgressWriter
@@ -23,7 +19,6 @@ from services.gateway.parts import Parts
 log = get_logger("jobs.background")
 
 PAUSE = 1.0
-COUNT_EVERY = timedelta(seconds=5)
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +44,7 @@ async def _work(parts: Parts) -> None:
         partial(_persist, "inbox", inbox.run),
         partial(_persist, "progress", progress.run),
         partial(_persist, "continuity", continuity.run),
-        partial(_persist, "counters", partial(_count, parts)),
+        partial(_persist, "counters", partial(counting.run, parts)),
     )
 
 
@@ -61,18 +56,3 @@ async def _persist(name: str, run: Callable[[], Awaitable[None]]) -> None:
         except Exception as error:
             log.error("background.failed", task=name, error=f"{type(error).__name__}: {error}", exc_info=error)
         await asyncio.sleep(PAUSE)
-
-
-async def _count(parts: Parts) -> None:
-    while True:
-        async with parts.database.read() as session:
-            counts = await reading.statistics(session, None)
-        for state in ("waiting", "active", "delayed"):
-            metrics.JOBS.labels(state).set(getattr(counts, state))
-        for state in (s for s in JobState if s not in ACTIVE):
-            metrics.JOBS.labels(state.value).set(getattr(counts, state.value))
-        with contextlib.suppress(PlatformError):
-            for consumer, depth in (await parts.bus.queue_depths()).items():
-                for kind, number in depth.items():
-                    metrics.QUEUE.labels(consumer, kind).set(number)
-        await asyncio.sleep(COUNT_EVERY.total_seconds())

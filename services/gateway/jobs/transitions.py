@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
+from libs.common import metrics
 from libs.common.events import JobCancelled, JobChanged, JobCompleted, JobEvent, JobFailed, JobQueued, JobStarted
 from libs.common.jobs import ACTIVE, MAKES_VOICE, JobState, check_transition
 from services.gateway.audit import audit
@@ -62,9 +65,25 @@ def move(
     said = f"{was} → {to}" + (f": {problem.get('detail', '')}" if problem else "")
     note(session, job, now, said, details | ({"problem": problem} if problem else {}), kind="transition", level=level)
     audit.record(session, actor, f"job.{to}", job.id, **details)
+    if to not in ACTIVE:
+        _count(session, job, now, problem)
     tell(session, job, now)
     fact = _FACTS[to](job_id=job.id, owner_id=job.owner_id, problem=problem)
     outbox.fact(session, fact, job.version, now)
+
+
+def _count(session: AsyncSession, job: Job, now: datetime, problem: dict[str, Any] | None) -> None:
+    """Into the metrics, once the transaction has held."""
+    ended = metrics.JOB_SECONDS.labels(job.kind, job.status)
+    failed = metrics.JOB_FAILURES.labels(job.kind, metrics.code_label((problem or {}).get("code")))
+    seconds = max((now - (job.queued_at or job.created_at)).total_seconds(), 0.0)
+
+    def count(_: Session) -> None:
+        ended.observe(seconds)
+        if problem is not None:
+            failed.inc()
+
+    event.listen(session.sync_session, "after_commit", count, once=True)
 
 
 def tell(session: AsyncSession, job: Job, now: datetime) -> None:
