@@ -124,7 +124,6 @@ def create_service(
     app = FastAPI(title=title, description=description, version="0.1.0", lifespan=told)
     app.state.settings = settings
     disks.watch(settings)
-    app.state.enough = asyncio.Event()  # set when there is nothing more to do: the process ends itself
     app.state.closing = asyncio.Event()  # set when the process is asked to go: endless answers end themselves
     places = Places(settings)
     problems.install(app, places)

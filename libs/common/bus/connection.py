@@ -17,9 +17,9 @@ from libs.common.bus.streams import Streams
 from libs.common.errors import Unavailable
 from libs.common.jobs import Lane
 from libs.common.logs import get_logger
+from libs.common.metrics import BROKER_CONNECTED
 from libs.common.settings import CommonSettings
 from libs.common.tasks import end
-from libs.common.metrics import BROKER_CONNECTED
 
 log = get_logger("bus")
 
@@ -36,20 +36,20 @@ class Bus(Streams, Sending, Receiving, Feeds):
     async def connect(cls, settings: CommonSettings, service: str) -> Bus:
         """Connects, waiting for a broker that is not there yet; later interruptions are repaired in the background."""
 
-        async def disconnected() -> None:
-            log.info("bus.disconnected")
-
         connected = BROKER_CONNECTED.labels(service)
         connected.set(0)
 
-        made: list[Bus] = []
+        async def disconnected() -> None:
             connected.set(0)
+            log.info("bus.disconnected")
+
+        made: list[Bus] = []
 
         async def reconnected() -> None:
+            connected.set(1)
             log.info("bus.reconnected")
             for bus in made:
                 bus._restore()
-            connected.set(1)
 
         waited = 0
         is_first = True
@@ -80,6 +80,7 @@ class Bus(Streams, Sending, Receiving, Feeds):
                     reconnected_cb=reconnected,
                 )
                 is_first = False
+                connected.set(1)
                 made.append(cls(client, settings, service))
                 return made[0]
             except AWAY as error:
@@ -87,7 +88,6 @@ class Bus(Streams, Sending, Receiving, Feeds):
                 await asyncio.sleep(0.5)
 
     async def ping(self) -> None:
-                connected.set(1)
         """Raises Unavailable unless JetStream answers and the streams exist."""
         with unavailable("a question"):
             await self._js.stream_info(COMMANDS)

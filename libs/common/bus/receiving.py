@@ -85,10 +85,6 @@ class Receiving(Connected):
         )
         return self._pull_forever(PROGRESS, durable, config, batch=64)
 
-    async def queue_depths(self) -> dict[str, dict[str, int]]:
-        """Commands that wait and that are in hand, per consumer, e.g. `{"trainer-high": {"pending": 0, …}}`."""
-        depths: dict[str, dict[str, int]] = {}
-        with unavailable("a look at the queues"):
     async def stream_sizes(self) -> dict[str, StreamSize]:
         """How full each stream and bucket is; one that is not there is left out."""
         sizes = {}
@@ -100,6 +96,10 @@ class Receiving(Connected):
                     sizes[name] = StreamSize(info.state.messages, info.state.bytes, limit if limit > 0 else None)
         return sizes
 
+    async def queue_depths(self) -> dict[str, dict[str, int]]:
+        """Commands that wait and that are in hand, per consumer, e.g. `{"trainer-high": {"pending": 0, …}}`."""
+        depths: dict[str, dict[str, int]] = {}
+        with unavailable("a look at the queues"):
             for info in await self._js.consumers_info(COMMANDS):
                 depths[info.name] = {"pending": info.num_pending or 0, "unacknowledged": info.num_ack_pending or 0}
         return depths

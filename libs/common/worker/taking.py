@@ -51,10 +51,6 @@ class Worker(Concluding, Keeping):
         self._queues: list[CommandQueue] = [bus.commands(lane) for lane in Lane]
         self._running: dict[asyncio.Task[None], Work[Any] | None] = {}
         self._main: list[asyncio.Task[None]] = []
-        self._taken = 0
-        self._limit = settings.worker_commands if isinstance(settings, ScaledSettings) else 0
-        self._idle = settings.worker_idle.total_seconds() if isinstance(settings, ScaledSettings) else 0.0
-        self.has_enough = asyncio.Event()  # set when it has taken as many commands as it should, and they are done
         for step in Step:
             LEASES_TAKEN_OVER.labels(step.value)  # there from the start: the first death would otherwise be no increase
 
@@ -158,6 +154,8 @@ class Worker(Concluding, Keeping):
         except ValueError as error:
             await self._unreadable(delivery, error)
             return
+        if delivery.deliveries == 1:
+            QUEUE_WAIT.labels(command.step.value, _lane(delivery)).observe(_age(envelope))
         enter_trace(envelope.traceparent)
         with bind_job(command.job_id, step=command.step.value):
             try:
@@ -169,8 +167,6 @@ class Worker(Concluding, Keeping):
     def _open(self, delivery: Delivery) -> tuple[Envelope, Command, Registered]:
         envelope = delivery.envelope
         if envelope.type not in CATALOGUE or envelope.type not in self._handlers:
-        if delivery.deliveries == 1:
-            QUEUE_WAIT.labels(command.step.value, _lane(delivery)).observe(_age(envelope))
             raise ValueError(f"{envelope.type!r} is no command of {self.bus.service}")
         command = envelope.open()
         assert isinstance(command, Command)
@@ -209,6 +205,8 @@ class Worker(Concluding, Keeping):
             asyncio.create_task(self._watch_control(work), name="worker.control"),
         ]
         outcome = "done"
+        held = LEASES_HELD.labels(command.step.value)
+        held.inc()
         try:
             await self._tell(StepStarted, command, claim.token)
             done = await self._run(registered, work)
@@ -222,8 +220,6 @@ class Worker(Concluding, Keeping):
         except Cancelled:
             outcome = "cancelled"
             await self._cancelled(delivery, command, claim)
-        held = LEASES_HELD.labels(command.step.value)
-        held.inc()
         except Preempted:
             outcome = "preempted"
             await claim.release()
@@ -254,6 +250,7 @@ class Worker(Concluding, Keeping):
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
+            held.dec()
             WORK_TOTAL.labels(command.step.value, outcome).inc()
             WORK_SECONDS.labels(command.step.value).observe(time.monotonic() - started)
 
@@ -264,7 +261,6 @@ class Worker(Concluding, Keeping):
                 return await registered.handler(work)
         except Unavailable as error:
             raise TryAgain(error) from error
-            held.dec()
 
 
 def _lane(delivery: Delivery) -> str:
