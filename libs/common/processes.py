@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import threading
 import time
@@ -58,7 +59,9 @@ class _Child:
 
     @property
     def is_alive(self) -> bool:
-        return all(process.is_alive() for process in list((self.executor._processes or {}).values()))
+        # A pipe tells it: `Process.is_alive` says yes while the executor's thread collects a process that is dead.
+        ends = [process.sentinel for process in list((self.executor._processes or {}).values())]
+        return not self.executor._broken and not multiprocessing.connection.wait(ends, timeout=0)
 
     def kill(self) -> None:
         """Ends the process, and with it the call that it is in."""
