@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from libs.common.errors import PlatformError
 from libs.common.invalid import field_of, message_of
@@ -18,6 +19,7 @@ from libs.common.places import Places
 log = get_logger("problems")
 
 MEDIA_TYPE = "application/problem+json"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SEE = ["/docs lists every address and what it takes."]
 
 
@@ -87,6 +89,16 @@ async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
     )
 
 
+def _methods(request: Request) -> list[str]:
+    """All methods of the address that was asked for: the framework names those of the first route that has it."""
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
+
+    return [method for method in _METHODS if takes(method)]
+
+
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = error.status_code
@@ -95,7 +107,9 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
         said = plain(404, "There is no such address", f"{asked} is not there", "not_found", suggested_actions=_SEE)
     elif status == 405:
         title, detail = "This method is not allowed here", f"{asked} is not there, but the address is"
-        said = plain(405, title, detail, "method_not_allowed", suggested_actions=_SEE)
+        allowed = ", ".join(_methods(request))
+        said = plain(405, title, f"{detail}; it takes {allowed}", "method_not_allowed", suggested_actions=_SEE)
+        return answer(said, headers={"Allow": allowed})
     elif status == 400:
         title, act = "The request cannot be read", ["Send JSON in UTF-8."]
         said = plain(400, title, str(error.detail), "bad_request", suggested_actions=act)

@@ -33,6 +33,13 @@ def thing_router() -> APIRouter:
     async def make(thing: Thing) -> dict[str, int]:
         return {"epochs": thing.epochs}
 
+    @router.delete("/things")
+    async def remove() -> None: ...
+
+    @router.get("/things/{number}")
+    async def one(number: int) -> dict[str, int]:
+        return {"number": number}
+
     @router.get("/missing")
     async def missing() -> None:
         raise NotFound("there is no thing 7")
@@ -151,13 +158,15 @@ async def test_an_unexpected_error_tells_nothing_of_the_inside(client: httpx.Asy
 
 async def test_unknown_addresses_and_methods_are_problems(client: httpx.AsyncClient) -> None:
     unknown = await client.get("/nowhere", headers=HEADERS)
-    method = await client.delete("/things", headers=HEADERS)
+    method = await client.patch("/things", headers=HEADERS)
+    single = await client.post("/things/7", headers=HEADERS)
 
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
     assert unknown.json()["detail"] == "GET /nowhere is not there"
     assert (method.status_code, method.json()["code"]) == (405, "method_not_allowed")
-    assert method.json()["detail"].startswith("DELETE /things is not there")
-    assert method.headers["allow"] == "POST"
+    assert method.json()["detail"].startswith("PATCH /things is not there")
+    assert (method.headers["allow"], single.headers["allow"]) == ("POST, DELETE", "GET")
+    assert method.json()["detail"].endswith("it takes POST, DELETE")
     assert unknown.json()["suggested_actions"] == method.json()["suggested_actions"] != []
 
 
