@@ -26,6 +26,7 @@ from services.gateway.jobs import api as jobs_api
 from services.gateway.jobs import background as jobs
 from services.gateway.live import api as live
 from services.gateway.parts import Parts
+from services.gateway.providers import api as providers
 from services.gateway.settings import GatewaySettings
 from services.gateway.system import api as system
 from services.gateway.voices import api as voices
@@ -39,6 +40,8 @@ ROUTERS: list[APIRouter] = [
     datasets.dataset_router,
     datasets.sample_router,
     jobs_api.dataset_router,
+    providers.provider_router,
+    providers.estimate_router,
     jobs_api.training_router,
     jobs_api.preprocess_router,
     jobs_api.model_job_router,

@@ -14,6 +14,7 @@ TAGS = {
     "administration": "Accounts, for administrators.",
     "datasets": "Recordings of one voice together, and whether they suffice to train it.",
     "samples": "The recordings: send, listen, look, transcribe, delete.",
+    "providers": "Who can make a voice, what that needs, takes and costs.",
     "preprocess": "Jobs that prepare a dataset; a training does it by itself as well.",
     "training": "Jobs that train a voice from a dataset.",
     "models": "Voices: look at, export, take in, merge, try; and the jobs that make them without training.",

@@ -80,6 +80,12 @@ class GatewaySettings(CommonSettings):
     )
     progress_write: Seconds = Field(default=timedelta(seconds=5), description="How often progress reaches a job's row")
     gpu_hour_price: float = Field(default=2.5, ge=0, description="For estimated costs, per hour of training")
+    max_training_cost: float = Field(
+        default=100.0, ge=0, description="A training that is estimated at more is refused (F-117)"
+    )
+    daily_training_budget: float = Field(
+        default=1000.0, ge=0, description="The same for all trainings within 24 hours, with those that run"
+    )
 
     cors_origins: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
         default=(), description="Origins of browsers that may call the API; none by default"

@@ -15,7 +15,7 @@ from services.gateway.accounts.current import Creator, CurrentUser
 from services.gateway.datasets.tables import Dataset
 from services.gateway.etags import IfNoneMatch, etag, is_unchanged
 from services.gateway.idempotency import reserved_id
-from services.gateway.jobs import feed, history, lifecycle, presets, reading, reopening, results, starting
+from services.gateway.jobs import budget, feed, history, lifecycle, presets, reading, reopening, results, starting
 from services.gateway.jobs.schemas import (
     Artifacts,
     CancelledJob,
@@ -73,7 +73,9 @@ async def start_training(
     job_id = reserved_id(request, "job")
     price = parts.settings.gpu_hour_price
     async with parts.database.write() as session:
-        job = await starting.start_training(session, caller, body, job_id=job_id, alive=alive, price=price)
+        job = await starting.start_training(
+            session, caller, body, job_id=job_id, alive=alive, price=price, limits=budget.limits_of(parts.settings)
+        )
     return accepted(response, parts, job)
 
 

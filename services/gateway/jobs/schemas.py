@@ -183,6 +183,9 @@ class TrainingRequest(_About):
     name: Name | None = Field(
         default=None, description="Of the voice; the dataset's if left out", examples=["Anna, warm"]
     )
+    provider: str | None = Field(
+        default=None, description="Who makes the voice, as GET /providers lists them; rvc unless a preset says other"
+    )
     preset: str | None = Field(default=None, description=_PRESET, examples=["lite"])
     options: OptionsIn = OptionsIn()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -10,13 +11,16 @@ from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort
 from libs.common.events import InputFile, TrainingOptions
 from libs.common.jobs import JobKind
 from libs.common.pitch_requests import check_method
+from libs.common.providers import Provider, provider_named, provider_of
 from services.gateway import workers
 from services.gateway.accounts.current import Caller
 from services.gateway.datasets import catalogue
 from services.gateway.datasets.tables import Dataset
-from services.gateway.jobs import lifecycle, presets, reading
+from services.gateway.jobs import budget, lifecycle, presets, reading, speech
 from services.gateway.jobs.schemas import PreprocessRequest, TrainingRequest
 from services.gateway.jobs.tables import Job
+from services.gateway.providers.availability import check_available
+from services.gateway.providers.estimating import Estimate, Workload, estimate
 from services.gateway.voices import registry
 
 
@@ -67,6 +71,68 @@ def outdated(dataset: Dataset) -> DatasetNotPrepared:
     return DatasetNotPrepared(f"the recordings of {dataset.slug!r} have changed since it was prepared", missing=[])
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A training that may begin, or why it may not: everything is looked at, and nothing is written."""
+
+    provider: Provider
+    preset: presets.Preset
+    dataset: Dataset
+    inputs: Sequence[InputFile]
+    options: TrainingOptions
+    estimate: Estimate
+
+
+async def plan_training(
+    session: AsyncSession, request: TrainingRequest, dataset: Dataset, alive: Sequence[workers.Announced], price: float
+) -> Plan:
+    """What a request would start. `price` is that of an hour of training, `alive` the workers as they announce it.
+
+    Raises InvalidInput (a provider, preset, option or pitch method that is unknown, or that none of them can use),
+    ProviderUnavailable, DatasetEmpty, DatasetTooShort.
+    """
+    preset = _usable_preset(_asked_preset(request), alive)
+    provider = provider_of(preset.name)
+    options = TrainingOptions.model_validate(request.options.model_dump(exclude={"preset"}) | {"preset": preset.name})
+    presets.check_options(preset.name, options)
+    check_available(provider, alive)
+    inputs: Sequence[InputFile]
+    if provider.speaks:
+        inputs = clips = await speech.clips_of(session, dataset)
+        learnt = speech.learnt_from(clips, options)
+        seconds = sum(clip.seconds for clip in learnt)
+        check_speech(dataset, learnt, seconds, preset.min_seconds)
+        speech.check_transcripts(provider, learnt)
+    else:
+        _check_pitch(request.options.f0_method, alive, "options.f0_method")
+        inputs, seconds = await recordings_of(session, dataset)
+        check_speech(dataset, inputs, seconds, preset.min_seconds)
+    expected = await estimate_training(session, dataset, options, alive, price)
+    return Plan(provider, preset, dataset, inputs, options, expected)
+
+
+async def estimate_training(
+    session: AsyncSession, dataset: Dataset, options: TrainingOptions, alive: Sequence[workers.Announced], price: float
+) -> Estimate:
+    """What such a training of the dataset would take and cost."""
+    samples = await catalogue.ready_samples(session, dataset.id)
+    devices = workers.devices(alive)
+    written = [sample.transcript for sample in samples if sample.transcript]
+    work = Workload(
+        preset=options.preset,
+        speech_seconds=float(sum(sample.duration_seconds for sample in samples)),
+        recordings=len(samples),
+        size_bytes=sum(sample.size_bytes for sample in samples),
+        characters=sum(map(len, written)) if written and len(written) == len(samples) else None,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        train_seconds=options.train_seconds,
+        limit_seconds=options.max_training_seconds,
+        device="cuda" if devices and all(device.startswith("cuda") for device in devices) else "cpu",
+    )
+    return estimate(work, price)
+
+
 async def start_training(
     session: AsyncSession,
     caller: Caller,
@@ -75,25 +141,19 @@ async def start_training(
     job_id: str,
     alive: Sequence[workers.Announced],
     price: float,
+    limits: budget.Limits = budget.NO_LIMITS,
 ) -> Job:
-    """Opens a training job in the caller's transaction. `price` is that of an hour of training.
+    """Opens a training job in the caller's transaction.
 
-    `alive`: the workers, as they announce themselves. Raises NotFound, InvalidInput (a preset or pitch method that is
-    unknown, or that none of them can use), DatasetEmpty, DatasetTooShort, Conflict (the dataset is in use).
+    Raises what `plan_training` raises, NotFound, BudgetExceeded, Conflict (the dataset is in use).
     """
     if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
-    asked = request.preset or request.options.preset
-    preset = _usable_preset(asked, alive)
-    _check_pitch(request.options.f0_method, alive, "options.f0_method")
-    dataset = await _held_dataset(session, caller, request)
-    inputs, seconds = await recordings_of(session, dataset)
-    check_speech(dataset, inputs, seconds, preset.min_seconds)
-    options = TrainingOptions.model_validate(request.options.model_dump(exclude={"preset"}) | {"preset": preset.name})
-    presets.check_options(preset.name, options)
-    estimate = presets.estimate_seconds(preset.name, seconds, options.train_seconds, options.max_training_seconds)
+    plan = await plan_training(session, request, await _held_dataset(session, caller, request), alive, price)
+    await budget.check(session, plan.estimate.cost, limits)
+    dataset = plan.dataset
     voice = await registry.reserve(
-        session, owner_id=caller.id, name=request.name or dataset.name, dataset_id=dataset.id, preset=preset.name
+        session, owner_id=caller.id, name=request.name or dataset.name, dataset_id=dataset.id, preset=plan.preset.name
     )
     order = lifecycle.Order(
         id=job_id,
@@ -102,13 +162,13 @@ async def start_training(
         name=voice.name,
         dataset_id=dataset.id,
         dataset=dataset.slug,
-        inputs=inputs,
-        options=options,
-        preset=preset.name,
+        inputs=plan.inputs,
+        options=plan.options,
+        preset=plan.preset.name,
         voice=voice.slug,
         priority=request.priority,
-        estimated_seconds=estimate,
-        estimated_cost=round(estimate / 3600 * price, 4),
+        estimated_seconds=plan.estimate.seconds,
+        estimated_cost=plan.estimate.cost,
     )
     job = await lifecycle.open_job(session, order)
     job.model_id = voice.id
@@ -127,6 +187,12 @@ async def start_preprocessing(
     if (repeated := await reading.opened_before(session, caller, job_id)) is not None:
         return repeated
     preset = _usable_preset(request.preset, alive)
+    if provider_of(preset.name).speaks:
+        raise InvalidInput(
+            f"nothing is prepared for {preset.name}: its training looks at the clips itself",
+            field="preset",
+            actions=("Start the training, or ask for an estimate.",),
+        )
     _check_pitch(request.f0_method, alive)
     dataset = await _held_dataset(session, caller, request)
     inputs, seconds = await recordings_of(session, dataset)
@@ -146,6 +212,24 @@ async def start_preprocessing(
         estimated_cost=0.0,
     )
     return await lifecycle.open_job(session, order)
+
+
+def preset_of(request: TrainingRequest, alive: Sequence[workers.Announced]) -> str:
+    """The name of the preset that a request means; raises InvalidInput for one that is unknown."""
+    return presets.preset(_asked_preset(request) or presets.default_preset(workers.devices(alive))).name
+
+
+def _asked_preset(request: TrainingRequest) -> str | None:
+    """The preset that is meant: the one that is named, or the provider's own."""
+    asked = request.preset or request.options.preset
+    if request.provider is None:
+        return asked
+    provider = provider_named(request.provider)
+    if asked is not None and asked not in provider.presets:
+        raise InvalidInput(
+            f"the preset {asked!r} is not one of {provider.name}; it has {', '.join(provider.presets)}", field="preset"
+        )
+    return asked or (provider.presets[0] if provider.speaks else None)
 
 
 def _usable_preset(asked: str | None, alive: Sequence[workers.Announced]) -> presets.Preset:

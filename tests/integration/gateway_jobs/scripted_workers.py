@@ -13,10 +13,12 @@ from libs.common import manifests
 from libs.common.bus import Bus, Delivery
 from libs.common.errors import PlatformError, Unavailable, WorkFailed
 from libs.common.events import (
+    CheckSpeech,
     Command,
     DatasetPrepared,
     DatasetValidated,
     IndexBuilt,
+    SpeechChecked,
     StepCancelled,
     StepDelayed,
     StepFailed,
@@ -104,6 +106,9 @@ def finished(command: Command, paths: Paths, token: int, files: list[Path]) -> S
     match command.step:
         case Step.validate:
             return DatasetValidated(**frame, dataset=command.experiment, seconds=70.0, recordings=2)
+        case Step.preprocess if isinstance(command, CheckSpeech):
+            clips = len(command.clips)
+            return SpeechChecked(**frame, dataset=command.dataset, clips=clips, refused=0, seconds=69.0, language="en")
         case Step.preprocess:
             return DatasetPrepared(
                 **frame,

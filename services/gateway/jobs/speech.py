@@ -1,0 +1,57 @@
+"""What does a training of a voice that speaks need beforehand? Clips with their texts, a language, perhaps consent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.errors import DatasetEmpty, InvalidInput
+from libs.common.events import SpokenClip, TrainingOptions
+from libs.common.providers import Provider
+from services.gateway.datasets import catalogue
+from services.gateway.datasets.tables import Dataset
+
+NAMED = 5
+
+
+async def clips_of(session: AsyncSession, dataset: Dataset) -> tuple[SpokenClip, ...]:
+    """The dataset's recordings with what is said in them, in the order of their arrival."""
+    return tuple(
+        SpokenClip(
+            sample_id=sample.id,
+            sha256=sample.sha256,
+            extension=sample.extension,
+            transcript=sample.transcript,
+            name=sample.original_name,
+            seconds=sample.duration_seconds,
+        )
+        for sample in await catalogue.ready_samples(session, dataset.id)
+    )
+
+
+def learnt_from(clips: Sequence[SpokenClip], options: TrainingOptions) -> list[SpokenClip]:
+    """All but the consent recording, which says something else. Raises InvalidInput when it is not in the dataset."""
+    consent = options.consent_recording
+    rest = [clip for clip in clips if clip.sample_id != consent]
+    if consent is not None and len(rest) == len(clips):
+        raise InvalidInput(
+            "options.consent_recording names no recording of this dataset",
+            field="options.consent_recording",
+            actions=("Upload the consent recording to the same dataset, and send its id.",),
+        )
+    return rest
+
+
+def check_transcripts(provider: Provider, clips: Sequence[SpokenClip]) -> None:
+    """Raises DatasetEmpty when not one clip says what is spoken in it; the rest is for the worker's closer look."""
+    if not provider.needs.transcripts or not clips:
+        return
+    silent = [clip for clip in clips if not clip.transcript.strip()]
+    if len(silent) == len(clips):
+        raise DatasetEmpty(
+            f"none of the {len(clips)} recordings has a transcript, and {provider.name} learns from text and sound",
+            field="transcript",
+            actions=("Send the text of each recording: PATCH /api/v1/samples/{id}, or with the upload.",),
+            recordings=[clip.name for clip in silent[:NAMED]],
+        )
