@@ -1,9 +1,9 @@
 """How is a creating request made safe to repeat? Its answer is kept under the caller's `Idempotency-Key`.
 
 The same key with the same request gives the stored answer; with another request, 422; while the first is still at
-work, 409. Of a streamed upload only the address is compared, because its body is never held. Only answers of success
-are kept: a refused request created nothing, and may be corrected and sent again under its key. One that was cut off may
-have created something: repeated, it finds it under the same id.
+work, 409. A streamed upload is never held: its fingerprint is taken while it passes through (decision 0112). Only
+answers of success are kept: a refused request created nothing, and may be corrected and sent again under its key. One
+that was cut off may have created something: repeated, it finds it under the same id.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from starlette.exceptions import HTTPException
 
 from libs.common.errors import Conflict, InvalidInput, PlatformError
 from services.gateway.accounts.current import Caller
+from services.gateway.body_print import BodyPrint
 from services.gateway.database import Base, Database, new_id, new_ulid, utcnow
 from services.gateway.settings import GatewaySettings
 
 KEY_LENGTH = 200
+_HALF = 32  # of a fingerprint: a streamed request has 128 bits for its address, and 128 for its body
 REPLAYED = "Idempotent-Replayed"
 _KEPT_HEADERS = ("content-type", "location", "etag")
 
@@ -68,6 +70,14 @@ class KeptAnswer(Base):
 
 
 @dataclass(frozen=True)
+class Before:
+    """What the first request under this key was answered. `body_print` is that of its streamed body, "" without one."""
+
+    answer: Response
+    body_print: str
+
+
+@dataclass(frozen=True)
 class Claim:
     """This request is the one that does the work."""
 
@@ -83,11 +93,11 @@ def reserved_id(request: Request, prefix: str) -> str:
 
 
 def fingerprint(method: str, path: str, query: str, body: bytes | None) -> str:
-    """What makes two requests the same; `body` None for a streamed one."""
+    """What makes two requests the same; of a streamed one, `body` None, what is known before its body came."""
     digest = hashlib.sha256()
     for part in (method.encode(), path.encode(), query.encode(), b"-" if body is None else b"+" + body):
         digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()
+    return digest.hexdigest() if body is not None else digest.hexdigest()[:_HALF]
 
 
 async def once(
@@ -99,18 +109,27 @@ async def once(
     database: Database,
     settings: GatewaySettings,
     lock: timedelta,
+    body: BodyPrint | None = None,
 ) -> Response:
-    """The answer to a creating request: done now, or the one that was given before."""
+    """The answer to a creating request: done now, or the one that was given before. `body` for a streamed one.
+
+    Raises IdempotencyKeyReused, StillAtWork, and what `handler` raises.
+    """
     if not 1 <= len(key) <= KEY_LENGTH or not key.isprintable():
         raise InvalidInput(f"Idempotency-Key must have 1 to {KEY_LENGTH} printable characters", field="Idempotency-Key")
     claim = await _claim(database, caller.id, key, print_, settings, lock)
-    if isinstance(claim, Response):
-        return claim
+    if isinstance(claim, Before):
+        if body is not None and claim.body_print:
+            sent = await body.read(request, settings.upload_limit, settings.upload_idle.total_seconds())
+            if sent[:_HALF] != claim.body_print:
+                raise _reused()
+        return claim.answer
     request.state.claim = claim
     try:
-        response = await handler(request)
+        response = await handler(request if body is None else body.watch(request))
         if 200 <= response.status_code < 300:
-            await _keep(database, caller.id, claim, response)
+            whole = print_ + body.hexdigest()[:_HALF] if body is not None and body.is_whole else print_
+            await _keep(database, caller.id, claim, response, whole)
         else:
             await _forget(database, caller.id, claim)
     except (PlatformError, RequestValidationError, HTTPException) as error:
@@ -127,7 +146,7 @@ async def once(
 
 async def _claim(
     database: Database, user_id: str, key: str, print_: str, settings: GatewaySettings, lock: timedelta
-) -> Claim | Response:
+) -> Claim | Before:
     now = utcnow()
     claim = Claim(key=key, holder=new_ulid(), seed=new_ulid())
     try:
@@ -150,10 +169,11 @@ async def _claim(
                     )
                 )
                 return claim
-            if row.fingerprint != print_:
-                raise IdempotencyKeyReused("the key belongs to a request with other content", field="Idempotency-Key")
+            if row.fingerprint[: len(print_)] != print_:
+                raise _reused()
             if row.status is not None:
-                return Response(row.body or b"", row.status, headers=row.headers | {REPLAYED: "true"})
+                answer = Response(row.body or b"", row.status, headers=row.headers | {REPLAYED: "true"})
+                return Before(answer, row.fingerprint[len(print_) :])
             if row.locked_until > now:
                 raise StillAtWork("the first request with this key has not been answered yet", retry_after=1)
             # Whoever held it was killed: the work is done again, under the id that it was to have.
@@ -162,6 +182,10 @@ async def _claim(
             return Claim(key=key, holder=claim.holder, seed=row.seed)
     except IntegrityError:
         raise StillAtWork("the first request with this key has not been answered yet", retry_after=1) from None
+
+
+def _reused() -> IdempotencyKeyReused:
+    return IdempotencyKeyReused("the key belongs to a request with other content", field="Idempotency-Key")
 
 
 def _mine(user_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
@@ -185,13 +209,13 @@ async def _let_go(database: Database, user_id: str, claim: Claim) -> None:
         await session.execute(update(KeptAnswer).where(*_mine(user_id, claim)).values(locked_until=utcnow()))
 
 
-async def _keep(database: Database, user_id: str, claim: Claim, response: Response) -> None:
+async def _keep(database: Database, user_id: str, claim: Claim, response: Response, fingerprint_: str) -> None:
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     async with database.write() as session:
         await session.execute(
             update(KeptAnswer)
             .where(KeptAnswer.user_id == user_id, KeptAnswer.key == claim.key, KeptAnswer.holder == claim.holder)
-            .values(status=response.status_code, headers=headers, body=bytes(response.body))
+            .values(status=response.status_code, headers=headers, body=bytes(response.body), fingerprint=fingerprint_)
         )
 
 

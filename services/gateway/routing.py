@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from libs.common.errors import TooLarge
 from services.gateway import idempotency
 from services.gateway.accounts.current import authenticate
+from services.gateway.body_print import BodyPrint
 from services.gateway.parts import parts_of
 
 PREFIX = "/api/v1"
@@ -69,7 +70,7 @@ async def _creates(
         str | None,
         Header(
             description="Chosen by the client, at most 200 characters: a repeated request with the same key is "
-            "answered as the first was, with `Idempotent-Replayed: true`",
+            "answered as the first was, with `Idempotent-Replayed: true`; another request with it is refused",
             examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
         ),
     ] = None,
@@ -125,7 +126,8 @@ class PublicRoute(APIRoute):
                 return await inner(request)
             same = idempotency.fingerprint(request.method, request.url.path, request.url.query, body)
             lock = parts.settings.upload_timeout if is_streamed else parts.settings.idempotency_lock
-            return await idempotency.once(request, caller, key, same, inner, parts.database, parts.settings, lock)
+            sent = BodyPrint(request.headers.get("content-type", "")) if is_streamed else None
+            return await idempotency.once(request, caller, key, same, inner, parts.database, parts.settings, lock, sent)
 
         return handle
 

@@ -67,8 +67,7 @@ async def upload_samples(
     """Many in one request.
 
     The dataset is named by a field of the form, before or after the files, or in the query. Files that are refused are
-    listed with their problems, the others are kept; the same file twice is one sample. With an `Idempotency-Key` a
-    repeated request is compared by key and address alone: its body is a stream, and is not read again.
+    listed with their problems, the others are kept; the same file twice is one sample.
     """
     form = await receive(parts, request, parts.settings.upload_limit)
     query = {"dataset_id": dataset_id or "", "dataset_name": dataset_name or "", "exp_name": exp_name or ""}

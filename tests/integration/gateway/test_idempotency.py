@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+import httpx
 import pytest
 from fastapi import Request, Response
 from sqlalchemy import select, update
@@ -78,6 +79,28 @@ async def test_while_the_first_is_at_work_the_second_is_told_so(house: House) ->
     assert third.status_code == fourth.status_code == 201
     assert fourth.json() == third.json()
     assert fourth.headers["idempotent-replayed"] == "true"
+
+
+async def test_an_upload_under_a_used_key_is_the_same_upload_or_is_refused(house: House) -> None:
+    anna = await house.person()
+
+    async def send(seed: str, name: str = "a.wav", **fields: str) -> httpx.Response:
+        files = [("files", (name, sound(seed))), ("files", ("b.wav", sound("b")))]
+        return await anna.post("/samples", data={"exp_name": "t"} | fields, files=files, headers=KEY)
+
+    first = await send("a")
+    same = await send("a")  # with another boundary
+    others = [await send("c"), await send("a", exp_name="u"), await send("a", name="c.wav")]
+    whole = await anna.get("/samples")
+
+    assert first.status_code == same.status_code == 201
+    assert same.json() == first.json()
+    assert same.headers["idempotent-replayed"] == "true"
+    assert [answer.status_code for answer in others] == [422, 422, 422]
+    assert {answer.json()["code"] for answer in others} == {"idempotency_key_reused"}
+    assert {answer.json()["field"] for answer in others} == {"Idempotency-Key"}
+    assert len(whole.json()["items"]) == 2
+    assert len((await anna.get("/datasets")).json()["items"]) == 1
 
 
 async def test_many_at_once_create_one(house: House) -> None:
