@@ -20,7 +20,20 @@ BOARDS = sorted((FOLDER / "grafana" / "dashboards").glob("*.json"))
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 # Prometheus adds these itself, and promises `up` for every target.
 OF_PROMETHEUS = {"job", "instance", "le"}
-WORDS = {"sum", "max", "min", "by", "rate", "increase", "histogram_quantile", "up"}
+WORDS = {
+    "sum",
+    "max",
+    "min",
+    "by",
+    "rate",
+    "increase",
+    "histogram_quantile",
+    "up",
+    "and",
+    "or",
+    "absent",
+    "label_replace",
+}
 
 
 def exported() -> dict[str, set[str]]:

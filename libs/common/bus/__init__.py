@@ -10,5 +10,6 @@ from libs.common.bus.buckets import Bucket, Entry
 from libs.common.bus.connection import Bus
 from libs.common.bus.deliveries import Delivery
 from libs.common.bus.queues import CommandQueue
+from libs.common.bus.receiving import DeadLetter
 
-__all__ = ["Bucket", "Bus", "CommandQueue", "Delivery", "Entry", "without_secrets"]
+__all__ = ["Bucket", "Bus", "CommandQueue", "DeadLetter", "Delivery", "Entry", "without_secrets"]

@@ -27,6 +27,17 @@ class StreamSize:
     limit: int | None
 
 
+@dataclass(frozen=True)
+class DeadLetter:
+    """A command that was put aside: where it was sent, why nobody works on it, what it says."""
+
+    sequence: int
+    subject: str
+    code: str
+    detail: str
+    content: str
+
+
 class Receiving(Connected):
     """Reads streams through durable consumers."""
 
@@ -95,6 +106,33 @@ class Receiving(Connected):
                     limit = info.config.max_bytes or -1
                     sizes[name] = StreamSize(info.state.messages, info.state.bytes, limit if limit > 0 else None)
         return sizes
+
+    async def dead_letters(self, most: int = 100) -> list[DeadLetter]:
+        """The oldest dead letters, at most `most` of them."""
+        found: list[DeadLetter] = []
+        with unavailable("a look at the dead letters"):
+            state = (await self._js.stream_info(DEADLETTERS)).state
+            for sequence in range(state.first_seq, state.last_seq + 1):
+                if len(found) >= most:
+                    break
+                with contextlib.suppress(NotFoundError):
+                    msg = await self._js.get_msg(DEADLETTERS, seq=sequence)
+                    headers = msg.headers or {}
+                    found.append(
+                        DeadLetter(
+                            sequence,
+                            (msg.subject or "").removeprefix("dead."),
+                            headers.get("Voicewright-Problem", ""),
+                            headers.get("Voicewright-Detail", ""),
+                            (msg.data or b"").decode("utf-8", "replace"),
+                        )
+                    )
+        return found
+
+    async def forget_dead_letters(self) -> None:
+        """Removes them all, once people have looked at them."""
+        with unavailable("the removal of the dead letters"):
+            await self._js.purge_stream(DEADLETTERS)
 
     async def queue_depths(self) -> dict[str, dict[str, int]]:
         """Commands that wait and that are in hand, per consumer, e.g. `{"trainer-high": {"pending": 0, …}}`."""
