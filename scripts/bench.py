@@ -236,7 +236,7 @@ def run(minutes: float, parts: Sequence[str]) -> Figures:
         if voices:
             take("conversion", lambda: conversion(client, voices[0], spoken.source))
         take("training rvc-tiny", lambda: train("rvc-tiny", total_steps=60))
-        jobs = client.jobs(limit=1)
+        jobs = client.jobs(kind="training", limit=1)
         if jobs:
             token = str(client.connection.token)
             take("job reads", lambda: asyncio.run(reads(stack.url("gateway"), token, jobs[0].id)))

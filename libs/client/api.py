@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from heapq import merge
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar, cast, get_args
@@ -191,9 +193,12 @@ class Client:
                     raise
         return Job.model_validate(self._json("GET", f"/{address(last)}/jobs/{job_id}"))
 
-    def jobs(self, *, kind: Kind = "training", status: str | None = None, limit: int | None = None) -> list[Job]:
-        """Your jobs, newest first; `status="active"` for those that are not over."""
-        return list(self._pages(f"/{address(kind)}/jobs", Job, limit=limit, status=status))
+    def jobs(self, *, kind: Kind | None = None, status: str | None = None, limit: int | None = None) -> list[Job]:
+        """Your jobs of one kind or of all, newest first; `status="active"` for those that are not over."""
+        kinds = get_args(Kind) if kind is None else (kind,)
+        of_each = (self._pages(f"/{address(each)}/jobs", Job, limit=limit, status=status) for each in kinds)
+        # An id begins with the moment at which it was made.
+        return list(islice(merge(*of_each, key=lambda job: job.id, reverse=True), limit))
 
     def cancel(self, job: Job) -> Job:
         return Job.model_validate(self._json("POST", f"{job.path}/cancel"))

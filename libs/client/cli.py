@@ -6,8 +6,7 @@ Exit codes: 0 done · 1 the platform refused (the reason is printed) · 2 wrong 
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from libs.client.api import Client
 from libs.client.cli_conversions import live
 from libs.client.cli_jobs import jobs_app, preprocess, train
 from libs.client.cli_voices import convert, voices_app
-from libs.client.errors import ApiProblem
+from libs.client.errors import ApiProblem, ClientError, UploadBroken
 from libs.client.models import Rejected, Sample, Upload
 from libs.client.sounds import SOUND, sound_files
 from libs.client.terminal import Exit, byte_bar, connected, err, fail, out, seconds, speaks, table, when
@@ -117,11 +116,12 @@ def list_users() -> None:
 def send_files(client: Client, files: list[Path], dataset_id: str, parallel: int) -> tuple[int, list[Rejected]]:
     """Uploads `files`, `parallel` at a time, with a progress bar; returns how many were kept, and what was not.
 
-    What the platform says of recordings that it kept, such as that they sound like a telephone, is printed.
+    What the platform says of recordings that it kept, such as that they sound like a telephone, is printed. Raises
+    UploadBroken at the first answer that is about more than its file, such as a full disk; what is under way ends.
     """
     rejected: list[Rejected] = []
     kept_samples: list[Sample] = []
-    guard = threading.Lock()
+    broken: ClientError | None = None
     total = sum(path.stat().st_size for path in files)
     with byte_bar() as bar, ThreadPoolExecutor(parallel) as pool:
         task = bar.add_task("upload", total=total, note="")
@@ -134,18 +134,34 @@ def send_files(client: Client, files: list[Path], dataset_id: str, parallel: int
                     raise  # about the request, not about this file
                 return problem
 
-        for number, (path, answer) in enumerate(zip(files, pool.map(send, files), strict=True), 1):
-            with guard:
-                if isinstance(answer, Upload):
-                    kept_samples += answer.samples
-                    rejected += answer.rejected
-                else:
-                    rejected.append(Rejected(name=path.name, problem=answer.problem))
+        sending = [pool.submit(send, path) for path in files]
+        for number, (path, sent) in enumerate(zip(files, sending, strict=True), 1):
+            try:
+                answer = sent.result()
+            except CancelledError:
+                continue
+            except ClientError as error:
+                broken = broken or error
+                pool.shutdown(wait=False, cancel_futures=True)
+                continue
+            if isinstance(answer, Upload):
+                kept_samples += answer.samples
+                rejected += answer.rejected
+            else:
+                rejected.append(Rejected(name=path.name, problem=answer.problem))
             bar.update(task, note=f"{number}/{len(files)} files, {len(rejected)} not accepted")
     for sample in kept_samples:
         for warning in sample.warnings:
             err.print(f"{sample.name}: {warning.message}", style="yellow", markup=False)
+    if broken is not None:
+        _show_rejected(rejected)
+        raise UploadBroken(broken, len(kept_samples), len(files))
     return len(kept_samples), rejected
+
+
+def _show_rejected(rejected: list[Rejected]) -> None:
+    for item in rejected:
+        err.print(f"{item.name}: {item.problem.sentences()}", style="yellow", markup=False)
 
 
 @app.command()
@@ -163,8 +179,7 @@ def upload(
         target = client.ensure_dataset(dataset)
         kept, rejected = send_files(client, files, target.id, parallel)
         target = client.find_dataset(target.id) or target
-    for item in rejected:
-        err.print(f"{item.name}: {item.problem.sentences()}", style="yellow", markup=False)
+    _show_rejected(rejected)
     out.print(
         f"{kept} of {len(files)} files are in dataset {target.slug}: "
         f"{target.item_count} recordings, {seconds(target.duration_seconds)}.",

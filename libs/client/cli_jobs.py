@@ -128,7 +128,7 @@ def preprocess(
 @speaks
 def list_jobs(
     active: Annotated[bool, typer.Option("--active", help="Only jobs that are not over")] = False,
-    kind: Annotated[Kind, typer.Option()] = "training",
+    kind: Annotated[Kind | None, typer.Option(help="Jobs of this kind alone")] = None,
     limit: Annotated[int, typer.Option(min=1)] = 20,
     json: JsonOption = False,
 ) -> None:
@@ -138,9 +138,10 @@ def list_jobs(
     if json:
         show_json(found)
         return
-    rows = table("id", "name", "status", "phase", "progress", "created")
+    rows = table("id", "kind", "name", "status", "phase", "progress", "created")
     for job in found:
-        rows.add_row(job.id, job.name, job.status, job.phase or "–", f"{job.progress:.0f} %", when(job.created_at))
+        progress = f"{job.progress:.0f} %"
+        rows.add_row(job.id, job.kind, job.name, job.status, job.phase or "–", progress, when(job.created_at))
     out.print(rows)
 
 

@@ -4,6 +4,7 @@ ClientError
 ├── ApiProblem          the platform answered with a problem
 │   └── SignInNeeded    no token, an expired one, or one that may not do this (401, 403)
 ├── NotReachable        no platform answers at the address
+├── UploadBroken        an upload of many files ended before its end
 └── JobEnded            a job that was waited for failed or was cancelled
 """
 
@@ -34,6 +35,18 @@ class SignInNeeded(ApiProblem):
 
 class NotReachable(ClientError):
     """Nothing answers at the address."""
+
+
+class UploadBroken(ClientError):
+    """An upload of many files ended before its end because of `cause`; `kept` of `of` files are on the platform."""
+
+    def __init__(self, cause: ClientError, kept: int, of: int) -> None:
+        super().__init__(
+            f"{cause} {kept} of {of} files were kept. Run it again when the cause is gone: it goes on, and a recording "
+            "that is there is not kept twice."
+        )
+        self.cause = cause
+        self.kept = kept
 
 
 class JobEnded(ClientError):

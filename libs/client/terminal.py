@@ -18,7 +18,7 @@ from rich.text import Text
 
 from libs.client import credentials
 from libs.client.api import Client
-from libs.client.errors import ApiProblem, ClientError, JobEnded, NotReachable, SignInNeeded
+from libs.client.errors import ApiProblem, ClientError, JobEnded, NotReachable, SignInNeeded, UploadBroken
 from libs.client.models import FeedEvent, Job, Tokens
 
 P = ParamSpec("P")
@@ -50,21 +50,35 @@ def speaks(command: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except SignInNeeded as error:
-            hint = " Use `voicewright login`." if error.status == 401 else ""
-            fail(f"{error}{hint}", Exit.sign_in)
-        except ApiProblem as error:
-            request = f" (request {error.problem.request_id})" if error.problem.request_id else ""
-            fail(f"{error}{request}", Exit.refused)
-        except NotReachable as error:
-            fail(str(error), Exit.unreachable)
-        except JobEnded as error:
-            fail(str(error), Exit.job_cancelled if error.job.status == "cancelled" else Exit.job_failed)
         except ClientError as error:
-            fail(str(error), Exit.refused)
+            fail(f"{error}{_hint(error)}", _exit_of(error))
         raise AssertionError("fail() does not return")
 
     return wrapped
+
+
+def _hint(error: ClientError) -> str:
+    match error:
+        case SignInNeeded(status=401):
+            return " Use `voicewright login`."
+        case ApiProblem(problem=problem) if problem.request_id and not isinstance(error, SignInNeeded):
+            return f" (request {problem.request_id})"
+        case UploadBroken(cause=cause):
+            return _hint(cause)
+    return ""
+
+
+def _exit_of(error: ClientError) -> Exit:
+    match error:
+        case SignInNeeded():
+            return Exit.sign_in
+        case NotReachable():
+            return Exit.unreachable
+        case JobEnded(job=job):
+            return Exit.job_cancelled if job.status == "cancelled" else Exit.job_failed
+        case UploadBroken(cause=cause):
+            return _exit_of(cause)
+    return Exit.refused
 
 
 def fail(text: str, code: Exit) -> None:

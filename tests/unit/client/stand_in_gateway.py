@@ -26,6 +26,7 @@ class Gateway:
         self.converted = b""
         self.keys: Counter[str] = Counter()
         self.unavailable = 0
+        self.room: int | None = None  # files until the disk is full
         self.feed: list[list[bytes]] = []
         self.feed_asked: list[str | None] = []
         self.seen: list[tuple[str, str, dict[str, Any]]] = []
@@ -151,7 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
                 job = state.job(kind={"convert": "conversion"}.get(kind, kind), preset=parsed.get("preset") or "lite")
                 self._answer(202, job)
             case "GET", [kind, "jobs"]:
-                found = [j for j in state.jobs.values() if j["kind"] == kind]
+                found = sorted((j for j in state.jobs.values() if self._has(kind, j["id"])), key=lambda j: j["id"])[
+                    ::-1
+                ]
                 if query.get("status") == "active":
                     found = [j for j in found if j["status"] not in ("completed", "failed", "cancelled")]
                 self._page(found, query)
@@ -212,6 +215,10 @@ class _Handler(BaseHTTPRequestHandler):
             if n.startswith("bad")
         ]
         with state.lock:
+            if state.room is not None and len(state.uploads) + len(names) > state.room:
+                full = problem(507, "There is no space left", "the uploads' volume is full", "Free disk space.")
+                self._answer(507, full)
+                return
             state.uploads += names
         warned = [{"code": "narrow_band", "message": "There is nothing above 4.0 kHz.", "value": 4000, "limit": 7000}]
         kept = [

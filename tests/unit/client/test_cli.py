@@ -107,6 +107,24 @@ def test_many_files_go_into_one_new_dataset(voicewright, gateway, tmp_path):
     assert sorted(gateway.uploads) == [f"{number:03}.mp3" for number in range(102)]
 
 
+def test_an_upload_that_breaks_off_says_what_was_kept_and_goes_on_when_it_is_run_again(voicewright, gateway, tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number:03}.mp3").write_bytes(b"sound")
+    (tmp_path / "bad.mp3").write_bytes(b"text")
+    gateway.room = 12
+
+    full = voicewright("upload", str(tmp_path), "--dataset", "Anna", "--parallel", "2")
+    tried, gateway.room = len([path for _, path, _ in gateway.seen if path == "/samples"]), None
+    again = voicewright("upload", str(tmp_path), "--dataset", "Anna")
+
+    assert full.exit_code == Exit.refused
+    assert "There is no space left: the uploads' volume is full. Free disk space." in said(full)
+    assert "12 of 31 files were kept. Run it again when the cause is gone: it goes on" in said(full)
+    assert tried < 20, "nobody goes on sending to a full disk"
+    assert again.exit_code == Exit.partly
+    assert {f"{number:03}.mp3" for number in range(30)} < set(gateway.uploads)
+
+
 def test_a_folder_without_sound_is_an_error_and_makes_no_dataset(voicewright, gateway, tmp_path):
     result = voicewright("upload", str(tmp_path), "--dataset", "Anna")
 
@@ -181,11 +199,24 @@ def test_jobs_are_listed_shown_cancelled_and_retried(voicewright, gateway):
     gateway.job(id="job_b", status="completed")
 
     assert "job_b" not in voicewright("jobs", "list", "--active").output
-    assert [job["id"] for job in json.loads(voicewright("jobs", "list", "--json").output)] == ["job_a", "job_b"]
+    assert [job["id"] for job in json.loads(voicewright("jobs", "list", "--json").output)] == ["job_b", "job_a"]
     assert "41.0 %" in voicewright("jobs", "show", "job_a").output
     assert "started n=1" in voicewright("jobs", "logs", "job_a").output
     assert "is cancelled" in voicewright("jobs", "cancel", "job_a").output
     assert "queued again" in voicewright("jobs", "retry", "job_a").output
+
+
+def test_jobs_of_every_kind_are_listed_with_it_and_those_of_one_on_demand(voicewright, gateway):
+    for number, kind in enumerate(("training", "conversion", "preprocess", "training", "model")):
+        gateway.job(id=f"job_{number}", kind=kind, name="Anna")
+
+    listed = voicewright("jobs", "list", "--limit", "4").output.splitlines()
+    trainings = json.loads(voicewright("jobs", "list", "--kind", "training", "--json").output)
+
+    assert listed[0].split()[:2] == ["id", "kind"]
+    kinds = [("job_4", "model"), ("job_3", "training"), ("job_2", "preprocess"), ("job_1", "conversion")]
+    assert [tuple(row.split()[:2]) for row in listed[1:]] == kinds
+    assert [job["id"] for job in trainings] == ["job_3", "job_0"]
 
 
 def test_a_row_of_a_list_is_one_line_for_programs_however_long_it_is(voicewright, gateway):
