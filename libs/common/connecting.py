@@ -45,6 +45,7 @@ class ConnectingWorker:
         self._bus: Bus | None = None
         self._worker: Worker | None = None
         self._has_begun = False
+        self.has_enough = asyncio.Event()  # set when its worker takes no more commands, see WORKER_COMMANDS
 
     async def __call__(self) -> str:
         if self._bus is None or not self._has_begun:
@@ -54,7 +55,7 @@ class ConnectingWorker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Connects and works while the block runs; what is in hand is drained at its end."""
-        task = asyncio.create_task(self._begin(), name="connecting")
+        task = asyncio.create_task(self._live(), name="connecting")
         try:
             yield
         finally:
@@ -63,6 +64,12 @@ class ConnectingWorker:
                 await self._worker.drain()
             if self._bus is not None and self._given is None:
                 await self._bus.close()
+
+    async def _live(self) -> None:
+        await self._begin()
+        if self._worker is not None:
+            await self._worker.has_enough.wait()
+            self.has_enough.set()
 
     async def _begin(self) -> None:
         self._bus = self._given or await Bus.connect(self._settings, self._service)
@@ -78,6 +85,12 @@ class ConnectingWorker:
             await worker.start()
         self._worker = worker
         self._has_begun = True
+
+
+async def _end_when_all_have_enough(app: FastAPI, workers: Sequence[ConnectingWorker]) -> None:
+    for worker in workers:
+        await worker.has_enough.wait()
+    app.state.enough.set()
 
 
 def create_worker_service(
@@ -98,11 +111,13 @@ def create_worker_service(
     all_checks = list(checks)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         all_checks.append(workers[0])  # only now: that it is not there yet is nothing to complain about at the start
         async with AsyncExitStack() as stack:
             for worker in reversed(workers):
                 await stack.enter_async_context(worker.running())
+            ending = asyncio.create_task(_end_when_all_have_enough(app, workers), name="ending")
+            stack.push_async_callback(end, [ending])
             yield
 
     return create_service(

@@ -124,6 +124,7 @@ def create_service(
     app = FastAPI(title=title, description=description, version="0.1.0", lifespan=told)
     app.state.settings = settings
     disks.watch(settings)
+    app.state.enough = asyncio.Event()  # set when there is nothing more to do: the process ends itself
     app.state.closing = asyncio.Event()  # set when the process is asked to go: endless answers end themselves
     places = Places(settings)
     problems.install(app, places)
@@ -189,3 +190,9 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._app.state.closing.set()
         super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._app.state.enough.is_set():  # no signal: the exit status says that all went well
+            self._app.state.closing.set()
+            self.should_exit = True
+        return await super().on_tick(counter)

@@ -63,6 +63,11 @@ class CommonSettings(BaseSettings):
 
     nats_url: str = "nats://127.0.0.1:4222"
     nats_credentials: Path | None = None
+    nats_user: str = Field(default="", description="Name of this service at the broker, where that asks for one")
+    nats_password: SecretStr | None = None
+    nats_ca: Path | None = Field(
+        default=None, description="Authority that signed the broker's certificate; for `tls://` in NATS_URL"
+    )
     nats_replicas: int = Field(default=1, ge=1, le=5)
     commands_max_bytes: ByteSize = ByteSize(256 * 1024 * 1024)
     events_max_bytes: ByteSize = ByteSize(1024 * 1024 * 1024)
@@ -133,3 +138,14 @@ class CommonSettings(BaseSettings):
         if self.heartbeat * 2 > self.lease_ttl or self.heartbeat * 2 > self.ack_wait:
             raise ValueError("heartbeat must be at most half of lease_ttl and of ack_wait")
         return self
+
+
+class ScaledSettings(CommonSettings):
+    """What services have besides whose processes are started by the length of their queue, each for some commands."""
+
+    worker_commands: int = Field(
+        default=0, ge=0, description="Commands that this process takes before it ends itself; 0: it goes on"
+    )
+    worker_idle: timedelta = Field(
+        default=timedelta(minutes=2), description="With WORKER_COMMANDS, it also ends when no command comes so long"
+    )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from libs.common.bus import Bus, without_secrets
 from libs.common.errors import PlatformError
+from libs.common.events import COMMANDS, Command
 from libs.common.logs import get_logger
 from libs.common.tasks import end
 from services.gateway.parts import Parts
@@ -42,7 +43,7 @@ async def _connect(parts: Parts, own: list[Bus]) -> None:
     own.append(bus)
     while True:
         try:
-            await bus.ensure()
+            await bus.ensure_queues(sorted({c.service for c in COMMANDS if issubclass(c, Command)}))
             break
         except PlatformError as error:
             log.warning("broker.not_ready", detail=error.detail)

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from libs.common.settings import PORTS, CommonSettings
+from libs.common.settings import PORTS, ScaledSettings
 
 
-class PreprocessorSettings(CommonSettings):
+class PreprocessorSettings(ScaledSettings):
     """The preprocessor's variables; those of `CommonSettings` hold as well."""
 
     port: int = Field(default=PORTS["preprocessor"], ge=0, le=65535)

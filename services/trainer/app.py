@@ -51,21 +51,22 @@ def create_app(
         worker.on(PublishVoice, handlers.on_publish_voice, handlers.serve_version)
         return worker
 
-    async def make_for_models(connected: Bus) -> Worker | None:
+    async def make_for_models(connected: Bus) -> Worker:
         """Takes what needs seconds and no device, so that it never waits behind trainings, which take hours."""
-        if not settings.model_jobs_at_once:
-            return None  # another node may do the work
         worker = Worker(connected, settings, paths, slots=settings.model_jobs_at_once, info={"device": "cpu"})
         worker.on(MakeVoice, models.on_make_voice, models.serve_version)
         return worker
 
-    broker = ConnectingWorker(settings, "trainer", make, bus)
-    models_broker = ConnectingWorker(settings, MakeVoice.service, make_for_models)
+    workers = []
+    if settings.training_concurrency:
+        workers.append(ConnectingWorker(settings, "trainer", make, bus))
+    if settings.model_jobs_at_once:
+        workers.append(ConnectingWorker(settings, MakeVoice.service, make_for_models))
 
     return create_worker_service(
         "trainer",
         settings,
-        [broker, models_broker],
+        workers,
         checks=checks,
         router=direct_router,
         prefix="/api/v1/trainer/",

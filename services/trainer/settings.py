@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from libs.common.settings import PORTS, CommonSettings
+from libs.common.settings import PORTS, ScaledSettings
 
 
-class TrainerSettings(CommonSettings):
+class TrainerSettings(ScaledSettings):
     """The trainer's variables; those of `CommonSettings` hold as well."""
 
     port: int = Field(default=PORTS["trainer"], ge=0, le=65535)
-    training_concurrency: int = Field(default=2, ge=1, le=16, description="Jobs at the same time on this node (F-094)")
+    training_concurrency: int = Field(
+        default=2, ge=0, le=16, description="Jobs at the same time on this node (F-094); 0 trains none"
+    )
     training_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     training_threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of one training; empty: all cores"
@@ -43,3 +45,9 @@ class TrainerSettings(CommonSettings):
         default=timedelta(minutes=30), description="The same for a voice that is imported, extracted or merged"
     )
     evaluation_seconds: float = Field(default=12.0, gt=1, le=120, description="Held-out speech to try a voice on")
+
+    @model_validator(mode="after")
+    def _has_something_to_do(self) -> TrainerSettings:
+        if not self.training_concurrency and not self.model_jobs_at_once:
+            raise ValueError("TRAINING_CONCURRENCY and MODEL_JOBS_AT_ONCE are both 0: this trainer would do nothing")
+        return self

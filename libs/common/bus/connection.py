@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+from collections.abc import Iterable
 
 import nats
 from nats.aio.client import Client
@@ -30,6 +32,7 @@ class Bus(Streams, Sending, Receiving, Feeds):
     def __init__(self, client: Client, settings: CommonSettings, service: str) -> None:
         super().__init__(client, settings, service)
         self._is_ensured = False
+        self._queue_services: tuple[str, ...] = ()
         self._restoring: asyncio.Task[None] | None = None
 
     @classmethod
@@ -69,6 +72,10 @@ class Bus(Streams, Sending, Receiving, Feeds):
                     settings.nats_url,
                     name=service,
                     user_credentials=str(settings.nats_credentials) if settings.nats_credentials else None,
+                    user=settings.nats_user or None,
+                    password=settings.nats_password.get_secret_value() if settings.nats_password else None,
+                    tls=ssl.create_default_context(cafile=settings.nats_ca) if settings.nats_ca else None,
+                    inbox_prefix=f"_INBOX.{service}",  # so that a broker with accounts can keep answers apart
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.5,
                     connect_timeout=5,
@@ -105,7 +112,18 @@ class Bus(Streams, Sending, Receiving, Feeds):
     async def ensure(self) -> None:
         """Creates streams and buckets, or brings them to the present settings; safe from several services at once."""
         await super().ensure()
+        for service in self._queue_services:
+            for lane in Lane:
+                await CommandQueue(self, lane, service).make()
         self._is_ensured = True
+
+    async def ensure_queues(self, services: Iterable[str]) -> None:
+        """Makes all, and the queues of these services too: a command is counted before any worker has asked for one.
+
+        What starts workers by the length of their queues relies on it, and finds them again after a lost store.
+        """
+        self._queue_services = tuple(services)
+        await self.ensure()
 
     def _restore(self) -> None:
         """After an interruption: a broker that lost its store gets its streams again, by whoever is first."""

@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
 
 class CommandQueue:
-    """One lane of a service's commands; one durable consumer that all replicas share."""
+    """One lane of a service's commands, of the bus's own if none is named; one durable consumer for all replicas."""
 
-    def __init__(self, bus: Bus, lane: Lane) -> None:
+    def __init__(self, bus: Bus, lane: Lane, service: str = "") -> None:
         self._bus = bus
         self.lane = lane
-        self.durable = f"{bus.service}-{lane}"
+        self._service = service or bus.service
+        self.durable = f"{self._service}-{lane}"
         self._puller: JetStreamContext.PullSubscription | None = None
         self._connection = 0
 
     def _config(self) -> ConsumerConfig:
         return ConsumerConfig(
+            name=self.durable,  # with it the filter is part of the request, which a broker with accounts can check
             durable_name=self.durable,
-            filter_subject=f"cmd.{self._bus.service}.*.{self.lane}",
+            filter_subject=f"cmd.{self._service}.*.{self.lane}",
             ack_policy=AckPolicy.EXPLICIT,
             deliver_policy=DeliverPolicy.ALL,
             ack_wait=self._bus._settings.ack_wait.total_seconds(),
@@ -40,12 +42,16 @@ class CommandQueue:
         )
 
     async def ensure(self) -> None:
-        """Makes the consumer, so that a scaler sees its lag before any worker asks."""
+        """Makes the consumer when it is missing, and binds to it."""
         if self._puller is not None:
             with contextlib.suppress(*AWAY):
                 await self._puller.unsubscribe()
         self._connection = self._bus._connections
         self._puller = await self._bus._puller(COMMANDS, self.durable, self._config())
+
+    async def make(self) -> None:
+        """Makes the consumer when it is missing, so that a scaler sees its lag before any worker asks."""
+        await self._bus._make_consumer(COMMANDS, self.durable, self._config())
 
     async def take(self, wait: timedelta) -> Delivery | None:
         """The next command, or None when none comes within `wait`; raises Unavailable when the broker is away."""

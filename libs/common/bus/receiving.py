@@ -45,12 +45,16 @@ class Receiving(Connected):
 
     async def _puller(self, stream: str, durable: str, config: ConsumerConfig) -> JetStreamContext.PullSubscription:
         """Creates the durable consumer when it is missing and binds to it."""
+        await self._make_consumer(stream, durable, config)
+        with unavailable(f"the consumer {durable}"):
+            return await self._js.pull_subscribe_bind(durable=durable, stream=stream)
+
+    async def _make_consumer(self, stream: str, durable: str, config: ConsumerConfig) -> None:
         with unavailable(f"the consumer {durable}"):
             try:
                 await self._js.consumer_info(stream, durable)
             except NotFoundError:
                 await self._js.add_consumer(stream, config)
-            return await self._js.pull_subscribe_bind(durable=durable, stream=stream)
 
     async def _pull_forever(
         self, stream: str, durable: str, config: ConsumerConfig, batch: int

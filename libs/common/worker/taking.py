@@ -19,7 +19,7 @@ from libs.common.logs import bind_job, enter_trace
 from libs.common.metrics import LEASES_HELD, LEASES_TAKEN_OVER, QUEUE_WAIT, WORK_SECONDS, WORK_TOTAL
 from libs.common.paths import Paths
 from libs.common.processes import end_children
-from libs.common.settings import CommonSettings
+from libs.common.settings import CommonSettings, ScaledSettings
 from libs.common.work import Done, Work, volumes_named
 from libs.common.worker.concluding import Concluding
 from libs.common.worker.keeping import Keeping
@@ -51,6 +51,10 @@ class Worker(Concluding, Keeping):
         self._queues: list[CommandQueue] = [bus.commands(lane) for lane in Lane]
         self._running: dict[asyncio.Task[None], Work[Any] | None] = {}
         self._main: list[asyncio.Task[None]] = []
+        self._taken = 0
+        self._limit = settings.worker_commands if isinstance(settings, ScaledSettings) else 0
+        self._idle = settings.worker_idle.total_seconds() if isinstance(settings, ScaledSettings) else 0.0
+        self.has_enough = asyncio.Event()  # set when it has taken as many commands as it should, and they are done
         for step in Step:
             LEASES_TAKEN_OVER.labels(step.value)  # there from the start: the first death would otherwise be no increase
 
@@ -110,10 +114,17 @@ class Worker(Concluding, Keeping):
             await asyncio.sleep(self._settings.worker_ttl.total_seconds() / 3)
 
     async def _take_commands(self) -> None:
+        latest = time.monotonic()
         while not self._draining.is_set():
-            if len(self._running) >= self._slots:
+            if self._running:
+                latest = time.monotonic()
+            if len(self._running) >= self._slots or (self._running and self._has_taken_all()):
                 await asyncio.wait(list(self._running), return_when=asyncio.FIRST_COMPLETED)
                 continue
+            if self._has_taken_all() or (self._limit and time.monotonic() - latest > self._idle):
+                log.info("worker.enough", taken=self._taken)
+                self.has_enough.set()
+                return
             try:
                 delivery = await self._next()
             except Unavailable:
@@ -130,9 +141,13 @@ class Worker(Concluding, Keeping):
                 with contextlib.suppress(Unavailable):
                     await delivery.nak()
                 return
+            self._taken += 1
             task = asyncio.create_task(self._see_through(delivery), name="worker.command")
             self._running[task] = None
             task.add_done_callback(self._forget)
+
+    def _has_taken_all(self) -> bool:
+        return 0 < self._limit <= self._taken
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
@@ -161,6 +176,7 @@ class Worker(Concluding, Keeping):
             try:
                 await self._work(delivery, command, registered)
             except Unavailable as error:
+                self._taken -= 1
                 # The broker is away: nothing was acknowledged, so the command comes again.
                 log.warning("worker.interrupted", error=error.detail)
 
@@ -177,6 +193,7 @@ class Worker(Concluding, Keeping):
         after = max(command.after_token, await asyncio.to_thread(steps.latest_token))
         claim = await self._leases.acquire(command.job_id, command.step, command.attempt, after)
         if isinstance(claim, Held):
+            self._taken -= 1  # it is another worker's
             await delivery.nak(timedelta(seconds=max(claim.seconds, 0.05)))
             return
         if isinstance(claim, Committed):

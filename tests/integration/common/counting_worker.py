@@ -17,7 +17,7 @@ from libs.common.bus import Bus
 from libs.common.errors import StorageFull, WorkFailed
 from libs.common.events import DatasetPrepared, PrepareDataset
 from libs.common.paths import Paths
-from libs.common.settings import CommonSettings
+from libs.common.settings import ScaledSettings
 from libs.common.work import Done, Work
 from libs.common.worker import Worker
 
@@ -99,7 +99,7 @@ async def finish(command: Any, manifest: Any, revision: int) -> None:
 
 
 async def main() -> None:
-    settings = CommonSettings()
+    settings = ScaledSettings()
     logs.configure("preprocessor", level="INFO")
     bus = await Bus.connect(settings, "preprocessor")
     await bus.ensure()
@@ -109,7 +109,8 @@ async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await worker.start()
     trace("ready")
-    await stop.wait()
+    ends = [asyncio.create_task(event.wait()) for event in (stop, worker.has_enough)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     await worker.drain()
     await bus.close()
 
