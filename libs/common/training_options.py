@@ -5,21 +5,48 @@ What holds on one side only (which presets there are, how long a person may ask 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
 from libs.common.pitch_requests import MethodName
 
 
+class Range(NamedTuple):
+    """The least and the most that a number may be."""
+
+    least: float
+    most: float
+
+
+# The same for a request, a command and the engine (libs/voice/training_config.py).
+EPOCHS = Range(1, 1000)
+BATCH_SIZE = Range(1, 64)
+ACCUMULATION = Range(1, 64)
+LEARNING_RATE = Range(1e-7, 0.1)
+WEIGHT_DECAY = Range(0.0, 1.0)
+VALIDATION_SPLIT = Range(0.0, 0.5)
+DROPOUT = Range(0.0, 0.9)
+EMA_DECAY = Range(0.0, 0.99999)
+
+
 class TrainingSettings(BaseModel):
     """What may be asked of a training run; what is None or left out is the preset's own value."""
 
-    epochs: int | None = Field(default=None, ge=1, le=1000, description="Passes over the whole dataset")
-    batch_size: int | None = Field(default=None, ge=1, le=64, description="Segments that are learnt from at once")
-    learning_rate: float | None = Field(default=None, gt=0, le=0.1, description="At the start", examples=[1e-4])
+    epochs: int | None = Field(
+        default=None, ge=EPOCHS.least, le=EPOCHS.most, description="Passes over the whole dataset"
+    )
+    batch_size: int | None = Field(
+        default=None, ge=BATCH_SIZE.least, le=BATCH_SIZE.most, description="Segments that are learnt from at once"
+    )
+    learning_rate: float | None = Field(
+        default=None, ge=LEARNING_RATE.least, le=LEARNING_RATE.most, description="At the start", examples=[1e-4]
+    )
     validation_split: float | None = Field(
-        default=None, ge=0.0, le=0.5, description="Share of the clips that is held out to measure by"
+        default=None,
+        ge=VALIDATION_SPLIT.least,
+        le=VALIDATION_SPLIT.most,
+        description="Share of the clips that is held out to measure by",
     )
     early_stopping_patience: int | None = Field(
         default=None, ge=1, le=1000, description="Epochs without progress after which training stops"
@@ -31,20 +58,35 @@ class TrainingSettings(BaseModel):
     )
     seed: int = Field(default=1234, ge=0, le=2**31 - 1, description="Of all that is random in the run")
     f0_method: MethodName = "auto"
-    accumulation: int = Field(default=1, ge=1, le=64, description="Batches that make one step together", examples=[4])
+    accumulation: int = Field(
+        default=1,
+        ge=ACCUMULATION.least,
+        le=ACCUMULATION.most,
+        description="Batches that make one step together",
+        examples=[4],
+    )
     optimizer: Literal["adamw", "adam", "radam"] = "adamw"
     weight_decay: float | None = Field(
-        default=None, ge=0, le=1, description="Regularisation strength; decoupled in adamw, L2 in the others"
+        default=None,
+        ge=WEIGHT_DECAY.least,
+        le=WEIGHT_DECAY.most,
+        description="Regularisation strength; decoupled in adamw, L2 in the others",
     )
     loss_function: Literal["l1", "l2", "huber"] = Field(
         default="l1", description="How differences of spectra are measured; l1 is RVC's"
     )
-    dropout: float = Field(default=0.0, ge=0, le=0.9, description="Share that is left out at random", examples=[0.1])
+    dropout: float = Field(
+        default=0.0,
+        ge=DROPOUT.least,
+        le=DROPOUT.most,
+        description="Share that is left out at random",
+        examples=[0.1],
+    )
     augmentation: bool = Field(default=False, description="Vary content and polarity of what is learnt from")
     ema_decay: float = Field(
         default=0.0,
-        ge=0,
-        le=0.99999,
+        ge=EMA_DECAY.least,
+        le=EMA_DECAY.most,
         description="Publish the mean of the last weights; 0 is off",
         examples=[0.999],
     )

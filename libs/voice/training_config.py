@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from libs.common import training_options as asked
 from libs.common.errors import InvalidInput
 
 Optimizer = Literal["adamw", "adam", "radam"]
@@ -102,15 +103,15 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise InvalidInput(f"preset {self.preset!r} is unknown; choose one of {', '.join(PRESETS)}", field="preset")
-        _whole("epochs", self.epochs, 1, 1000)
-        _whole("batch_size", self.batch_size, 1, 64)
-        _whole("accumulation", self.accumulation, 1, 64)
+        _whole("epochs", self.epochs, *asked.EPOCHS)
+        _whole("batch_size", self.batch_size, *asked.BATCH_SIZE)
+        _whole("accumulation", self.accumulation, *asked.ACCUMULATION)
         _whole("processes", self.processes, 1, 64)
-        _between("learning_rate", self.learning_rate, 1e-7, 1e-1)
-        _between("weight_decay", self.weight_decay, 0.0, 1.0)
+        _between("learning_rate", self.learning_rate, *asked.LEARNING_RATE)
+        _between("weight_decay", self.weight_decay, *asked.WEIGHT_DECAY)
         _whole("total_steps", self.total_steps, 1, 10_000_000)
         _between("train_seconds", self.train_seconds, 1.0, 30 * 86_400.0)
-        _between("validation_split", self.validation_split, 0.0, 0.5)
+        _between("validation_split", self.validation_split, *asked.VALIDATION_SPLIT)
         _whole("validate_every_steps", self.validate_every_steps, 1, 10_000_000)
         _whole("early_stopping_patience", self.early_stopping_patience, 0, 1000)
         _between("time_limit_seconds", self.time_limit_seconds, 0.1, 30 * 86_400.0)
@@ -118,10 +119,10 @@ class TrainingConfig:
         _between("checkpoint_every_seconds", self.checkpoint_every_seconds, 0.1, 86_400.0)
         _whole("keep_checkpoints", self.keep_checkpoints, 1, 100)
         _whole("seed", self.seed, 0, 2**63 - 1)
-        _between("dropout", self.dropout, 0.0, 0.9)
+        _between("dropout", self.dropout, *asked.DROPOUT)
         _whole("bad_steps_in_a_row", self.bad_steps_in_a_row, 1, 1000)
         _whole("threads", self.threads, 1, 1024)
-        _between("ema_decay", self.ema_decay, 0.0, 0.99999)
+        _between("ema_decay", self.ema_decay, *asked.EMA_DECAY)
         _one_of("optimizer", self.optimizer, get_args(Optimizer))
         _one_of("loss_function", self.loss_function, get_args(LossFunction))
         _one_of("precision", self.precision, get_args(Precision))
@@ -163,7 +164,7 @@ class TrainingConfig:
         return cls(**values)
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> None:
+def _whole(name: str, value: Any, low: float, high: float) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):

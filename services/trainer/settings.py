@@ -24,9 +24,17 @@ class TrainerSettings(ScaledSettings):
         default=1, ge=1, le=16, description="Processes of one training, with torchrun; on CUDA one per card"
     )
     training_timeout: timedelta = Field(
-        default=timedelta(hours=2), description="Longest training that a job may ask for, unless it names less"
+        default=timedelta(hours=2),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=30),
+        description="Longest training that a job may ask for, unless it names less",
     )
-    checkpoint_every: timedelta = Field(default=timedelta(seconds=30), description="How often a training is saved")
+    checkpoint_every: timedelta = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(seconds=0.1),
+        le=timedelta(days=1),
+        description="How often a training is saved",
+    )
     training_stall: timedelta = Field(
         default=timedelta(minutes=5), description="A training process that says nothing for this long is ended"
     )

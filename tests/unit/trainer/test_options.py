@@ -57,18 +57,41 @@ def test_what_is_left_out_is_the_engines_own_default() -> None:
 
 @pytest.mark.parametrize(
     ("name", "low", "high"),
-    [("accumulation", 1, 64), ("weight_decay", 0.0, 1.0), ("dropout", 0.0, 0.9), ("ema_decay", 0.0, 0.99999)],
+    [
+        ("epochs", 1, 1000),
+        ("batch_size", 1, 64),
+        ("accumulation", 1, 64),
+        ("learning_rate", 1e-7, 0.1),
+        ("weight_decay", 0.0, 1.0),
+        ("validation_split", 0.0, 0.5),
+        ("dropout", 0.0, 0.9),
+        ("ema_decay", 0.0, 0.99999),
+    ],
 )
 def test_the_gateway_and_the_engine_have_the_same_ranges(name: str, low: float, high: float) -> None:
     for value in (low, high):
         OptionsIn(**{name: value})
         TrainingConfig.from_dict({name: value})
-    step = 1 if isinstance(low, int) else 0.001
+    step = 1 if isinstance(low, int) else 1e-8
     for value in (low - step, high + step):
         with pytest.raises(ValueError, match=name):
             OptionsIn(**{name: value})
         with pytest.raises(InvalidInput, match=name):
             TrainingConfig.from_dict({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("checkpoint_every", 0.1, 86_400), ("training_timeout", 1, 30 * 86_400)]
+)
+def test_the_trainer_starts_with_no_setting_that_its_engine_refuses(name: str, least: float, most: float) -> None:
+    def settings(seconds: float) -> TrainerSettings:
+        return TrainerSettings.model_validate({"service_token": "x" * 32, name: str(seconds)})
+
+    for seconds in (least, most):
+        TrainingConfig.from_dict(config_of(TrainingOptions(max_training_seconds=most), settings(seconds)))
+    for seconds in (least / 2, 2 * most):
+        with pytest.raises(ValueError, match=name):
+            settings(seconds)
 
 
 @pytest.mark.parametrize("name", ["train_seconds", "max_training_seconds"])
