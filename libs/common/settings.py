@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, ByteSize, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from libs.common.invalid import field_of, message_of
 
 
 class Environment(StrEnum):
@@ -37,6 +40,19 @@ def _seconds(value: Any) -> Any:
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 
 PORTS = {"gateway": 8000, "ingest": 8001, "trainer": 8002, "preprocessor": 8003, "inference": 8004}
+
+CANNOT_BE_CONFIGURED = 78
+
+
+def _faults(settings: type[BaseSettings], error: ValidationError) -> str:
+    said = []
+    for fault in error.errors(include_url=False, include_input=False):
+        name, what = field_of(fault), message_of(fault)
+        if fault["type"] == "missing":
+            meaning = settings.model_fields[name].description if name in settings.model_fields else None
+            what = f"is not set ({meaning})" if meaning else "is not set"
+        said.append(f"{name.upper()} {what}" if fault["type"] == "missing" else f"{name.upper()}: {what}".lstrip(": "))
+    return "; ".join(said)
 
 
 class CommonSettings(BaseSettings):
@@ -101,6 +117,19 @@ class CommonSettings(BaseSettings):
     log_format: str = Field(default="", pattern="^(|json|console)$")
     log_level: str = "INFO"
     log_files: bool = Field(default=True, description="Also write rotated JSON logs under DATA_ROOT/.logs/<service>")
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The settings as the environment has them.
+
+        Ends the process with code 78 (`EX_CONFIG` of sysexits.h) and one line on stderr when a variable is missing or
+        cannot be; the line names all of them, and no value, which may be a secret.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            print(f"cannot start: {_faults(cls, error)}", file=sys.stderr)
+            sys.exit(CANNOT_BE_CONFIGURED)
 
     @model_validator(mode="before")
     @classmethod

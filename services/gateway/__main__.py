@@ -7,5 +7,5 @@ from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
 
 if __name__ == "__main__":
-    settings = GatewaySettings()
+    settings = GatewaySettings.from_environment()
     serve(create_app(settings), settings, "gateway", settings.port)

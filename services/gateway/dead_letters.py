@@ -33,7 +33,7 @@ def main() -> None:
     if arguments not in ([], ["--forget"]):
         sys.exit("use: python -m services.gateway.dead_letters [--forget]")
     logs.configure("gateway", level="WARNING")  # to stderr: what is printed is for other programs too
-    count = asyncio.run(show(GatewaySettings(), forget=bool(arguments)))
+    count = asyncio.run(show(GatewaySettings.from_environment(), forget=bool(arguments)))
     print(f"{count} dead letters{', now forgotten' if arguments else ''}", file=sys.stderr)
 
 

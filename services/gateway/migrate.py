@@ -66,7 +66,7 @@ def main() -> None:
     if direction not in ("up", "down") or (direction == "down" and len(arguments) != 2) or len(arguments) > 2:
         sys.exit("use: python -m services.gateway.migrate [up [REVISION] | down REVISION]")
     revision = arguments[1] if len(arguments) == 2 else "head"
-    settings = GatewaySettings()
+    settings = GatewaySettings.from_environment()
     asyncio.run(migrate(settings, direction, revision))
     where = settings.sqlite_file or "the PostgreSQL server"
     print(f"database of the gateway in {where}: schema {revision if direction == 'down' else head_revision()}")

@@ -10,7 +10,7 @@ from services.inference.settings import InferenceSettings
 if __name__ == "__main__":
     share_cores()
     gpu.watch()
+    settings = InferenceSettings.from_environment()
     from services.inference.app import create_app  # imports torch, which looks at the environment once
 
-    settings = InferenceSettings()
     serve(create_app(settings), settings, "inference", settings.port)

@@ -7,5 +7,5 @@ from services.ingest.app import create_app
 from services.ingest.settings import IngestSettings
 
 if __name__ == "__main__":
-    settings = IngestSettings()
+    settings = IngestSettings.from_environment()
     serve(create_app(settings), settings, "ingest", settings.port)

@@ -11,5 +11,5 @@ from services.preprocessor.settings import PreprocessorSettings
 if __name__ == "__main__":
     share_cores()
     gpu.watch()
-    settings = PreprocessorSettings()
+    settings = PreprocessorSettings.from_environment()
     serve(create_app(settings), settings, "preprocessor", settings.port)

@@ -11,5 +11,5 @@ from services.trainer.settings import TrainerSettings
 if __name__ == "__main__":
     share_cores()
     gpu.watch()
-    settings = TrainerSettings()
+    settings = TrainerSettings.from_environment()
     serve(create_app(settings), settings, "trainer", settings.port)

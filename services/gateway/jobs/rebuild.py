@@ -23,7 +23,7 @@ async def rebuild(settings: GatewaySettings) -> tuple[int, int]:
 
 
 def main() -> None:
-    written, removed = asyncio.run(rebuild(GatewaySettings()))
+    written, removed = asyncio.run(rebuild(GatewaySettings.from_environment()))
     print(f"KV jobs: {written} written, {removed} removed")
 
 

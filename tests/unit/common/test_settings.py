@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from libs.common.settings import CommonSettings
+from libs.common.settings import PORTS, CommonSettings
 
 TOKEN = "x" * 16
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def test_the_shipped_times_are_those_of_the_documents() -> None:
@@ -62,3 +66,41 @@ def test_durations_in_the_environment_are_seconds(monkeypatch: pytest.MonkeyPatc
 
     assert settings.lease_ttl == timedelta(seconds=50)
     assert settings.ack_wait == timedelta(minutes=2)
+
+
+def test_what_is_missing_or_cannot_be_is_told_in_one_line_without_values(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SERVICE_TOKEN", "hunter2")
+    monkeypatch.setenv("HEARTBEAT", "soon")
+    monkeypatch.setenv("NATS_REPLICAS", "9")
+
+    with pytest.raises(SystemExit) as ended:
+        CommonSettings.from_environment()
+
+    said = capsys.readouterr().err
+    assert ended.value.code == 78
+    assert said.startswith("cannot start: SERVICE_TOKEN: Value should have at least 16 items")
+    assert "NATS_REPLICAS: Input should be less than or equal to 5" in said
+    assert "HEARTBEAT: " in said
+    assert said.count("\n") == 1
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("module", [*PORTS, "gateway.migrate", "gateway.jobs.rebuild"])
+def test_a_service_without_its_token_says_so_and_ends(module: str, tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)}
+
+    ended = subprocess.run(
+        [sys.executable, "-m", f"services.{module}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert ended.returncode == 78, ended.stderr
+    assert ended.stderr.startswith("cannot start: SERVICE_TOKEN is not set (Shared secret of the inner services")
+    assert ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
