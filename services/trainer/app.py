@@ -16,6 +16,8 @@ from services.trainer.handlers import Handlers
 from services.trainer.hardware import Device
 from services.trainer.model_handlers import ModelHandlers
 from services.trainer.providers.choosing import Providers
+from services.trainer.providers.google import GoogleProvider
+from services.trainer.providers.openai import OpenAIProvider
 from services.trainer.providers.rvc import RvcProvider
 from services.trainer.settings import TrainerSettings
 
@@ -34,7 +36,8 @@ def create_app(
         StorageCheck(store),
         device,
     ]
-    providers = Providers(RvcProvider(settings, paths))
+    elsewhere = [GoogleProvider(settings, paths), OpenAIProvider(settings, paths)]
+    providers = Providers(RvcProvider(settings, paths), elsewhere)
     handlers = Handlers(settings, paths, store, providers)
     models = ModelHandlers(settings, paths, store)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from libs.common.settings import PORTS, ScaledSettings
 
@@ -52,6 +53,17 @@ class TrainerSettings(ScaledSettings):
     step_timeout_make: timedelta = Field(
         default=timedelta(minutes=30), description="The same for a voice that is imported, extracted or merged"
     )
+    google_tts_api_key: SecretStr | None = Field(
+        default=None, description="Of Google Cloud Text-to-Speech, for custom voices; without it they are off"
+    )
+    google_tts_token_file: Path | None = Field(
+        default=None, description="Or a file with an access token, read anew for each request"
+    )
+    google_tts_project: str = Field(default="", description="The project that is billed, where the token needs one")
+    google_tts_url: str = "https://texttospeech.googleapis.com"
+    openai_api_key: SecretStr | None = Field(default=None, description="For OpenAI's custom voices; without it, off")
+    openai_url: str = "https://api.openai.com/v1"
+    cloud_timeout: timedelta = Field(default=timedelta(minutes=2), description="For one answer of these")
     evaluation_seconds: float = Field(default=12.0, gt=1, le=120, description="Held-out speech to try a voice on")
 
     @model_validator(mode="after")
