@@ -6,7 +6,7 @@ import sys
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -59,6 +59,8 @@ class CommonSettings(BaseSettings):
     """Variables that all services share, named as in `docs/settings.md`. Durations are in seconds."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", populate_by_name=True)
+
+    opens_storage: ClassVar[bool] = False  # whether the service puts things into the object store
 
     environment: Environment = Environment.development
     service_token: SecretStr = Field(
@@ -162,11 +164,21 @@ class CommonSettings(BaseSettings):
         self.xtts_path = self.xtts_path or self.assets_root / "xtts_v2"
         if not self.storage_url:
             self.storage_url = (self.data_root.parent / "objects").as_uri()
+        if self.opens_storage and (fault := self.storage_fault()):
+            raise ValueError(fault)
         if not self.log_format:
             self.log_format = "console"
         if self.heartbeat * 2 > self.lease_ttl or self.heartbeat * 2 > self.ack_wait:
             raise ValueError("heartbeat must be at most half of lease_ttl and of ack_wait")
         return self
+
+    def storage_fault(self) -> str | None:
+        """Why the object store cannot be opened with these settings; None when it can."""
+        if not self.storage_url.startswith(("file://", "s3+http://", "s3+https://")):
+            return f"STORAGE_URL {self.storage_url!r} must begin with file://, s3+http:// or s3+https://"
+        if self.storage_url.startswith("s3+") and not (self.storage_access_key and self.storage_secret_key):
+            return "STORAGE_URL names an S3 store: set STORAGE_ACCESS_KEY and STORAGE_SECRET_KEY"
+        return None
 
 
 class ScaledSettings(CommonSettings):

@@ -25,6 +25,10 @@ from libs.common.settings import CommonSettings
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{2,62}")
 _CHUNK = 1024 * 1024
+WORKERS = min(32, (os.cpu_count() or 1) + 4)
+"""Threads that may ask the store at once: those of asyncio's own pool, which async code moves its calls to."""
+_PARTS_AT_ONCE = 3
+"""Connections of one large upload, whose parts go side by side."""
 
 
 def _checked(bucket: str, key: str) -> str:
@@ -145,6 +149,7 @@ class S3Storage:
         self, endpoint: str, access_key: str, secret_key: str, *, secure: bool, region: str, timeout: float = 10.0
     ) -> None:
         pool = urllib3.PoolManager(
+            maxsize=WORKERS * _PARTS_AT_ONCE,  # each is opened when it is needed, and kept
             timeout=urllib3.Timeout(connect=timeout, read=60.0),
             retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
         )
@@ -169,7 +174,9 @@ class S3Storage:
         _checked(bucket, key)
         with _s3_errors(bucket, key):
             self._ensure(bucket)
-            self._client.fput_object(bucket_name=bucket, object_name=key, file_path=str(source))
+            self._client.fput_object(
+                bucket_name=bucket, object_name=key, file_path=str(source), num_parallel_uploads=_PARTS_AT_ONCE
+            )
 
     def get_file(self, bucket: str, key: str, target: Path) -> None:
         blocks = self.read(bucket, key)
@@ -223,21 +230,24 @@ class S3Storage:
 
 
 def open_storage(settings: CommonSettings) -> Storage:
-    """The store that `STORAGE_URL` names: `file:///folder`, `s3+http://host:port` or `s3+https://host`."""
+    """The store that `STORAGE_URL` names: `file:///folder`, `s3+http://host:port` or `s3+https://host`.
+
+    Raises ValueError for another URL, or one of S3 without its keys.
+    """
+    if fault := settings.storage_fault():
+        raise ValueError(fault)
     url = urlsplit(settings.storage_url)
     if url.scheme == "file":
         return FolderStorage(Path(unquote(url.path)))
-    if url.scheme in ("s3+http", "s3+https"):
-        if settings.storage_access_key is None or settings.storage_secret_key is None:
-            raise ValueError("STORAGE_URL names an S3 store: set STORAGE_ACCESS_KEY and STORAGE_SECRET_KEY")
-        return S3Storage(
-            url.netloc,
-            settings.storage_access_key.get_secret_value(),
-            settings.storage_secret_key.get_secret_value(),
-            secure=url.scheme == "s3+https",
-            region=settings.storage_region,
-        )
-    raise ValueError(f"STORAGE_URL {settings.storage_url!r} must begin with file://, s3+http:// or s3+https://")
+    assert settings.storage_access_key
+    assert settings.storage_secret_key
+    return S3Storage(
+        url.netloc,
+        settings.storage_access_key.get_secret_value(),
+        settings.storage_secret_key.get_secret_value(),
+        secure=url.scheme == "s3+https",
+        region=settings.storage_region,
+    )
 
 
 def _copy_whole(source: Path, target: Path) -> None:

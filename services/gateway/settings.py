@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ByteSize, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
@@ -17,6 +17,8 @@ from libs.common.settings import PORTS, CommaSeparated, CommonSettings, Environm
 
 class GatewaySettings(CommonSettings):
     """The gateway's variables; those of `CommonSettings` hold as well."""
+
+    opens_storage: ClassVar[bool] = True
 
     port: int = Field(default=PORTS["gateway"], ge=0, le=65535)
 

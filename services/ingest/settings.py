@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import ClassVar
 
 from pydantic import ByteSize, Field
 
@@ -12,6 +13,8 @@ from libs.common.settings import PORTS, CommonSettings, Seconds
 
 class IngestSettings(CommonSettings):
     """Ingest's variables; those of `CommonSettings` hold as well."""
+
+    opens_storage: ClassVar[bool] = True
 
     port: int = Field(default=PORTS["ingest"], ge=0, le=65535)
 

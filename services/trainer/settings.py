@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -12,6 +13,8 @@ from libs.common.settings import PORTS, ScaledSettings
 
 class TrainerSettings(ScaledSettings):
     """The trainer's variables; those of `CommonSettings` hold as well."""
+
+    opens_storage: ClassVar[bool] = True
 
     port: int = Field(default=PORTS["trainer"], ge=0, le=65535)
     training_concurrency: int = Field(

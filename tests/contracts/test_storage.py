@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from libs.common.errors import InvalidName, NotFound, StorageFull, Unavailable
 from libs.common.settings import CommonSettings
-from libs.common.storage import FolderStorage, S3Storage, Storage, open_storage
+from libs.common.storage import WORKERS, FolderStorage, S3Storage, Storage, open_storage
 from tests.conftest import free_port
 from tests.s3_server import running_s3
+from tests.waiting import PATIENCE
 
 BUCKET = "voice-models"
 
@@ -127,6 +130,27 @@ try:
 except StorageFull as error:
     print("full:", error.detail)
 """
+
+
+def test_as_many_as_work_at_once_each_have_a_connection_and_keep_it(
+    s3_address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = S3Storage(s3_address, "access", "secret", secure=False, region="us-east-1")
+    store.list(BUCKET)
+    large = tmp_path / "large.pth"
+    large.write_bytes(bytes(16_000_000))  # goes up in several parts, side by side
+    together = threading.Barrier(WORKERS)
+
+    def ask(number: int) -> int | None:
+        together.wait(PATIENCE)
+        return store.size(BUCKET, f"nothing/{number}")
+
+    with caplog.at_level("WARNING", logger="urllib3"), ThreadPoolExecutor(WORKERS) as pool:
+        asked = list(pool.map(ask, range(WORKERS)))
+        store.put_file(BUCKET, "large", large)
+
+    assert asked == [None] * WORKERS
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_a_full_disk_leaves_nothing_behind(file: Path, tmp_path: Path) -> None:

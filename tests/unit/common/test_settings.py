@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from libs.common.settings import PORTS, CommonSettings
+from services.ingest.settings import IngestSettings
 
 TOKEN = "x" * 16
 PROJECT = Path(__file__).resolve().parents[3]
@@ -85,6 +86,13 @@ def test_what_is_missing_or_cannot_be_is_told_in_one_line_without_values(
     assert "HEARTBEAT: " in said
     assert said.count("\n") == 1
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("url", ["s3+https://store.example.com", "ftp://store.example.com"])
+def test_a_service_that_opens_the_object_store_does_not_start_without_what_it_needs(url: str) -> None:
+    with pytest.raises(ValidationError, match="STORAGE_URL"):
+        IngestSettings(service_token=TOKEN, storage_url=url)
+    CommonSettings(service_token=TOKEN, storage_url=url)  # the others open none
 
 
 @pytest.mark.parametrize("module", [*PORTS, "gateway.migrate", "gateway.jobs.rebuild"])
