@@ -8,6 +8,9 @@ export OMP_NUM_THREADS ?= 2
 # Threads that wait give their core away (docs/decisions/0045).
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# A file's tests stay together in one of these (docs/decisions/0170).
+TEST_PROCESSES ?= 2
+
 .PHONY: help install demo check test test-slow bench bench-large quality fixtures up down golden docs
 
 help: ## print this
@@ -31,11 +34,11 @@ check: ## style, types, who imports whom, spelling, tables in the docs
 
 test: ## every test that takes seconds, each with its time
 	@scripts/install --dev
-	$(PY) -m pytest -m "not slow" --durations=0 --durations-min=0.005
+	$(PY) -m pytest -n $(TEST_PROCESSES) -m "not slow" --durations=0 --durations-min=0.005
 
 test-slow: ## the rest: training, kills, outages, whole journeys
 	@scripts/install --dev
-	$(PY) -m pytest -m slow --durations=0 --durations-min=0.005 --timeout=900
+	$(PY) -m pytest -n $(TEST_PROCESSES) -m slow --durations=0 --durations-min=0.005 --timeout=900
 
 bench: ## figures of this machine, into var/bench/<date>.json
 	@scripts/install --dev

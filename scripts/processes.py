@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,14 +17,21 @@ from pathlib import Path
 
 MARKER = "VOICEWRIGHT_STACK"
 _PR_SET_PDEATHSIG = 1
+_SERVER_PORTS = (12_000, 32_000)
+"""Below Linux's, the BSDs' and IANA's ranges of ephemeral ports."""
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on now.
+
+    Not one of those that the system gives to outgoing connections: such a port may be taken by one of them before its
+    server is up. Drawn at random, so that two who ask at the same time are hardly ever told the same.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*_SERVER_PORTS)
+        if is_free(port):
+            return port
 
 
 def is_free(port: int) -> bool:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from libs.common.settings import CommonSettings
+from scripts.processes import free_port
 from tests.waiting import PATIENCE
 
 # Before anything imports torch: on a busy machine spinning compute threads make tests ten times slower.
@@ -23,11 +25,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 TOKEN = "test-service-token-0123456789"
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+class Together(LoadScopeScheduling):
+    """Which tests stay in one process, one after the other: those of a file, and of a folder that says so."""
+
+    FOLDERS = ("tests/deploy", "tests/integration/scripts")  # they use one Docker engine; they look for free places
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in self.FOLDERS if file.startswith(folder + "/")), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
 
 
 class NatsServer:

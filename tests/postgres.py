@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from scripts.processes import free_port
 
 _PLACES = ("/usr/lib/postgresql", "/opt/homebrew/opt/postgresql/bin", "/usr/local/pgsql/bin")
 
@@ -54,9 +55,7 @@ def running_postgres() -> Iterator[str]:
         pytest.skip("no PostgreSQL server is installed, and TEST_POSTGRES_URL names none")
     account = _somebody()
     folder = Path(tempfile.mkdtemp(prefix="voicewright-pg-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     if account is not None:
         os.chown(folder, account.pw_uid, account.pw_gid)
 

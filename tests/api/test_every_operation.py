@@ -16,8 +16,9 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
+from scripts.processes import free_port
 from services.gateway.routing import PREFIX
-from tests.conftest import TOKEN, free_port
+from tests.conftest import TOKEN
 from tests.integration.gateway.conftest import ADMIN, create_database, postgres
 
 assert postgres

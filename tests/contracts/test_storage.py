@@ -15,7 +15,7 @@ import pytest
 from libs.common.errors import InvalidName, NotFound, StorageFull, Unavailable
 from libs.common.settings import CommonSettings
 from libs.common.storage import WORKERS, FolderStorage, S3Storage, Storage, open_storage
-from tests.conftest import free_port
+from scripts.processes import free_port
 from tests.s3_server import running_s3
 from tests.waiting import PATIENCE
 

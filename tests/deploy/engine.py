@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.processes import free_port
 from scripts.secret_file import ensure_secrets
-from tests.conftest import free_port
 from tests.deploy.files import PROJECT, SERVICES
 
 

@@ -16,7 +16,7 @@ from importlib import metadata
 import pytest
 
 from libs.common.settings import PORTS
-from tests.conftest import free_port
+from scripts.processes import free_port
 from tests.deploy.files import PROJECT
 
 DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text(encoding="utf-8")

@@ -10,7 +10,8 @@ from datetime import timedelta
 from libs.common.bus import Bus
 from libs.common.jobs import Lane
 from libs.common.settings import CommonSettings
-from tests.conftest import TOKEN, free_port
+from scripts.processes import free_port
+from tests.conftest import TOKEN
 from tests.integration.common.worker_processes import ROOT, Events, Processes, command
 from tests.waiting import PATIENCE, until
 

@@ -14,13 +14,14 @@ import httpx
 import pytest
 
 from libs.common.settings import CommonSettings
+from scripts.processes import free_port
 from services.gateway.accounts.tables import Role, User
 from services.gateway.accounts.tokens import issue_access_token
 from services.gateway.database import Database, new_id
 from services.gateway.migrate import migrate
 from services.gateway.settings import GatewaySettings
 from services.gateway.voices import registry
-from tests.conftest import TOKEN, NatsServer, free_port
+from tests.conftest import TOKEN, NatsServer
 from tests.factories_audio import make_speech
 from tests.integration.inference.voice_factory import Voices
 from tests.integration.voice_services.platform import LEASES_RUN_OUT, Platform, Service, platform

@@ -19,6 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from libs.common import logs
+from scripts.processes import free_port
 from services.gateway.accounts.tables import Role, User
 from services.gateway.accounts.tokens import issue_access_token
 from services.gateway.app import create_app
@@ -26,7 +27,7 @@ from services.gateway.database import Database, new_id, new_ulid
 from services.gateway.migrate import migrate
 from services.gateway.parts import Parts
 from services.gateway.settings import GatewaySettings
-from tests.conftest import TOKEN, free_port
+from tests.conftest import TOKEN
 from tests.integration.gateway.ingest_double import InferenceDouble, IngestDouble, sound
 from tests.postgres import running_postgres
 from tests.waiting import PATIENCE

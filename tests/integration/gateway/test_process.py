@@ -19,12 +19,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.paths import Paths
 from libs.common.storage import open_storage
+from scripts.processes import free_port
 from services.gateway.accounts.tables import User
 from services.gateway.database import Database
 from services.gateway.jobs.tables import Job
 from services.gateway.settings import GatewaySettings
 from services.gateway.voices.tables import Voice
-from tests.conftest import TOKEN, free_port
+from tests.conftest import TOKEN
 from tests.integration.gateway.conftest import ADMIN, gateway_settings, served
 from tests.integration.gateway.ingest_double import IngestDouble, sound
 from tests.waiting import PATIENCE, until

@@ -20,6 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from libs.common.bus import Bus
+from scripts.processes import free_port
 from services.gateway.accounts.tables import Role, User
 from services.gateway.accounts.tokens import issue_access_token
 from services.gateway.app import create_app
@@ -28,7 +29,7 @@ from services.gateway.datasets.tables import Dataset, Sample, SampleStatus
 from services.gateway.jobs import outbox
 from services.gateway.migrate import migrate
 from services.gateway.settings import GatewaySettings
-from tests.conftest import TOKEN, NatsServer, free_port
+from tests.conftest import TOKEN, NatsServer
 from tests.integration.gateway_jobs.scripted_workers import Workers
 from tests.postgres import running_postgres
 from tests.waiting import PATIENCE, until

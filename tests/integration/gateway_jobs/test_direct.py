@@ -13,11 +13,11 @@ import pytest
 from fastapi import FastAPI, Request
 
 from libs.common.service import create_service
+from scripts.processes import free_port
 from services.gateway.settings import GatewaySettings
 from services.preprocessor.direct import router as preprocess_router
 from services.trainer.direct import as_job
 from services.trainer.direct import router as trainer_router
-from tests.conftest import free_port
 from tests.integration.gateway_jobs.conftest import House, Person, served
 from tests.integration.gateway_jobs.scripted_workers import Workers
 from tests.waiting import PATIENCE

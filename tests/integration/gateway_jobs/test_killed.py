@@ -14,9 +14,10 @@ import httpx
 import pytest
 
 from libs.common.bus import Bus
+from scripts.processes import free_port
 from services.gateway.database import Database
 from services.gateway.settings import GatewaySettings
-from tests.conftest import TOKEN, NatsServer, free_port
+from tests.conftest import TOKEN, NatsServer
 from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, SOON_AGAIN, House
 from tests.integration.gateway_jobs.scripted_workers import Workers
 from tests.integration.gateway_jobs.watching import Watcher

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import TOKEN, free_port
+from scripts.processes import free_port
+from tests.conftest import TOKEN
 from tests.factories_audio import make_speech
 from tests.integration.inference.voice_factory import Voices, stage
 from tests.integration.voice_services.platform import Platform

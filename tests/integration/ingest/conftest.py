@@ -20,7 +20,8 @@ import pytest
 from libs.common.bus import Bus
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
-from tests.conftest import TOKEN, NatsServer, free_port
+from scripts.processes import free_port
+from tests.conftest import TOKEN, NatsServer
 from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[3]

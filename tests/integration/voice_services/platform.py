@@ -36,7 +36,8 @@ from libs.common.events import (
 from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
-from tests.conftest import TOKEN, NatsServer, free_port
+from scripts.processes import free_port
+from tests.conftest import TOKEN, NatsServer
 from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from libs.common.jobs import Lane
-from tests.conftest import free_port
+from scripts.processes import free_port
 from tests.integration.voice_services.parts import prepared_tones
 from tests.integration.voice_services.platform import Platform, loaded_libraries, resident_megabytes, train
 from tests.waiting import PATIENCE
