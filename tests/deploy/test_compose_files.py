@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from libs.common.settings import CommonSettings
+from scripts.deploy_checks.compose_files import VARIABLE, with_defaults
 from scripts.docs_tables import settings_classes
 from scripts.secret_file import make_full_secrets, make_secrets
 from tests.deploy.files import (
@@ -17,11 +18,9 @@ from tests.deploy.files import (
     PROJECT,
     SERVICES,
     STACKS,
-    VARIABLE,
     loaded,
     stack,
     variables,
-    with_defaults,
 )
 
 # What the images read themselves, beside the settings.

@@ -12,7 +12,7 @@ import pytest
 
 from scripts.secret_file import ensure_secrets, make_full_secrets, read_secrets
 from scripts.stack import NEEDS
-from tests.deploy.files import FOLDER, PROJECT, STACKS
+from tests.deploy.files import PROJECT, STACKS
 
 OPTIONS = {
     "plain": (),
@@ -58,14 +58,6 @@ def calls(project: Path) -> list[list[str]]:
 
 def files_of(call: list[str]) -> tuple[str, ...]:
     return tuple(Path(call[i + 1]).name for i, argument in enumerate(call) if argument == "-f")
-
-
-def compose_command() -> list[str]:
-    """The compose of this machine; skips when there is none."""
-    for command in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True).returncode == 0:
-            return command
-    pytest.skip("neither docker compose nor docker-compose is installed here")
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -188,36 +180,3 @@ def test_the_full_secrets_hold_the_others_and_fit_into_an_address(tmp_path):
     assert set(all_of_them) == set(make_full_secrets())
     for name in set(all_of_them) - set(few):
         assert re.fullmatch(r"[\w-]{18,}", all_of_them[name]), name
-
-
-@pytest.mark.parametrize("name", STACKS)
-def test_compose_itself_accepts_the_files(tmp_path, name):
-    ensure_secrets(tmp_path / "env", full=True)
-    files = [argument for file in STACKS[name] for argument in ("-f", str(FOLDER / file))]
-
-    checked = subprocess.run(
-        [*compose_command(), "--env-file", str(tmp_path / "env"), *files, "config", "-q"],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-
-    assert checked.returncode == 0, checked.stderr
-
-
-@pytest.mark.parametrize("name", ["plain", "full"])
-def test_compose_itself_starts_nothing_without_secrets(tmp_path, name):
-    (tmp_path / "env").write_text("")
-    files = [argument for file in STACKS[name] for argument in ("-f", str(FOLDER / file))]
-
-    checked = subprocess.run(
-        [*compose_command(), "--env-file", str(tmp_path / "env"), *files, "config", "-q"],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-
-    assert checked.returncode != 0
-    assert "run scripts/secrets" in checked.stderr

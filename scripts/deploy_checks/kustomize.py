@@ -1,0 +1,58 @@
+"""What does kustomize make of each overlay?"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MISSING = "neither kubectl nor kustomize is installed here"
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """The objects of one overlay; `fault` says why there are none."""
+
+    name: str
+    objects: tuple[Object, ...] = ()
+    fault: str = ""
+
+    def of_kind(self, *kinds: str) -> list[Object]:
+        return [one for one in self.objects if one.get("kind") in kinds]
+
+    def named(self, kind: str, name: str) -> Object | None:
+        return next((one for one in self.of_kind(kind) if one["metadata"]["name"] == name), None)
+
+
+def command() -> list[str] | None:
+    """How an overlay is rendered on this machine; None where nothing can."""
+    if shutil.which("kubectl"):
+        return ["kubectl", "kustomize"]
+    return ["kustomize", "build"] if shutil.which("kustomize") else None
+
+
+def overlays(folder: Path) -> list[Path]:
+    """Every folder that can be applied: the overlays of `folder` (deploy/k8s)."""
+    return sorted(path.parent for path in folder.glob("overlays/*/kustomization.yaml"))
+
+
+def render(overlay: Path) -> Rendering:
+    """The objects of one overlay, or kustomize's own words about why it cannot be rendered."""
+    how = command()
+    assert how, MISSING
+    done = subprocess.run([*how, str(overlay)], capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        # Where a component lies is a path of this machine.
+        return Rendering(overlay.name, fault=done.stderr.strip().replace(f"{overlay.parents[1]}/", ""))
+    try:
+        found = [one for one in yaml.safe_load_all(done.stdout) if one]
+    except yaml.YAMLError as error:
+        return Rendering(overlay.name, fault=f"its rendering is no YAML: {error}")
+    if not found:
+        return Rendering(overlay.name, fault="it renders nothing")
+    return Rendering(overlay.name, tuple(found))
