@@ -1,0 +1,1 @@
+"""How does the platform outlive its machine? Everything goes into one file, and back into an empty place."""
