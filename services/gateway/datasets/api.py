@@ -17,6 +17,7 @@ from services.gateway.datasets.schemas import (
     SampleChange,
     SampleOut,
     SamplePage,
+    Transcribed,
     Upload,
 )
 from services.gateway.etags import IfMatch, etag
@@ -279,3 +280,28 @@ async def get_dataset_metadata(dataset_id: str, caller: CurrentUser, parts: Shar
         dataset = await catalogue.find(session, caller, dataset_id)
         content = metadata.lines(await catalogue.ready_samples(session, dataset.id))
     return PlainTextResponse(content, media_type="text/csv")
+
+
+@dataset_router.put(
+    "/{dataset_id}/metadata.csv",
+    operation_id="put_dataset_metadata",
+    summary="Write many transcripts at once",
+    responses=problems(403, 404, 413),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"text/csv": {"schema": {"type": "string"}, "example": "morning|Good morning.|Good morning.\n"}},
+        }
+    },
+)
+async def put_dataset_metadata(dataset_id: str, request: Request, caller: Creator, parts: SharedParts) -> Transcribed:
+    """LJSpeech's form, `id|text` or `id|text|text`; the id is a recording's checksum or its file's name.
+
+    Recordings that are not named keep what they have. A line that fits no recording refuses all of them.
+    """
+    content = await request.body()
+    async with parts.database.write() as session:
+        dataset = await catalogue.find(session, caller, dataset_id, for_update=True)
+        changed, without = await metadata.take(session, caller.id, dataset, content)
+    await metadata.write(parts, dataset.id, dataset.slug)
+    return Transcribed(changed=changed, without_transcript=without)

@@ -1,16 +1,29 @@
-"""What does `metadata.csv` say? Made from the database each time, as LJSpeech has it, and laid beside the sounds."""
+"""What does `metadata.csv` say? Made from the database each time, as LJSpeech has it, and laid beside the sounds.
+
+Going in, it carries transcripts: `id|text` or `id|text|normalised text`, where the id is a recording's checksum or its
+name without the ending.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
-from libs.common.errors import PlatformError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.errors import InvalidInput, PlatformError
 from libs.common.logs import get_logger
+from services.gateway.audit import audit
+from services.gateway.database import utcnow
 from services.gateway.datasets import catalogue
-from services.gateway.datasets.tables import Sample
+from services.gateway.datasets.tables import Dataset, Sample
 from services.gateway.parts import Parts
 
 log = get_logger("gateway.datasets")
+
+
+LONGEST_TEXT = 10_000
+NAMED = 5
 
 
 def lines(samples: Sequence[Sample]) -> str:
@@ -20,6 +33,66 @@ def lines(samples: Sequence[Sample]) -> str:
         text = " ".join(sample.transcript.replace("|", " ").split())
         made.append(f"{sample.sha256}|{text}|{text}\n")
     return "".join(made)
+
+
+def read(content: bytes) -> dict[str, str]:
+    """The text of each clip, by the name that the file gives it; the last column counts, as LJSpeech's normalised does.
+
+    Raises InvalidInput, naming the line, for what is not UTF-8, has no text, or names a clip twice.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"metadata.csv is not UTF-8 at byte {error.start}", field="body") from error
+    found: dict[str, str] = {}
+    for number, row in enumerate(text.split("\n"), 1):
+        if not row.strip():
+            continue
+        columns = [" ".join(column.split()) for column in row.split("|")]
+        name = columns[0].removeprefix("wavs/")
+        said = next((column for column in reversed(columns[1:]) if column), "")
+        if not name or not said or "\0" in row:
+            raise InvalidInput(f"line {number} of metadata.csv is not of the form id|text", field="body")
+        if len(said) > LONGEST_TEXT:
+            raise InvalidInput(
+                f"line {number} of metadata.csv has {len(said)} characters; {LONGEST_TEXT} are the most", field="body"
+            )
+        if name in found:
+            raise InvalidInput(f"line {number} of metadata.csv names {name[:80]!r} a second time", field="body")
+        found[name] = said
+    return found
+
+
+async def take(session: AsyncSession, owner_id: str, dataset: Dataset, content: bytes) -> tuple[int, int]:
+    """Writes the texts of a file to the dataset's recordings: how many were changed, and how many have none still.
+
+    Raises InvalidInput when a line names no recording, or two, and changes nothing then.
+    """
+    texts = read(content)
+    samples = await catalogue.ready_samples(session, dataset.id)
+    by_name: dict[str, list[Sample]] = {}
+    for sample in samples:
+        for name in {sample.sha256, sample.original_name, PurePosixPath(sample.original_name).stem}:
+            by_name.setdefault(name, []).append(sample)
+    wanted = {name: by_name.get(name, by_name.get(name.removesuffix(".wav"), [])) for name in texts}
+    wrong = [name for name, found in wanted.items() if len(found) != 1]
+    if wrong:
+        raise InvalidInput(
+            f"{len(wrong)} lines of metadata.csv name no recording of the dataset, or several: {wrong[0][:80]!r}",
+            field="body",
+            actions=("Name each recording by its file's name or its checksum.",),
+            names=wrong[:NAMED],
+        )
+    changed = 0
+    for name, (sample,) in wanted.items():
+        if sample.transcript != texts[name]:
+            sample.transcript = texts[name]
+            sample.version += 1
+            sample.updated_at = utcnow()
+            changed += 1
+    if changed:
+        audit.record(session, owner_id, "dataset.transcribed", dataset.id, changed=changed)
+    return changed, sum(not sample.transcript for sample in samples)
 
 
 async def write(parts: Parts, dataset_id: str, slug: str) -> None:

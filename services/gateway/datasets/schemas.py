@@ -155,3 +155,10 @@ class Upload(BaseModel):
             samples=[SampleOut.of(row, dataset, row.id in received.duplicates) for row in received.samples],
             rejected=[Rejected(name=name, problem=problem) for name, problem in received.rejected],
         )
+
+
+class Transcribed(BaseModel):
+    """What a metadata.csv changed."""
+
+    changed: int = Field(description="How many recordings have another transcript now")
+    without_transcript: int = Field(description="How many of the dataset have none still")
