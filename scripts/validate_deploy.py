@@ -81,12 +81,13 @@ def check_kubernetes(project: Path, renderings: list[Rendering]) -> Iterator[Row
 
 def check_monitoring(project: Path, renderings: list[Rendering]) -> Iterator[Row]:
     """Everything that Prometheus is asked, in files and in overlays."""
-    folder, runbook = project / "deploy" / "compose", project / "docs" / "operations.md"
+    deploy, runbook = project / "deploy", project / "docs" / "operations.md"
     whole = [rendering for rendering in renderings if not rendering.fault]
-    yield from monitoring.check_files(folder, runbook)
+    yield from monitoring.check_files(deploy, runbook)
     for rendering in whole:
         yield from monitoring.check_rendering(rendering, runbook)
-    yield monitoring.check_by_promtool(monitoring.every_query(folder, whole))
+    yield monitoring.check_by_promtool(monitoring.every_query(deploy, whole))
+    yield monitoring.check_by_tests(deploy)
 
 
 def validate(project: Path = PROJECT, *, required: bool = False) -> list[Row]:

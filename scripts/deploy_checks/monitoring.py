@@ -44,9 +44,10 @@ def groups_of(rules: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from group.get("rules") or []
 
 
-def rule_files(folder: Path) -> dict[Path, dict[str, Any]]:
-    """The rules files of `folder` (deploy/compose/prometheus)."""
-    loaded = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.y*ml"))}
+def rule_files(deploy: Path) -> dict[Path, dict[str, Any]]:
+    """The rules files of `deploy`."""
+    paths = [*(deploy / "monitoring").glob("*.y*ml"), *(deploy / "compose" / "prometheus").rglob("*.y*ml")]
+    loaded = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(paths)}
     return {path: content for path, content in loaded.items() if isinstance(content, dict) and "groups" in content}
 
 
@@ -101,11 +102,25 @@ def _alert(rule: dict[str, Any], there: set[str]) -> Iterator[str]:
         yield f"the runbook has no heading {link.partition('#')[2] or link}"
 
 
-def check_files(folder: Path, runbook: Path) -> Iterator[Row]:
-    """Dashboards and rules of `folder` (deploy/compose)."""
-    yield check_boards(folder / "grafana" / "dashboards")
-    for path, content in rule_files(folder / "prometheus").items():
-        yield check_rules(path.relative_to(folder).as_posix(), list(groups_of(content)), runbook)
+def check_files(deploy: Path, runbook: Path) -> Iterator[Row]:
+    """Dashboards and rules of `deploy`."""
+    yield check_boards(deploy / "compose" / "grafana" / "dashboards")
+    for path, content in rule_files(deploy).items():
+        yield check_rules(path.relative_to(deploy).as_posix(), list(groups_of(content)), runbook)
+    yield check_mounts(deploy / "compose")
+
+
+def check_mounts(folder: Path) -> Row:
+    """Every rules file that Prometheus is told of is mounted where it looks, and exists on this side."""
+    config = yaml.safe_load((folder / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    compose = yaml.safe_load((folder / "compose.full.yaml").read_text(encoding="utf-8"))
+    mounts = {
+        target: folder / source
+        for source, target, *_ in (mount.split(":") for mount in compose["services"]["prometheus"]["volumes"])
+    }
+    wanted = config.get("rule_files") or []
+    faults = [f"{path} is not mounted, or is no file here" for path in wanted if not mounts.get(path, folder).is_file()]
+    return found("rules", "prometheus.yml", f"{len(wanted)} files", faults)
 
 
 def check_rendering(rendering: Rendering, runbook: Path) -> Iterator[Row]:
@@ -143,11 +158,21 @@ def check_by_promtool(queries: Iterable[Query]) -> Row:
     return found("promtool", "every query", f"{len(asked)} queries", faults)
 
 
-def every_query(folder: Path, renderings: Iterable[Rendering]) -> Iterator[Query]:
-    """All that is asked of Prometheus anywhere in deploy/."""
-    for board in dashboards(folder / "grafana" / "dashboards").values():
+def check_by_tests(deploy: Path) -> Row:
+    """Whether the alerts fire and keep silent as their own tests say, by `promtool test rules`."""
+    tests, promtool = sorted((deploy / "monitoring").glob("*.test.yaml")), shutil.which("promtool")
+    if promtool is None:
+        return Row("promtool", "tests of rules", f"{len(tests)} files", skipped=NO_PROMTOOL)
+    done = subprocess.run([promtool, "test", "rules", *map(str, tests)], capture_output=True, text=True, timeout=120)
+    said = (line.strip() for line in (done.stdout + done.stderr).splitlines())
+    return found("promtool", "tests of rules", f"{len(tests)} files", filter(None, said if done.returncode else ()))
+
+
+def every_query(deploy: Path, renderings: Iterable[Rendering]) -> Iterator[Query]:
+    """All that is asked of Prometheus anywhere in `deploy`."""
+    for board in dashboards(deploy / "compose" / "grafana" / "dashboards").values():
         yield from queries_of(board)
-    for content in rule_files(folder / "prometheus").values():
+    for content in rule_files(deploy).values():
         yield from (Query(str(r.get("alert") or r.get("record")), str(r.get("expr"))) for r in groups_of(content))
     for rendering in renderings:
         for one in rendering.of_kind("PrometheusRule"):

@@ -30,6 +30,8 @@ _WORDS = frozenset(
         """,
     )
 )
+# 0.5, 5e9, 10m, 1h30m
+_NUMBER = re.compile(r"\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?:(?:ms|[smhdwy])(?:\d+(?:ms|[smhdwy]))*)?\b")
 _TOKEN = re.compile(r"[a-zA-Z_]\w*(?::\w+)*|[(){}]|[^\s(){}a-zA-Z_]+")
 
 
@@ -80,7 +82,7 @@ def faults_of(text: str, known: dict[str, frozenset[str]]) -> list[str]:
 def _words_of(text: str) -> tuple[set[str], set[str], set[str]]:
     """The series, the labels and the unknown functions of an expression."""
     bare = re.sub(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'', '""', text)
-    tokens = _TOKEN.findall(re.sub(r"\b\d+(?:ms|[smhdwy])(?:\d+(?:ms|[smhdwy]))*\b", " ", bare))
+    tokens = _TOKEN.findall(_NUMBER.sub(" ", bare))
     series: set[str] = set()
     labels: set[str] = set()
     unknown: set[str] = set()

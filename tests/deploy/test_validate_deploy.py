@@ -11,6 +11,7 @@ import pytest
 from scripts import validate_deploy
 from scripts.deploy_checks import compose_config, compose_policy, kustomize, monitoring, variables
 from scripts.deploy_checks.compose_files import Stack, stacks
+from scripts.deploy_checks.queries import Query
 from scripts.deploy_checks.rows import Row, as_table
 from tests.deploy.files import PROJECT
 
@@ -184,7 +185,7 @@ def test_a_dashboard_that_does_not_load_is_found(tmp_path):
 
 RULE = {
     "alert": "QueueStandsStill",
-    "expr": 'sum by (service) (voicewright_queue_commands{state="pending"}) > 0',
+    "expr": 'sum by (service) (max_over_time(voicewright_queue_commands{state="pending"}[1h30m] offset 5m)) > 1.5e3',
     "labels": {"severity": "warning"},
     "annotations": {"summary": "…", "runbook_url": "https://example.org/operations.md#a-queue-stands-still"},
 }
@@ -207,6 +208,24 @@ def test_an_alert_that_helps_nobody_is_found(tmp_path, change, said):
     assert monitoring.check_rules("rules", [RULE], tmp_path / "operations.md").faults == ()
     wrong = monitoring.check_rules("rules", [RULE | change], tmp_path / "operations.md")
     assert f"QueueStandsStill: {said}" in faults(wrong)
+
+
+def test_rules_that_prometheus_would_not_find_are_found(project):
+    plant(project / "deploy" / "compose" / "prometheus" / "prometheus.yml", "/rules/alerts.yaml", "/rules/alarms.yaml")
+
+    said = faults(monitoring.check_mounts(project / "deploy" / "compose"))
+
+    assert said == "/etc/prometheus/rules/alarms.yaml is not mounted, or is no file here"
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason=monitoring.NO_PROMTOOL)
+def test_what_prometheus_itself_refuses_and_an_alert_that_does_not_fire_are_found(project):
+    plant(
+        project / "deploy" / "monitoring" / "alerts.yaml", "max(voicewright_outbox_oldest_seconds) > 120", "max(up) > 9"
+    )
+
+    assert "OutboxStuck" in faults(monitoring.check_by_tests(project / "deploy"))
+    assert "a panel: " in faults(monitoring.check_by_promtool([Query("a panel", "sum(rate(up))")]))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
