@@ -304,10 +304,25 @@ def renewed(text: str) -> str:
     return _PART.sub(lambda part: f"{part[1]}{PARTS[part['name']]()}{part[3]}", text)
 
 
+def alert_rules() -> str:
+    """The object of the cluster with the alerts of deploy/monitoring, which kustomize cannot read from there."""
+    _, groups = (PROJECT / "deploy" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8").split("groups:\n")
+    indented = "".join(f"  {line}" if line.strip() else line for line in groups.splitlines(keepends=True))
+    return (
+        "# Made by `make docs` from deploy/monitoring/alerts.yaml: change it there.\n"
+        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: voicewright\n"
+        f"spec:\n  groups:\n{indented}"
+    )
+
+
 def outdated(folder: Path = DOCS) -> dict[Path, str]:
     """The documents whose generated parts differ from the code, and what they should be."""
     documents = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
-    return {path: new for path, text in documents.items() if (new := renewed(text)) != text}
+    found = {path: new for path, text in documents.items() if (new := renewed(text)) != text}
+    rules = PROJECT / "deploy" / "k8s" / "components" / "monitoring" / "rules.yaml"
+    if not rules.is_file() or rules.read_text(encoding="utf-8") != alert_rules():
+        found[rules] = alert_rules()
+    return found
 
 
 def main() -> None:

@@ -122,6 +122,9 @@ CONVERSION_BATCH = Histogram(
 CONVERSION_BATCH_RETRIES = Counter(
     "voicewright_conversion_batch_retries_total", "Passes over several requests that failed and were done one by one"
 )
+INFERENCE_IN_HAND = Gauge(
+    "voicewright_inference_in_hand_requests", "Requests that somebody waits for, at work or waiting for their turn"
+)
 LIVE_SESSIONS = Gauge("voicewright_live_sessions", "Live conversions that are connected")
 LIVE_DROPPED = Counter(
     "voicewright_live_dropped_blocks_total", "Blocks of live conversions that were dropped because computing was late"
@@ -159,6 +162,7 @@ EXPORTED: dict[str, tuple[Counter | Gauge | Histogram, ...]] = {
         CONVERSION_SOUND,
         CONVERSION_BATCH,
         CONVERSION_BATCH_RETRIES,
+        INFERENCE_IN_HAND,
         LIVE_SESSIONS,
         LIVE_DROPPED,
     ),

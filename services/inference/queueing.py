@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from libs.common.errors import Busy
+from libs.common.metrics import INFERENCE_IN_HAND
 
 
 class Room:
@@ -27,10 +28,12 @@ class Room:
                 f"{self._inside} conversions are in hand or waiting, which is the limit", retry_after=max(wait, 1.0)
             )
         self._inside += 1
+        INFERENCE_IN_HAND.inc()
         try:
             yield
         finally:
             self._inside -= 1
+            INFERENCE_IN_HAND.dec()
 
     def took(self, seconds: float) -> None:
         """Remembers how long one of them computed."""
