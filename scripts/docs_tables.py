@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from libs.common import events, metrics
+from libs.common.jobs import Lane
 from libs.common.settings import CommonSettings
 from scripts.asset_manifest import read_manifest
 from scripts.fetch_assets import megabytes
@@ -253,6 +254,23 @@ def benchmarks_table() -> str:
     return f"## {path.stem}\n\n{about}: [JSON](benchmarks/{path.name}).\n\n{columns}"
 
 
+# -- simulation of the queue -------------------------------------------------------------------------------------------
+
+
+def queue_table() -> str:
+    """The figures of scripts/simulate_queue.py that are kept: waits in minutes, half and 95 of 100 of the commands."""
+    rows = []
+    for told in json.loads((DOCS / "benchmarks" / "queue-simulation.json").read_text(encoding="utf-8")):
+        found = told["figures"]
+        waits = [found[f"wait {lane}, min"] for lane in Lane]
+        cells = [f"{wait['p50']:g} / {wait['p95']:g}" for wait in waits]
+        longest = max(wait["longest"] for wait in waits)
+        rows.append(
+            [told["scenario"]["name"], str(found["jobs"]), *cells, f"{longest:g}", f"{found['work lost, %']:g} %"]
+        )
+    return table(["scenario", "jobs", "high", "normal", "low", "longest", "work lost"], rows)
+
+
 # -- metrics ----------------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +314,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "benchmarks": benchmarks_table,
     "assets": assets_table,
     "metrics": metrics_table,
+    "queue": queue_table,
 }
 
 

@@ -1,0 +1,103 @@
+"""Whose command is next? The platform's own order, and one that would share fairly, for the simulation of the queue."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from libs.common.jobs import Lane
+
+if TYPE_CHECKING:
+    from scripts.simulate_queue import Job
+
+AGED_SECONDS = 24 * 3600.0
+
+
+class Waiting(Protocol):
+    """Commands that nobody has in hand."""
+
+    def __len__(self) -> int: ...
+
+    def put(self, job: Job, now: float, *, again: bool) -> None:
+        """A new command, or (`again`) one that a worker had in hand."""
+        ...
+
+    def take(self, now: float) -> Job:
+        """The one whose turn it is; only called while there is one."""
+        ...
+
+    def gave_back(self, job: Job) -> None:
+        """Nobody has it in hand any more: it is done, or its machine is gone."""
+        ...
+
+
+class Lanes:
+    """As the platform does it: the highest lane that has one, in it what comes again first, then the oldest."""
+
+    def __init__(self) -> None:
+        self._again: dict[Lane, deque[Job]] = {lane: deque() for lane in Lane}
+        self._new: dict[Lane, deque[Job]] = {lane: deque() for lane in Lane}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, job: Job, now: float, *, again: bool) -> None:
+        (self._again if again else self._new)[job.lane].append(job)
+        self._count += 1
+
+    def take(self, now: float) -> Job:
+        self._count -= 1
+        return next(queue[lane].popleft() for lane in Lane for queue in (self._again, self._new) if queue[lane])
+
+    def gave_back(self, job: Job) -> None:
+        pass
+
+
+class FairShare:
+    """What is not built: in the highest lane the person who has fewest in hand, and nobody is overtaken for ever.
+
+    Who has waited for `aged` seconds goes before everybody, the oldest first, whatever the lane; so a command waits at
+    most that long and for the work that was there before it.
+    """
+
+    def __init__(self, aged: float = AGED_SECONDS) -> None:
+        self._aged = aged
+        self._waiting: dict[Lane, dict[int, deque[Job]]] = {lane: {} for lane in Lane}
+        self._in_hand: dict[int, int] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, job: Job, now: float, *, again: bool) -> None:
+        of_owner = self._waiting[job.lane].setdefault(job.owner, deque())
+        if again:
+            of_owner.appendleft(job)
+        else:
+            of_owner.append(job)
+        self._count += 1
+
+    def take(self, now: float) -> Job:
+        firsts = [queue[0] for owners in self._waiting.values() for queue in owners.values()]
+        oldest = min(firsts, key=lambda job: (job.arrives, job.number))
+        if now - oldest.arrives >= self._aged:
+            return self._remove(oldest)
+        lane = next(lane for lane in Lane if self._waiting[lane])
+        heads = (queue[0] for queue in self._waiting[lane].values())
+        return self._remove(min(heads, key=lambda job: (self._in_hand.get(job.owner, 0), job.arrives, job.number)))
+
+    def gave_back(self, job: Job) -> None:
+        self._in_hand[job.owner] -= 1
+
+    def _remove(self, job: Job) -> Job:
+        owners = self._waiting[job.lane]
+        owners[job.owner].popleft()
+        if not owners[job.owner]:
+            del owners[job.owner]
+        self._in_hand[job.owner] = self._in_hand.get(job.owner, 0) + 1
+        self._count -= 1
+        return job
+
+
+POLICIES: dict[str, type[Lanes] | type[FairShare]] = {"lanes": Lanes, "fair": FairShare}
