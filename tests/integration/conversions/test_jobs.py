@@ -76,18 +76,21 @@ async def test_a_file_that_is_no_sound_fails_alone_and_the_job_says_partial(stud
 async def test_when_nothing_can_be_converted_the_job_fails_with_every_reason(studio: Studio, recordings: Make) -> None:
     anna = await studio.person()
     await studio.voice(anna)
-    short = recordings("short.wav", 0.5)
+    studio.running["inference"].kill()
 
-    job = await anna.convert(short, f0_method="rmvpe")  # its weights are not here
+    job = await anna.convert(recordings("short.wav", 0.5))
+    for original in studio.here.paths.job_uploads(job["id"]).folder.glob("*.wav"):
+        original.unlink()
+    studio.start("inference")
     done = await anna.over(job["id"])
     results = await anna.results(job["id"])
     result = await anna.get(f"/convert/jobs/{job['id']}/result")
 
     assert done["status"] == "failed"
     assert done["error"]["code"] == "nothing_converted"
-    assert "rmvpe" in done["error"]["detail"]
+    assert "short.wav" in done["error"]["detail"]
     assert [file["state"] for file in results["files"]] == ["failed"]
-    assert results["files"][0]["problem"]["field"] == "f0_method"
+    assert results["files"][0]["problem"]["code"] == "voice_sample_not_found"
     assert (result.status_code, result.json()["code"]) == (409, "no_result")
 
 

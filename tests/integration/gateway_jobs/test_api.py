@@ -10,6 +10,7 @@ import pytest
 
 from libs.common.bus import Bus
 from libs.common.pitch_requests import METHODS
+from libs.common.providers import SPEECH_PRESETS
 from services.gateway.accounts.tables import Role
 from services.gateway.jobs.presets import PRESETS
 from tests.conftest import NatsServer
@@ -104,9 +105,10 @@ async def test_an_unknown_preset_is_refused_with_the_list_of_presets(house: Hous
 
 async def test_the_gateway_knows_the_presets_that_the_trainer_has() -> None:
     trainer = pytest.importorskip("libs.voice.training_config")
+    rvc = {name: preset for name, preset in PRESETS.items() if name not in SPEECH_PRESETS}
 
-    assert set(PRESETS) == set(trainer.PRESETS)
-    assert {n for n, p in PRESETS.items() if p.needs_gpu} == {n for n, p in trainer.PRESETS.items() if p.needs_gpu}
+    assert set(rvc) == set(trainer.PRESETS)
+    assert {n for n, p in rvc.items() if p.needs_gpu} == {n for n, p in trainer.PRESETS.items() if p.needs_gpu}
 
 
 async def test_an_empty_and_a_too_short_dataset_are_refused_before_queueing(house: House) -> None:
@@ -213,10 +215,10 @@ async def test_the_preset_follows_the_trainers_device(house: House, bus: Bus) ->
     await house.dataset(anna, "one")
     await house.dataset(anna, "two")
     await house.reach_broker()
-    await bus.bucket("workers").put("trainer-a-1", json.dumps({"device": "cuda:0"}).encode())
+    await bus.bucket("workers").put("trainer-a-1", json.dumps({"service": "trainer", "device": "cuda:0"}).encode())
 
     on_gpu = await anna.post("/training/jobs", json={"exp_name": "one"})
-    await bus.bucket("workers").put("trainer-b-1", json.dumps({"device": "cpu"}).encode())
+    await bus.bucket("workers").put("trainer-b-1", json.dumps({"service": "trainer", "device": "cpu"}).encode())
     mixed = await anna.post("/training/jobs", json={"exp_name": "two"})
 
     assert on_gpu.json()["preset"] == "rvc-v2-40k"
