@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # A file's tests stay together in one of these (docs/decisions/0170).
 TEST_PROCESSES ?= 2
 
-.PHONY: help install demo check test test-slow bench bench-large quality fixtures up down golden docs
+.PHONY: help install demo check test test-slow test-xtts bench bench-large quality fixtures up down golden docs
 
 help: ## print this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,12 @@ test: ## every test that takes seconds, each with its time
 test-slow: ## the rest: training, kills, outages, whole journeys
 	@scripts/install --dev
 	$(PY) -m pytest -n $(TEST_PROCESSES) -m slow --durations=0 --durations-min=0.005 --timeout=900
+
+test-xtts: ## text-to-speech training for real, on a tiny network; coqui-tts comes into .venv-xtts
+	@scripts/install --dev
+	@scripts/install-xtts
+	@[[ -n "$${VOICE_CORPUS:-}" ]] || { echo "make test-xtts needs VOICE_CORPUS: a folder with ljspeech/" && exit 1; }
+	XTTS_PYTHON=$(CURDIR)/.venv-xtts/bin/python $(PY) -m pytest -m xtts --durations=0 --durations-min=0.005 --timeout=900
 
 bench: ## figures of this machine, into var/bench/<date>.json
 	@scripts/install --dev

@@ -19,10 +19,11 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from libs.common.errors import ModelFileRefused, WorkFailed
 from libs.voice.atomic import (
@@ -33,11 +34,26 @@ from libs.voice.atomic import (
     write_atomically,
     write_text_atomically,
 )
-from libs.voice.recipe import Recipe
 from libs.voice.safe_load import load_tensors
 
 FORMAT = 1
 REPLACED = ".replaced"
+
+
+class Stateful(Protocol):
+    """What a checkpoint keeps: all that holds weights, an optimiser's state or a schedule's, each by its name."""
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """What holds weights."""
+        ...
+
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """What holds an optimiser's state."""
+        ...
+
+    def schedulers(self) -> Mapping[str, Any]:
+        """What moves the learning rates."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,7 @@ class Checkpoint:
 
 def save_checkpoint(
     root: Path,
-    recipe: Recipe,
+    recipe: Stateful,
     *,
     step: int,
     epoch: int,
@@ -109,7 +125,7 @@ def save_checkpoint(
     return checkpoint
 
 
-def load_newest(root: Path, recipe: Recipe) -> Checkpoint | None:
+def load_newest(root: Path, recipe: Stateful) -> Checkpoint | None:
     """Bring `recipe` to the newest whole checkpoint under `root`; None when there is none at all.
 
     A checkpoint that is damaged is renamed to `….broken` and the one before it is taken. Raises WorkFailed when there
@@ -170,7 +186,7 @@ def restore_random_streams(streams: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
 
 
-def _restore(recipe: Recipe, state: Mapping[str, Any]) -> None:
+def _restore(recipe: Stateful, state: Mapping[str, Any]) -> None:
     try:
         for name, module in recipe.modules().items():
             module.load_state_dict(state["modules"][name])

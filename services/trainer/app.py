@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import FastAPI
 
 from libs.common.bus import Bus
@@ -18,7 +20,9 @@ from services.trainer.model_handlers import ModelHandlers
 from services.trainer.providers.choosing import Providers
 from services.trainer.providers.google import GoogleProvider
 from services.trainer.providers.openai import OpenAIProvider
+from services.trainer.providers.protocol import SpeechProvider
 from services.trainer.providers.rvc import RvcProvider
+from services.trainer.providers.xtts import XttsProvider
 from services.trainer.settings import TrainerSettings
 
 
@@ -36,8 +40,10 @@ def create_app(
         StorageCheck(store),
         device,
     ]
-    elsewhere = [GoogleProvider(settings, paths), OpenAIProvider(settings, paths)]
-    providers = Providers(RvcProvider(settings, paths), elsewhere)
+    kinds: list[Callable[[TrainerSettings, Paths], SpeechProvider]] = [XttsProvider, GoogleProvider, OpenAIProvider]
+    speaking = [kind(settings, paths) for kind in kinds]
+    providers = Providers(RvcProvider(settings, paths), speaking)
+    checks.append(providers)
     handlers = Handlers(settings, paths, store, providers)
     models = ModelHandlers(settings, paths, store)
 
@@ -45,8 +51,8 @@ def create_app(
         if not await device.look():
             return None  # another node may do the work
         await providers.look()
-        facts = device.facts | providers.facts()
-        worker = Worker(connected, settings, paths, slots=settings.training_concurrency, info=facts)
+        slots = settings.training_concurrency
+        worker = Worker(connected, settings, paths, slots=slots, info=device.facts, look=providers.facts)
         worker.on(CheckSpeech, handlers.on_check_speech)
         worker.on(TrainVoice, handlers.on_train_voice, handlers.show_training)
         worker.on(BuildIndex, handlers.on_build_index)

@@ -56,6 +56,15 @@ class TrainerSettings(ScaledSettings):
     step_timeout_make: timedelta = Field(
         default=timedelta(minutes=30), description="The same for a voice that is imported, extracted or merged"
     )
+    xtts_python: Path | None = Field(
+        default=None, description="Interpreter that has coqui-tts (scripts/install-xtts); empty: the trainer's own"
+    )
+    xtts_licence_accepted: str = Field(
+        default="", description="`CPML-1.0` accepts the licence of XTTS-v2's weights: non-commercial use only"
+    )
+    xtts_checkpoint_every: timedelta = Field(
+        default=timedelta(minutes=10), description="How often a training of XTTS is saved; its state has gigabytes"
+    )
     google_tts_api_key: SecretStr | None = Field(
         default=None, description="Of Google Cloud Text-to-Speech, for custom voices; without it they are off"
     )

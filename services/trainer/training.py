@@ -47,6 +47,11 @@ async def run(work: Work[TrainVoice], prepared: Path, filelist: Path, settings: 
         config_of(work.command.options, settings),
         stall=settings.training_stall.total_seconds(),
     )
+    return await follow(work, child)
+
+
+async def follow(work: Work[TrainVoice], child: TrainingChild) -> dict[str, Any]:
+    """Starts the child, passes its words and the worker's wishes on, and returns what it made; raises as `run`."""
     await child.start()
     work.mark("child started")  # from here on a crash is the child's and costs the job, not the worker
     log.info("training.started", pid=child.pid, earlier=len(work.earlier_folders))

@@ -1,0 +1,156 @@
+"""Can a fine-tune of XTTS be killed, cancelled, damaged and poisoned, and still tell the truth?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from libs.voice.child import Outcome, TrainingChild
+from libs.voice.safe_load import load_tensors
+from libs.voice.xtts.speech import Clip
+
+pytestmark = [pytest.mark.slow, pytest.mark.xtts, pytest.mark.timeout(400)]
+ROOT = Path(__file__).parents[3]
+Spoken = tuple[Path, list[tuple[Clip, str]]]
+
+
+class Runs:
+    """Runs of one test, each in a child process of the interpreter that has the library."""
+
+    def __init__(self, python: str, base: Path, spoken: Spoken, folder: Path) -> None:
+        self._python = python
+        self._base = base
+        self._wavs, clips = spoken
+        self.folder = folder
+        self._checked = folder / "checked.json"
+        content = [
+            {"sample_id": c.sample_id, "sha256": c.sha256, "name": c.name, "text": text, "seconds": c.seconds}
+            for c, text in clips
+        ]
+        self._checked.write_text(json.dumps({"clips": content}))
+
+    def child(
+        self, name: str, *, earlier: tuple[str, ...] = (), base: Path | None = None, **config: Any
+    ) -> TrainingChild:
+        asked = {"language": "en", "total_steps": 5, "batch_size": 2, "learning_rate": 1e-4, "seed": 3}
+        asked |= {"device": "cpu", "threads": 1, "checkpoint_every_seconds": 0.1, "keep_checkpoints": 2}
+        return TrainingChild(
+            {
+                "task": "train",
+                "base": str(base or self._base),
+                "checked": str(self._checked),
+                "wavs": str(self._wavs),
+                "run": str(self.folder / name),
+                "earlier": [str(self.folder / each) for each in earlier],
+            },
+            asked | config,
+            command=[self._python, "-m", "libs.voice.xtts.main"],
+            environment={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_silence=300,
+            silence=300,
+        )
+
+    async def run(self, name: str, **more: Any) -> Outcome:
+        child = self.child(name, **more)
+        await child.start()
+        return await child.wait()
+
+
+@pytest.fixture
+def runs(xtts_python: str, xtts_base: Path, spoken: Spoken, tmp_path: Path) -> Runs:
+    return Runs(xtts_python, xtts_base, spoken, tmp_path)
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+async def until_step(child: TrainingChild, step: int) -> None:
+    async for line in child.progress():
+        if line["step"] >= step:
+            return
+
+
+async def test_a_killed_run_goes_on_past_a_damaged_checkpoint_and_learns_the_same_bit_by_bit(runs: Runs) -> None:
+    whole = await runs.run("whole")
+    first = runs.child("first")
+    await first.start()
+    await until_step(first, 4)
+    first.kill()
+    killed = await first.wait()
+    *_, newest = checkpoints(runs.folder / "first")
+    state = runs.folder / "first/checkpoints" / newest / "state.pt"
+    state.write_bytes(state.read_bytes()[:-1000])
+
+    second = await runs.run("second", earlier=("first",))
+
+    assert killed.ending == "crashed"
+    assert whole.result is not None, whole.error
+    assert second.result is not None, second.error
+    assert 0 < second.result["resumed_from"] < int(newest.removeprefix("checkpoint-"))
+    assert any(name.endswith(".broken") for name in checkpoints(runs.folder / "second"))
+    assert (second.result["steps"], second.result["losses"]) == (5, whole.result["losses"])
+    one, other = (load_tensors(runs.folder / name / "voice.pth")["model"] for name in ("whole", "second"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+async def test_a_run_that_is_cancelled_keeps_its_state(runs: Runs) -> None:
+    child = runs.child("run", total_steps=500, checkpoint_every_seconds=3600)
+    await child.start()
+    await until_step(child, 2)
+    await child.cancel()
+    outcome = await child.wait()
+
+    assert outcome.ending == "cancelled"
+    assert len(checkpoints(runs.folder / "run")) == 1
+    assert not (runs.folder / "run/voice.pth").exists()
+
+
+async def test_a_network_of_no_numbers_ends_as_diverged_and_writes_no_checkpoint(
+    runs: Runs, xtts_base: Path, tmp_path: Path
+) -> None:
+    poisoned = tmp_path / "poisoned"
+    shutil.copytree(xtts_base, poisoned, copy_function=os.link)
+    state = torch.load(poisoned / "model.pth", weights_only=True)
+    name = next(key for key in state["model"] if key.startswith("gpt.") and key.endswith("weight"))
+    state["model"][name].fill_(float("nan"))
+    (poisoned / "model.pth").unlink()
+    torch.save(state, poisoned / "model.pth")
+
+    outcome = await runs.run("run", base=poisoned, total_steps=50)
+
+    assert outcome.error is not None
+    assert outcome.error.code == "training_diverged"
+    assert "8 steps in a row" in outcome.error.detail
+    assert not (runs.folder / "run/checkpoints").exists()
+
+
+async def test_a_limit_of_time_keeps_the_state_or_gives_the_best_so_far(runs: Runs) -> None:
+    stopped = await runs.run("stopped", total_steps=100_000, time_limit_seconds=20.0)
+    best = await runs.run("best", total_steps=100_000, time_limit_seconds=25.0, best_on_timeout=True)
+
+    assert stopped.error is not None
+    assert stopped.error.code == "training_timeout"
+    assert checkpoints(runs.folder / "stopped")
+    assert best.result is not None, best.error
+    assert (best.result["ended"], best.result["voice_step"]) == ("time_limit", best.result["best_step"])
+
+
+async def test_a_base_model_that_is_damaged_is_refused_by_name(runs: Runs, xtts_base: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(xtts_base, damaged, copy_function=os.link)
+    (damaged / "dvae.pth").unlink()
+    (damaged / "dvae.pth").write_bytes(b"PK\x03\x04 and nothing else")
+
+    outcome = await runs.run("run", base=damaged)
+
+    assert outcome.error is not None
+    assert outcome.error.code == "model_file_refused"
+    assert "dvae.pth" in outcome.error.detail

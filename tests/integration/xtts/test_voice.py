@@ -1,0 +1,145 @@
+"""From clips with texts to a published voice that speaks, through a real trainer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import wave
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from libs.common.events import CheckSpeech, ManifestRef, PublishVoice, SpokenClip, TrainingOptions, TrainVoice
+from libs.common.jobs import Step
+from libs.common.manifests import sha256_of
+from libs.voice.safe_load import load_tensors
+from libs.voice.xtts.speech import Clip
+from libs.voice.xtts.vocabulary import read_vocabulary
+from tests.integration.voice_services.platform import Platform
+from tests.integration.xtts.conftest import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.xtts, pytest.mark.timeout(400)]
+Spoken = tuple[Path, list[tuple[Clip, str]]]
+OPTIONS = TrainingOptions(preset="xtts-v2", language="en", total_steps=3, batch_size=2)
+
+
+def place(here: Platform, spoken: Spoken, **texts: str) -> tuple[SpokenClip, ...]:
+    """The clips where ingest leaves them; `texts` are other transcripts, by sample."""
+    wavs, clips = spoken
+    uploads = here.paths.uploads("anna")
+    uploads.wavs.mkdir(parents=True, exist_ok=True)
+    made = []
+    for clip, _ in clips:
+        shutil.copyfile(wavs / f"{clip.sha256}.wav", uploads.wav(clip.sha256))
+        text = texts.get(clip.sample_id, clip.transcript)
+        made.append(
+            SpokenClip(sample_id=clip.sample_id, sha256=clip.sha256, extension="flac", name=clip.name, transcript=text)
+        )
+    return tuple(made)
+
+
+def check(job: str, clips: tuple[SpokenClip, ...], **changed: Any) -> CheckSpeech:
+    options = OPTIONS.model_copy(update=changed)
+    return CheckSpeech(
+        job_id=job, step=Step.preprocess, experiment="anna", dataset="anna", clips=clips, options=options
+    )
+
+
+def train(job: str, prepared: ManifestRef) -> TrainVoice:
+    return TrainVoice(job_id=job, step=Step.train, experiment="anna", voice="anna", prepared=prepared, options=OPTIONS)
+
+
+def publish(job: str, prepared: ManifestRef, trained: ManifestRef) -> PublishVoice:
+    return PublishVoice(
+        job_id=job,
+        step=Step.publish,
+        experiment="anna",
+        voice="anna",
+        display_name="Anna",
+        dataset="anna",
+        inputs=(),
+        prepared=prepared,
+        trained=trained,
+        preset="xtts-v2",
+    )
+
+
+async def test_clips_and_texts_become_a_published_voice_that_makes_a_sound(
+    here: Platform, xtts_python: str, xtts_base: Path, spoken: Spoken
+) -> None:
+    await here.started("trainer", XTTS_PYTHON=xtts_python, XTTS_PATH=xtts_base, XTTS_LICENCE_ACCEPTED="CPML-1.0")
+    clips = place(here, spoken, smp_1="", smp_2="I love 愛.")
+
+    checked = await here.send(check("job_1", clips), "checked")
+    trained = await here.send(train("job_1", checked.manifest), "trained", seconds=300)
+    published = await here.send(publish("job_1", checked.manifest, trained.manifest), "published", seconds=300)
+
+    version = here.paths.voice("anna").version("job_1")
+    card = json.loads(here.paths.voice("anna").card.read_text())
+    assert (checked.clips, checked.refused, checked.language) == (14, 2, "en")
+    assert trained.steps == 3
+    assert (card["kind"], card["preset"], card["version"]) == ("xtts", "xtts-v2", "job_1")
+    assert card["licence"] == {
+        "name": "CPML-1.0",
+        "accepted": True,
+        "by": "XTTS_LICENCE_ACCEPTED",
+        "use": "non-commercial",
+    }
+    assert [refusal["code"] for refusal in card["training"]["refused"]] == ["no_transcript", "pace"]
+    assert card["weights"]["sha256"] == sha256_of(version.weights) == published.weights_sha256
+    assert {facts["file"] for facts in card["files"]} >= {"config.json", "vocab.json", "speaker.safetensors"}
+    assert all(facts["sha256"] == sha256_of(version.file(facts["file"])) for facts in card["files"])
+    state = load_tensors(version.weights)["model"]
+    assert not any(name.startswith("xtts.") for name in state)
+    assert "/" not in version.file("config.json").read_text()
+    with safe_open(version.file("speaker.safetensors"), "np") as speaker:
+        assert speaker.get_slice("gpt_cond_latent").get_shape() == [1, 32, 64]
+        assert speaker.get_slice("speaker_embedding").get_shape() == [1, 512, 1]
+    with wave.open(str(version.file("reference-1.wav"))) as reference:
+        assert (reference.getframerate(), reference.getnchannels()) == (24_000, 1)
+
+
+async def test_a_dataset_of_bad_clips_is_refused_with_the_reason_for_each(
+    here: Platform, xtts_python: str, xtts_base: Path, spoken: Spoken
+) -> None:
+    await here.started("trainer", XTTS_PYTHON=xtts_python, XTTS_PATH=xtts_base, XTTS_LICENCE_ACCEPTED="CPML-1.0")
+    bad = {clip.sample_id: "Hm." for clip, _ in spoken[1]}
+    few = {clip.sample_id: "" for clip, _ in spoken[1][:9]}
+
+    none = await here.send(check("job_1", place(here, spoken, **bad)), "step_failed")
+    short = await here.send(check("job_2", place(here, spoken, **few)), "step_failed")
+    language = await here.send(check("job_3", place(here, spoken), language="it"), "step_failed")
+
+    assert none.problem["code"] == "dataset_empty"
+    assert {refusal["code"] for refusal in none.problem["refused"]} == {"pace"}
+    assert len(none.problem["refused"]) == 16
+    assert short.problem["code"] == "dataset_too_short"
+    assert "LJ001-0001: it has no transcript" in short.problem["detail"]
+    assert language.problem["field"] == "options.language"
+    assert "en" in language.problem["detail"]
+
+
+def test_our_tokens_and_our_loss_are_the_librarys(xtts_python: str, xtts_base: Path, spoken: Spoken) -> None:
+    wavs, clips = spoken
+    job = {
+        "base": str(xtts_base),
+        "clips": [{"wav": str(wavs / f"{clip.sha256}.wav"), "text": text} for clip, text in clips[:3]],
+    }
+
+    said = subprocess.run(
+        [xtts_python, "-m", "tests.integration.xtts.library_beside"],
+        input=json.dumps(job),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert said.returncode == 0, said.stderr[-3000:]
+    found = json.loads(said.stdout.splitlines()[-1])
+    vocabulary = read_vocabulary(xtts_base / "vocab.json")
+    assert found["tokens"] == [vocabulary.count(text) - 1 for _, text in clips[:3]]  # without the end
+    assert found["ours"] == pytest.approx(found["theirs"], rel=1e-6)
