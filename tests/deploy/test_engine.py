@@ -18,8 +18,9 @@ import pytest
 import soundfile
 
 from libs.client.api import Client
+from scripts.containers import Containers, wait_for
 from scripts.secret_file import read_secrets
-from tests.deploy.engine import Containers, running, wait_for
+from tests.deploy.engine import running
 from tests.deploy.files import PROJECT, SERVICES
 from tests.factories_audio import make_recordings, make_speech
 

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scripts import customer_commands
 from tests.factories_audio import make_speech
 from tests.flows.conftest import Platform
-
-# As the customer's document has them; `{job_id}` is the id that the command before answered.
-COMMANDS = {
-    "preprocessor health": "curl http://localhost:8003/health",
-    "trainer health": "curl http://localhost:8002/health",
-    "upload": """curl -X POST http://localhost:8003/api/v1/preprocess/upload \\
-  -F "exp_name=test_model" \\
-  -F "files=@sample.wav" """,
-    "start preprocessing": """curl -X POST http://localhost:8003/api/v1/preprocess/start \\
-  -H "Content-Type: application/json" \\
-  -d '{"exp_name": "test_model"}' """,
-    "preprocessing status": "curl http://localhost:8003/api/v1/preprocess/status/{job_id}",
-    "validate": "curl http://localhost:8003/api/v1/preprocess/validate/test_model",
-    "start training": """curl -X POST http://localhost:8002/api/v1/trainer/start \\
-  -H "Content-Type: application/json" \\
-  -d '{"exp_name": "test_model", "epochs": 10}' """,
-    "training status": "curl http://localhost:8002/api/v1/trainer/status/{job_id}",
-}
 
 
 @pytest.fixture
@@ -41,15 +21,8 @@ def folder(tmp_path: Path) -> Path:
 
 def run(platform: Platform, folder: Path, name: str, job_id: str = "", *, token: bool = True) -> tuple[int, Any]:
     """Runs one command in `folder` with this stack's ports; returns the status and the body."""
-    text = COMMANDS[name].replace("{job_id}", job_id).replace("\\\n", " ")
-    for port, service in (("8003", "preprocessor"), ("8002", "trainer")):
-        text = text.replace(f"http://localhost:{port}", platform.stack.url(service))
-    arguments = [*shlex.split(text), "-sS", "-w", "\n%{http_code}"]
-    if token:
-        arguments += ["-H", f"Authorization: Bearer {platform.client.connection.token}"]
-    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
-    body, status = done.stdout.rsplit("\n", 1)
-    return int(status), json.loads(body)
+    urls = {service: platform.stack.url(service) for service in ("preprocessor", "trainer")}
+    return customer_commands.run(name, folder, urls, platform.client.connection.token if token else None, job_id)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
