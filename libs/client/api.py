@@ -163,15 +163,25 @@ class Client:
         dataset: str,
         *,
         name: str | None = None,
+        provider: str | None = None,
         preset: str | None = None,
         priority: int = 50,
         **options: Any,
     ) -> Job:
         """Queues a training run of a dataset (id or slug): `epochs`, `train_seconds`, `seed` … are its options."""
         given = {option: value for option, value in options.items() if value is not None}
-        body = {"dataset_id": dataset, "name": name, "preset": preset, "priority": priority, "options": given}
-        sent = {key: value for key, value in body.items() if value not in (None, {})}
+        body = {"dataset_id": dataset, "name": name, "provider": provider, "preset": preset, "priority": priority}
+        sent = {key: value for key, value in (body | {"options": given}).items() if value not in (None, {})}
         return Job.model_validate(self._json("POST", "/training/jobs", key=new_key(), json=sent))
+
+    def write_transcripts(self, dataset: str, metadata: bytes) -> dict[str, int]:
+        """Gives recordings of a dataset (id or slug) their texts: the lines of a `metadata.csv` as LJSpeech has it."""
+        path = f"/datasets/{dataset}/metadata.csv"
+        return cast(dict[str, int], self._json("PUT", path, content=metadata, headers={"Content-Type": "text/csv"}))
+
+    def providers(self) -> list[dict[str, Any]]:
+        """Who can make a voice, what that takes and costs, and what is missing to use it."""
+        return cast(list[dict[str, Any]], self._json("GET", "/providers")["items"])
 
     def add_preprocess_job(self, dataset: str, *, f0_method: str = "auto", priority: int = 50) -> Job:
         """Queues the preparation of a dataset (id or slug)."""

@@ -52,7 +52,18 @@ def watch(client: Client, job: Job, then: str = "") -> Job:
     return done
 
 
-TRAIN_OPTIONS = ("epochs", "batch_size", "learning_rate", "seed", "f0_method", "train_seconds", "preset", "name")
+TRAIN_OPTIONS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    "f0_method",
+    "train_seconds",
+    "preset",
+    "provider",
+    "language",
+    "name",
+)
 
 
 def named_value(text: str) -> tuple[str, Any]:
@@ -70,6 +81,8 @@ def named_value(text: str) -> tuple[str, Any]:
 def train(
     dataset: DatasetOption,
     name: Annotated[str | None, typer.Option(help="Display name of the voice; default: the dataset's")] = None,
+    provider: Annotated[str | None, typer.Option(help="rvc, xtts, google, openai; default: rvc")] = None,
+    language: Annotated[str | None, typer.Option(help="Of the clips, for a voice that speaks text")] = None,
     preset: Annotated[str | None, typer.Option(help="lite, rvc-v2-40k, …; default: what the machine can train")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.05, help="Train for about this long")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=1000)] = None,
@@ -90,8 +103,10 @@ def train(
         job = client.add_training_job(
             dataset_key(client, dataset),
             name=name,
+            provider=provider,
             preset=preset,
             priority=priority,
+            language=language,
             train_seconds=60 * minutes if minutes else None,
             epochs=epochs,
             batch_size=batch_size,
@@ -105,9 +120,21 @@ def train(
         out.print(f"Job {job.id} is {job.status}: {job.preset} voice from {job.dataset}.", markup=False)
         if follow:
             done = watch(client, job)
-            out.print(
-                f"Voice: {done.voice}. Try: voicewright convert IN.wav --voice {done.voice} -o OUT.wav", markup=False
-            )
+            ask = f" Try: voicewright convert IN.wav --voice {done.voice} -o OUT.wav" if language is None else ""
+            out.print(f"Voice: {done.voice}.{ask}", markup=False)
+
+
+@speaks
+def transcribe(
+    dataset: DatasetOption,
+    metadata: Annotated[
+        typer.FileBinaryRead, typer.Argument(help="metadata.csv as LJSpeech has it: `name|text`, a line each")
+    ],
+) -> None:
+    """Give recordings the texts that are said in them, all at once."""
+    with connected() as client:
+        done = client.write_transcripts(dataset_key(client, dataset), metadata.read())
+    out.print(f"{done['changed']} transcripts written; {done['without_transcript']} recordings have none.")
 
 
 @speaks

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.errors import Conflict, NotFound
+from libs.common.errors import Conflict, InvalidInput, NotFound
 from libs.common.paths import slugify
 from services.gateway import slugs
 from services.gateway.accounts.current import Caller
@@ -56,10 +56,19 @@ async def find_by_any_name(session: AsyncSession, caller: Caller, key: str) -> V
         return voice
 
 
-async def find_ready(session: AsyncSession, caller: Caller, key: str) -> Voice:
-    """A voice to speak with, by id, slug or name. Raises NotFound, also for a stranger's, and VoiceNotReady."""
+async def find_ready(
+    session: AsyncSession, caller: Caller, key: str, *, to: Literal["convert", "speak"] = "convert"
+) -> Voice:
+    """A voice to use, by id, slug or name: to convert recordings into, or to have it speak text.
+
+    Raises NotFound, also for a stranger's, VoiceNotReady, and InvalidInput for a voice that does the other thing.
+    """
     voice = await find_by_any_name(session, caller, key)
     expect_ready(voice)
+    kind = str((voice.card or {}).get("kind", "rvc"))
+    if (kind == "rvc") is (to == "speak"):
+        can = "converts recordings and does not speak text" if kind == "rvc" else "speaks text and converts nothing"
+        raise InvalidInput(f"the voice {voice.slug!r} {can}", field="voice", actions=("Choose another voice.",))
     return voice
 
 

@@ -9,9 +9,15 @@ import pytest
 from sqlalchemy import update
 
 from libs.common.bus import Bus
+from libs.common.errors import InvalidInput
 from libs.common.events import CheckSpeech, PublishVoice, TrainVoice
 from libs.common.jobs import SPEECH_STEPS
+from services.gateway.accounts.current import Caller
+from services.gateway.accounts.tables import Role
+from services.gateway.database import new_id
 from services.gateway.datasets.tables import Sample
+from services.gateway.voices import registry
+from services.gateway.voices.tables import Voice, VoiceStatus
 from tests.integration.gateway_jobs.conftest import House, Person
 from tests.integration.gateway_jobs.scripted_workers import Workers
 
@@ -214,3 +220,31 @@ async def test_a_training_above_its_limit_or_the_days_is_refused_with_the_settin
     assert "DAILY_TRAINING_BUDGET" in too_much.json()["detail"]
     assert too_much.json()["spent"] == pytest.approx(job["estimated_cost"])
     assert just_enough.status_code == 202
+
+
+async def test_a_voice_that_speaks_text_is_refused_where_recordings_are_converted(house: House) -> None:
+    anna = await house.person()
+    async with house.database.write() as session:
+        for slug, card in (("speaker", {"kind": "xtts"}), ("singer", {})):
+            session.add(
+                Voice(
+                    id=new_id("vox"),
+                    owner_id=anna.id,
+                    slug=slug,
+                    name=slug,
+                    status=VoiceStatus.ready.value,
+                    job_id=new_id("job"),
+                    card=card,
+                )
+            )
+
+    merged = await anna.post("/models/merge", json={"first": "singer", "second": "speaker", "name": "Both"})
+
+    assert merged.status_code == 422
+    assert "'speaker' speaks text" in merged.json()["detail"]
+    assert merged.json()["field"] == "voice"
+    async with house.database.read() as session:
+        caller = Caller(id=anna.id, email="anna@example.org", name="Anna", role=Role.creator)
+        assert (await registry.find_ready(session, caller, "speaker", to="speak")).slug == "speaker"
+        with pytest.raises(InvalidInput, match="does not speak"):
+            await registry.find_ready(session, caller, "singer", to="speak")

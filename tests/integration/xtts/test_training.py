@@ -36,8 +36,16 @@ class Runs:
         self._checked.write_text(json.dumps({"clips": content}))
 
     def child(
-        self, name: str, *, earlier: tuple[str, ...] = (), base: Path | None = None, **config: Any
+        self,
+        name: str,
+        *,
+        earlier: tuple[str, ...] = (),
+        base: Path | None = None,
+        most_bytes: int | None = None,
+        **config: Any,
     ) -> TrainingChild:
+        """`most_bytes`: no file of the run may have more, as on a disk that is full."""
+        limit = ["prlimit", f"--fsize={most_bytes}"] if most_bytes else []
         asked = {"language": "en", "total_steps": 5, "batch_size": 2, "learning_rate": 1e-4, "seed": 3}
         asked |= {"device": "cpu", "threads": 1, "checkpoint_every_seconds": 0.1, "keep_checkpoints": 2}
         return TrainingChild(
@@ -50,7 +58,7 @@ class Runs:
                 "earlier": [str(self.folder / each) for each in earlier],
             },
             asked | config,
-            command=[self._python, "-m", "libs.voice.xtts.main"],
+            command=[*limit, self._python, "-m", "libs.voice.xtts.main"],
             environment={**os.environ, "PYTHONPATH": str(ROOT)},
             start_silence=300,
             silence=300,
@@ -141,6 +149,17 @@ async def test_a_limit_of_time_keeps_the_state_or_gives_the_best_so_far(runs: Ru
     assert checkpoints(runs.folder / "stopped")
     assert best.result is not None, best.error
     assert (best.result["ended"], best.result["voice_step"]) == ("time_limit", best.result["best_step"])
+
+
+async def test_a_disk_that_is_full_at_the_end_leaves_no_half_voice(runs: Runs) -> None:
+    child = runs.child("run", total_steps=2, most_bytes=40_000_000)  # a checkpoint fits, the voice does not
+    await child.start()
+    outcome = await child.wait()
+
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.retryable) == ("storage_full", True)
+    assert checkpoints(runs.folder / "run") == ["checkpoint-00000002"]
+    assert not [path for path in (runs.folder / "run").iterdir() if "voice" in path.name]
 
 
 async def test_a_base_model_that_is_damaged_is_refused_by_name(runs: Runs, xtts_base: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class Gateway:
         self.voices: list[dict[str, Any]] = []
         self.users: list[dict[str, Any]] = []
         self.uploads: list[str] = []
+        self.metadata: dict[str, str] = {}
         self.converted = b""
         self.keys: Counter[str] = Counter()
         self.unavailable = 0
@@ -85,6 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.handle_one("POST")
 
+    def do_PUT(self) -> None:
+        self.handle_one("PUT")
+
     def do_DELETE(self) -> None:
         self.handle_one("DELETE")
 
@@ -146,6 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
                 made = {"id": f"dst_{len(state.datasets)}", "slug": slug, "name": parsed["name"], "user_id": "usr_1"}
                 state.datasets.append(made)
                 self._answer(201, made)
+            case "PUT", ["datasets", dataset, "metadata.csv"]:
+                state.metadata[dataset] = body.decode()
+                self._answer(200, {"changed": body.count(b"\n"), "without_transcript": 2})
             case "POST", ["samples"]:
                 self._upload(body)
             case "POST", [kind, "jobs"]:

@@ -145,6 +145,25 @@ def test_training_sends_what_was_asked_for_and_nothing_else(voicewright, gateway
     }
 
 
+def test_a_voice_that_speaks_is_asked_for_by_provider_and_language(voicewright, gateway):
+    result = voicewright("train", "--dataset", "anna", "--provider", "xtts", "--language", "en")
+
+    assert result.exit_code == 0, result.output
+    body = next(body for method, route, body in gateway.seen if (method, route) == ("POST", "/training/jobs"))
+    assert body == {"dataset_id": "anna", "provider": "xtts", "priority": 50, "options": {"language": "en"}}
+
+
+def test_the_texts_of_many_recordings_are_sent_as_they_are(voicewright, gateway, tmp_path):
+    metadata = tmp_path / "metadata.csv"
+    metadata.write_text("a|Grüße.|Grüße.\n")
+
+    result = voicewright("transcribe", "--dataset", "anna", str(metadata))
+
+    assert result.exit_code == 0, result.output
+    assert "1 transcripts written; 2 recordings have none" in result.output
+    assert gateway.metadata == {"anna": "a|Grüße.|Grüße.\n"}
+
+
 def test_every_option_of_the_api_can_be_given_by_name(voicewright, gateway):
     given = ("ema_decay=0.999", "f0=false", "optimizer=radam")
 
