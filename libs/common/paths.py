@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import unicodedata
@@ -331,6 +332,10 @@ class Paths:
     def unfinished_upload(self, upload_id: str) -> StagedUpload:
         """Where an upload is received and examined before it gets its name by one rename."""
         return StagedUpload(self.staging / f".new-{check_key(upload_id)}")
+
+    def team(self, meeting: str) -> Path:
+        """Where the first of several nodes tells the others what they train; `meeting` is where they meet."""
+        return self.data_root / ".teams" / f"{hashlib.sha256(meeting.encode()).hexdigest()[:16]}.json"
 
     @property
     def data_trash(self) -> Path:

@@ -66,7 +66,7 @@ class TrainingChild:
         """
         self._job = {"inputs": dict(inputs), "config": dict(config)}
         self._processes = int(config.get("processes") or 1)
-        self._command = list(command) if command is not None else _command(self._processes)
+        self._command = list(command) if command is not None else torchrun(self._processes)
         self._environment = dict(environment if environment is not None else os.environ)
         self._silence = silence
         self._start_silence = start_silence
@@ -78,6 +78,11 @@ class TrainingChild:
         self._killed_because: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._oom_before = 0
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What the process is told: `inputs` and `config`."""
+        return self._job
 
     @property
     def pid(self) -> int:
@@ -214,13 +219,18 @@ class TrainingChild:
             self._tail.extend(line for line in data.decode("utf-8", "replace").splitlines() if line.strip())
 
 
-def _command(processes: int) -> list[str]:
+def torchrun(processes: int, nodes: int = 1, node: int = 0, meeting: str = "") -> list[str]:
+    """What starts `processes` of a training on this node, which is number `node` of `nodes`.
+
+    Several nodes meet at `meeting`, host and port of the first one. On one node a port of its own is found.
+    """
     module = ["-m", "libs.voice.training_main"]
-    if processes == 1:
+    if processes == nodes == 1:
         return [sys.executable, *module]
-    # a port of its own for each run, nothing to configure
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [sys.executable, *torchrun, *module]
+    host, _, port = meeting.rpartition(":")
+    place = ["--nnodes", str(nodes), "--node-rank", str(node), "--master-addr", host, "--master-port", port]
+    many = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    return [sys.executable, *many, *(["--standalone"] if nodes == 1 else place), *module]
 
 
 def error_from_problem(problem: Mapping[str, Any]) -> PlatformError:

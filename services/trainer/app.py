@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -11,6 +12,7 @@ from libs.common.connecting import ConnectingWorker, create_worker_service
 from libs.common.events import BuildIndex, CheckSpeech, EvaluateVoice, MakeVoice, PublishVoice, TrainVoice
 from libs.common.health import Check, StorageCheck, WritableFolderCheck
 from libs.common.paths import Paths
+from libs.common.service import create_service
 from libs.common.storage import Storage, open_storage
 from libs.common.worker import Worker
 from services.trainer.direct import router as direct_router
@@ -24,6 +26,27 @@ from services.trainer.providers.protocol import SpeechProvider
 from services.trainer.providers.rvc import RvcProvider
 from services.trainer.providers.xtts import XttsProvider
 from services.trainer.settings import TrainerSettings
+from services.trainer.team import Member
+
+
+def create_member(settings: TrainerSettings, paths: Paths, checks: list[Check]) -> FastAPI:
+    """A node that takes no command: it joins the trainings of node 0."""
+    member = Member(settings, paths)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with member.running():
+            yield
+
+    return create_service(
+        "trainer",
+        settings,
+        routers=[],
+        lifespan=lifespan,
+        checks=[*checks, member],
+        title="Voicewright trainer, one of several nodes",
+        description="Joins the trainings of node 0.",
+    )
 
 
 def create_app(
@@ -66,6 +89,8 @@ def create_app(
         worker.on(MakeVoice, models.on_make_voice, models.serve_version)
         return worker
 
+    if settings.training_node:
+        return create_member(settings, paths, [*checks[:1], device])
     workers = []
     if settings.training_concurrency:
         workers.append(ConnectingWorker(settings, "trainer", make, bus))

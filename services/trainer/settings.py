@@ -25,7 +25,14 @@ class TrainerSettings(ScaledSettings):
         default=None, ge=1, le=1024, description="CPU threads of one training; empty: all cores"
     )
     training_processes: int = Field(
-        default=1, ge=1, le=16, description="Processes of one training, with torchrun; on CUDA one per card"
+        default=1, ge=1, le=16, description="Processes of one training on a node, with torchrun; on CUDA one per card"
+    )
+    training_nodes: int = Field(default=1, ge=1, le=4, description="Nodes that make one training together")
+    training_node: int = Field(
+        default=0, ge=0, le=3, description="This node's number among them; number 0 takes the commands"
+    )
+    training_meeting: str = Field(
+        default="", pattern=r"^(|[A-Za-z0-9._-]+:\d+)$", description="Where they meet: host and port of number 0"
     )
     training_timeout: timedelta = Field(
         default=timedelta(hours=2),
@@ -82,4 +89,15 @@ class TrainerSettings(ScaledSettings):
     def _has_something_to_do(self) -> TrainerSettings:
         if not self.training_concurrency and not self.model_jobs_at_once:
             raise ValueError("TRAINING_CONCURRENCY and MODEL_JOBS_AT_ONCE are both 0: this trainer would do nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _is_a_whole_team(self) -> TrainerSettings:
+        """Nodes of one training know where they meet, and make one training at a time."""
+        if self.training_node >= self.training_nodes:
+            raise ValueError(f"TRAINING_NODE is {self.training_node}, and nodes of {self.training_nodes} begin at 0")
+        if self.training_nodes > 1 and not self.training_meeting:
+            raise ValueError("TRAINING_MEETING is required with TRAINING_NODES: host and port of node 0")
+        if self.training_nodes > 1 and self.training_concurrency > 1:
+            raise ValueError("TRAINING_CONCURRENCY must be 1 with TRAINING_NODES: they make one training at a time")
         return self

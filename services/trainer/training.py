@@ -11,6 +11,7 @@ from libs.common.events import TrainingOptions, TrainVoice
 from libs.common.logs import get_logger
 from libs.common.work import Work
 from libs.voice.child import Outcome, TrainingChild
+from services.trainer import team
 from services.trainer.settings import TrainerSettings
 
 log = get_logger("training")
@@ -24,7 +25,7 @@ def config_of(options: TrainingOptions, settings: TrainerSettings) -> dict[str, 
     limit = min(options.max_training_seconds, settings.training_timeout.total_seconds())
     return options.model_dump(exclude=NOT_THE_ENGINES, exclude_none=True) | {
         "time_limit_seconds": limit,
-        "processes": settings.training_processes,
+        "processes": settings.training_processes * settings.training_nodes,
         "device": settings.training_device,
         "threads": settings.training_threads,
         "checkpoint_every_seconds": settings.checkpoint_every.total_seconds(),
@@ -46,8 +47,10 @@ async def run(work: Work[TrainVoice], prepared: Path, filelist: Path, settings: 
         },
         config_of(work.command.options, settings),
         stall=settings.training_stall.total_seconds(),
+        command=team.command(settings),
     )
-    return await follow(work, child)
+    with team.announced(settings, child.job):
+        return await follow(work, child)
 
 
 async def follow(work: Work[TrainVoice], child: TrainingChild) -> dict[str, Any]:

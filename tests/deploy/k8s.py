@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,11 +35,14 @@ Object = dict[str, Any]
 @functools.cache
 def rendered(overlay: str) -> tuple[Object, ...]:
     """Every object of an overlay. Skips, with the reason, where there is no kubectl."""
+    return rendering(FOLDER / "overlays" / overlay)
+
+
+def rendering(folder: Path) -> tuple[Object, ...]:
+    """Every object of a folder that can be applied."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed here")
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(FOLDER / "overlays" / overlay)], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))
 
