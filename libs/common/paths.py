@@ -181,6 +181,11 @@ class VoiceVersion:
     def card(self) -> Path:
         return self.folder / "voice.json"
 
+    @property
+    def native(self) -> Path:
+        """The weights in our own form, which holds no code and says its content encoder; older versions lack it."""
+        return self.folder / f"{self.slug}.safetensors"
+
     def file(self, name: str) -> Path:
         """Another file of the version, by the name that its card gives; raises InvalidName for no plain name."""
         return self.folder / check_key(name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from libs.common.errors import InvalidName, ModelFileRefused, NotFound
-from libs.common.paths import Paths
+from libs.common.paths import Paths, VoiceVersion
 
 
 def read_card(paths: Paths, slug: str) -> dict[str, Any] | None:
@@ -31,3 +32,14 @@ def read_card(paths: Paths, slug: str) -> dict[str, Any] | None:
             f"the card of the voice {slug} does not name a version and its files", actions=("Train the voice again.",)
         ) from error
     return dict(card)
+
+
+def served_weights(version: VoiceVersion, card: dict[str, Any]) -> tuple[Path, str]:
+    """The file of weights that is loaded, and its checksum: our own form, which holds no code, where the card names it.
+
+    Older versions, and those of foreign installations, have a `.pth` alone.
+    """
+    for facts in card.get("files") or ():
+        if isinstance(facts, dict) and facts.get("file") == version.native.name:
+            return version.native, str(facts.get("sha256"))
+    return version.weights, str(card["weights"]["sha256"])

@@ -9,6 +9,7 @@ from typing import Any
 from libs.common.errors import InvalidName, ModelFileRefused, NotFound, PlatformError
 from libs.common.manifests import sha256_of
 from libs.common.paths import Paths, VoiceVersion
+from services.inference.cards import served_weights
 
 ARCHIVES = ("rvc", "applio", "voicewright")
 
@@ -50,9 +51,10 @@ def check(version: VoiceVersion) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     heard: dict[str, Any] = {}
     try:
-        _compare(version, read_card(version))
+        card = read_card(version)
+        _compare(version, card)
         index = version.index if version.index.is_file() else None
-        result = verify_voice(version.weights, index)
+        result = verify_voice(served_weights(version, card)[0], index)
         heard = {
             "peak": round(float(result.peak), 4),
             "level_db": round(float(result.level_db), 2),
@@ -98,8 +100,12 @@ def read_card(version: VoiceVersion) -> dict[str, Any]:
 
 
 def _compare(version: VoiceVersion, card: dict[str, Any]) -> None:
-    for path, part in ((version.weights, "weights"), (version.index, "index")):
-        expected = card.get(part)
+    named = [(version.weights, card.get("weights")), (version.index, card.get("index"))]
+    try:
+        named += [(version.file(facts["file"]), facts) for facts in card.get("files") or ()]
+    except (TypeError, KeyError, InvalidName) as error:
+        raise ModelFileRefused("the card names files that no voice has") from error
+    for path, expected in named:
         if expected is None and not path.is_file():
             continue
         if not path.is_file():

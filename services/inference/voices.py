@@ -21,7 +21,7 @@ from libs.voice.compiled import Choice, DecoderCompiler
 from libs.voice.content import ContentEncoder, Version, check_same_encoder, load_content_encoder
 from libs.voice.pitch import Pitch
 from libs.voice.retrieval import read_index
-from services.inference.cards import read_card
+from services.inference.cards import read_card, served_weights
 
 log = get_logger("voices")
 
@@ -85,8 +85,9 @@ class Voices:
 
     def _load(self, slug: str, card: dict[str, Any]) -> LoadedVoice:
         version = self._paths.voice(slug).version(str(card["version"]))
-        self._check(version.weights, card["weights"]["sha256"])
-        synthesizer = load_synthesizer(version.weights, self._device)
+        weights, sha256 = served_weights(version, card)
+        self._check(weights, sha256)
+        synthesizer = load_synthesizer(weights, self._device)
         encoder = self.check_encoder(card, synthesizer.content_width)
         index = None
         if card["index"] is not None:  # a voice that came without one, or was merged

@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried: a voice, and prepared 16 kHz clips of its speaker, held-out ones first."""
+    """What is tried: a voice, and prepared 16 kHz clips of its speaker, held-out ones first.
+
+    `native`: where the weights are to be written in our own form, and read from; None: `weights` are read as they are.
+    """
 
     weights: Path
     index: Path
@@ -20,6 +23,7 @@ class Trial:
     rmvpe: Path
     f0_method: str
     encoder: dict[str, Any]
+    native: Path | None = None
 
 
 def try_voice(trial: Trial, with_measures: bool = True) -> dict[str, Any]:
@@ -41,8 +45,11 @@ def try_voice(trial: Trial, with_measures: bool = True) -> dict[str, Any]:
     from libs.voice.likeness import best_embedding
     from libs.voice.pitch import Pitch
     from libs.voice.retrieval import read_index
+    from libs.voice.tools import convert_file
 
-    synthesizer = load_synthesizer(trial.weights)
+    if trial.native is not None:
+        convert_file(trial.weights, trial.native, "safetensors", content_encoder=trial.encoder)
+    synthesizer = load_synthesizer(trial.native or trial.weights)
     encoder = load_content_encoder(trial.hubert, version="v1" if synthesizer.content_width == 256 else "v2")
     check_same_encoder(trial.encoder, encoder)
     pitch = Pitch(trial.rmvpe)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-WEIGHTS, INDEX = "voice.pth", "voice.index"
+WEIGHTS, NATIVE, INDEX = "voice.pth", "voice.safetensors", "voice.index"
 MAX_WIDTH = 4096
 
 
@@ -41,7 +41,7 @@ class Materials:
 
 
 def make(materials: Materials) -> dict[str, Any]:
-    """Makes and tries the voice; leaves `voice.pth` and perhaps `voice.index` in the room.
+    """Makes and tries the voice; leaves `voice.pth` and perhaps `voice.safetensors` and `voice.index` in the room.
 
     Returns `info` (what is in the file), `quality` of a test sound, `content_encoder` (None: unknown, taken for RVC's),
     `form` and `card` of an archive. Raises ModelFileRefused with the reason for what is unsafe, is no voice, does not
@@ -65,6 +65,7 @@ def make(materials: Materials) -> dict[str, Any]:
     return {
         "info": result.info.as_dict(),
         "has_index": index is not None,
+        "has_native": _in_our_form(weights, materials.room / NATIVE, encoder),
         "quality": {"peak": round(float(result.peak), 4), "level_db": round(float(result.level_db), 2)},
         "content_encoder": encoder,
         "form": form,
@@ -91,6 +92,17 @@ def _take_in(
         model.rename(weights)  # as it is: byte by byte what its owner knows
     encoder = (card or {}).get("content_encoder") or info.content_encoder
     return index, form, card, encoder
+
+
+def _in_our_form(weights: Path, target: Path, encoder: dict[str, Any] | None) -> bool:
+    """Writes the same as safetensors. False for what a stranger's file may hold and the form has no place for."""
+    from libs.voice.tools import convert_file
+
+    try:
+        convert_file(weights, target, "safetensors", content_encoder=encoder)
+    except ValueError:  # doubles, or a setting that is no number of JSON's
+        return False
+    return True
 
 
 def _extract(materials: Materials, weights: Path) -> None:

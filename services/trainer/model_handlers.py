@@ -24,7 +24,7 @@ from libs.common.storable import storable_text
 from libs.common.storage import Storage
 from libs.common.work import Done, Work
 from services.trainer import making, quarantine, voice_files
-from services.trainer.making import INDEX, WEIGHTS, Materials, Source
+from services.trainer.making import INDEX, NATIVE, WEIGHTS, Materials, Source
 from services.trainer.settings import TrainerSettings
 
 ROOM = "room"
@@ -54,7 +54,8 @@ class ModelHandlers:
             card = await asyncio.to_thread(self._card, work.command, materials, made)
             version = self._paths.voice(work.command.voice).version_attempt(work.command.job_id, work.token)
             index = room / INDEX if made["has_index"] else None
-            await asyncio.to_thread(voice_files.assemble, version, room / WEIGHTS, index, card)
+            native = room / NATIVE if made["has_native"] else None
+            await asyncio.to_thread(voice_files.assemble, version, room / WEIGHTS, index, card, native=native)
         except PlatformError as error:
             if not error.retryable:
                 await asyncio.to_thread(quarantine.drop, self._paths, work.command.options)
@@ -136,6 +137,8 @@ class ModelHandlers:
             "lineage": {"job_id": command.job_id},
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        if made["has_native"]:
+            card["files"] = [voice_files.file_facts(f"{voice.slug}.safetensors", room / NATIVE)]
         if made["content_encoder"] is None:
             card["notes"] = [RVC_ENCODER.format(width=info["content_width"])]
         return card

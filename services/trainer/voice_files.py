@@ -30,8 +30,12 @@ def assemble(
     index: Path | None,
     card: dict[str, Any],
     others: Sequence[Path] = (),
+    native: Path | None = None,
 ) -> None:
-    """Copies weights, index and `others`, as far as there are any, and writes the card, each whole and on disk."""
+    """Copies weights, index and `others`, as far as there are any, and writes the card, each whole and on disk.
+
+    `native` are the weights in our own form.
+    """
     if version.folder.exists():
         shutil.rmtree(version.folder)
     version.folder.mkdir(parents=True)
@@ -39,6 +43,8 @@ def assemble(
         _copy(weights, version.weights)
     if index is not None:
         _copy(index, version.index)
+    if native is not None:
+        _copy(native, version.native)
     for path in others:
         _copy(path, version.file(path.name))
     write_whole(version.card, json.dumps(card, indent=1, sort_keys=True).encode())

@@ -63,11 +63,14 @@ def test_a_published_voice_is_whole_and_has_a_copy_in_the_object_store(platform:
 
     assert sha256_of(version / "anna.pth") == card["weights"]["sha256"]
     assert sha256_of(version / "anna.index") == card["index"]["sha256"]
+    assert [(file["file"], file["sha256"]) for file in card["files"]] == [
+        ("anna.safetensors", sha256_of(version / "anna.safetensors"))
+    ]
     assert (voice / "anna.pth").resolve() == (version / "anna.pth").resolve()
     assert card["content_encoder"]["checksum"]
     assert card["lineage"]["recordings"]
     stored = platform.stack.root / "objects" / "voice-models" / "anna" / card["version"]
-    assert sorted(p.name for p in stored.iterdir()) == ["anna.index", "anna.pth", "voice.json"]
+    assert sorted(p.name for p in stored.iterdir()) == ["anna.index", "anna.pth", "anna.safetensors", "voice.json"]
     assert sha256_of(stored / "anna.pth") == card["weights"]["sha256"]
 
 
@@ -76,7 +79,7 @@ def test_a_voice_is_exported_as_one_archive(platform: Platform) -> None:
 
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         names = {Path(name).name for name in archive.namelist()}
-        assert {"anna.pth", "anna.index", "voice.json"} <= names
+        assert names == {"anna.pth", "anna.index", "voice.json"}
         assert archive.testzip() is None
 
 

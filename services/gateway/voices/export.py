@@ -14,7 +14,9 @@ from services.gateway.zips import zip_of
 
 
 def open_version(version: VoiceVersion) -> list[tuple[str, BinaryIO]]:
-    """All files that the card names, and the card, opened: a deletion that comes later does not cut the export short.
+    """The files that the card names, and the card, opened: a deletion that comes later does not cut the export short.
+
+    Of the weights that is the `.pth`, which other programs read; the same in our own form is another export.
 
     Raises NotFound when one is not there; a voice may be without an index, or have its weights elsewhere.
     """
@@ -32,10 +34,11 @@ def open_version(version: VoiceVersion) -> list[tuple[str, BinaryIO]]:
 def _files(version: VoiceVersion) -> list[Path]:
     try:
         card = json.loads(version.card.read_bytes())
-        others = [version.file(str(facts["file"])) for facts in card.get("files", ())]
+        named = [version.file(str(facts["file"])) for facts in card.get("files", ())]
     except (OSError, ValueError, AttributeError, TypeError, KeyError, InvalidName) as error:
         raise NotFound("the voice's card is not there, or is none") from error
     speaks_elsewhere = "weights" in card and card["weights"] is None
+    others = [path for path in named if path != version.native]
     index = [version.index] if version.index.exists() else []
     return [*([] if speaks_elsewhere else [version.weights]), *index, *others, version.card]
 

@@ -29,7 +29,8 @@ from services.trainer.providers.protocol import Readiness
 from services.trainer.results import Results
 from services.trainer.settings import TrainerSettings
 
-WEIGHTS, INDEX, QUALITY, PLAN = "voice.pth", "voice.index", "quality.json", "run.json"
+WEIGHTS, NATIVE, INDEX = "voice.pth", "voice.safetensors", "voice.index"
+QUALITY, PLAN = "quality.json", "run.json"
 RUN_FILES = (WEIGHTS, PLAN, "metrics.jsonl", "train.log")
 CLIPS = 40
 
@@ -83,14 +84,15 @@ class RvcProvider:
         )
 
     async def evaluate(self, work: Work[EvaluateVoice]) -> Done:
-        """Tries the voice on held-out clips; a silent voice fails here, whatever its losses were."""
+        """Tries the voice, in our own form, on held-out clips; a silent one fails here, whatever its losses were."""
         command = work.command
         prepared, trained, indexed = [
             await self._results.load(reference) for reference in (command.prepared, command.trained, command.indexed)
         ]
         held_out, others = await self._clips(prepared, trained)
         weights, index = await self._results.file(trained, WEIGHTS), await self._results.file(indexed, INDEX)
-        trial = self._trial(prepared, weights, index, held_out, others)
+        native = work.folder / NATIVE
+        trial = self._trial(prepared, weights, index, held_out, others, native)
         async with work.time_limit(self._settings.step_timeout_evaluate):
             quality = await work.unless_stopped(in_child(evaluation.try_voice, trial))
         target = work.folder / QUALITY
@@ -99,18 +101,22 @@ class RvcProvider:
         return Done(
             event=VoiceEvaluated,
             fields={"voice": command.voice, "quality": numbers},
-            files=[target],
+            files=[target, native],
             data={"quality": quality},
         )
 
     async def package(self, work: Work[PublishVoice], version: VoiceVersion) -> dict[str, Any]:
-        """Weights, index and card."""
+        """Weights in RVC's form and in ours, index and card."""
         command = work.command
         references = (command.prepared, command.trained, *_of_rvc(command))
         prepared, trained, indexed, evaluated = [await self._results.load(reference) for reference in references]
         weights, index = await self._results.file(trained, WEIGHTS), await self._results.file(indexed, INDEX)
         card = await asyncio.to_thread(self._card, command, prepared, trained, indexed, evaluated, weights, index)
-        await asyncio.to_thread(voice_files.assemble, version, weights, index, card)
+        native = None
+        if any(relative.endswith(f"/{NATIVE}") for relative in evaluated.files):  # an older evaluation left none
+            native = await self._results.file(evaluated, NATIVE)
+            card["files"] = [await asyncio.to_thread(voice_files.file_facts, version.native.name, native)]
+        await asyncio.to_thread(voice_files.assemble, version, weights, index, card, native=native)
         return card
 
     async def try_out(self, work: Work[PublishVoice], version: VoiceVersion) -> None:
@@ -118,7 +124,8 @@ class RvcProvider:
         prepared = await self._results.load(work.command.prepared)
         trained = await self._results.load(work.command.trained)
         held_out, _ = await self._clips(prepared, trained)
-        trial = self._trial(prepared, version.weights, version.index, held_out[:3], [])
+        served = version.native if version.native.is_file() else version.weights
+        trial = self._trial(prepared, served, version.index, held_out[:3], [])
         await in_child(evaluation.try_voice, trial, False)
 
     # -- what earlier steps made --------------------------------------------------------------------------------------
@@ -139,7 +146,13 @@ class RvcProvider:
         )
 
     def _trial(
-        self, prepared: Manifest, weights: Path, index: Path, clips: list[Path], reference: list[Path]
+        self,
+        prepared: Manifest,
+        weights: Path,
+        index: Path,
+        clips: list[Path],
+        reference: list[Path],
+        native: Path | None = None,
     ) -> evaluation.Trial:
         return evaluation.Trial(
             weights=weights,
@@ -151,6 +164,7 @@ class RvcProvider:
             rmvpe=self._paths.rmvpe,
             f0_method=prepared.data["f0_method"],
             encoder=prepared.data["encoder"],
+            native=native,
         )
 
     def _card(

@@ -222,6 +222,23 @@ async def test_a_bad_voice_file_is_refused_and_the_service_lives(
     assert good.status_code == 200
 
 
+async def test_a_voice_is_loaded_from_our_own_form_and_sounds_the_same(
+    client: httpx.AsyncClient, paths: Paths, voices: Voices, speech: str
+) -> None:
+    voices.publish("anna", "job_1")
+    voices.publish("berta", "job_1", native=True)
+    voices.publish("clara", "job_1", native=True)
+    paths.voice("berta").version("job_1").weights.write_bytes(b"nobody opens a torch file")
+    paths.voice("clara").version("job_1").native.write_bytes(b"another")
+
+    old, ours, changed = [await convert(client, speech, slug, seed=1) for slug in ("anna", "berta", "clara")]
+
+    assert old.status_code == ours.status_code == 200
+    assert ours.content == old.content
+    assert ours.headers["x-voice-sha256"] == old.headers["x-voice-sha256"]
+    assert changed.status_code == 503
+
+
 async def test_a_file_that_was_changed_behind_its_card_is_not_used(
     client: httpx.AsyncClient, paths: Paths, voices: Voices, speech: str
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from libs.common.manifests import sha256_of
 from libs.common.paths import Paths
+from libs.voice.tools import convert_file
 from services.trainer import voice_files
 from tests.integration.voice_services.parts import encoder_card, write_random_index, write_untrained
 
@@ -29,9 +30,17 @@ class Voices:
         return weights, index
 
     def publish(
-        self, slug: str, version: str, *, seed: int = 0, preset: str = "rvc-tiny", files: Any = None, **card: Any
+        self,
+        slug: str,
+        version: str,
+        *,
+        seed: int = 0,
+        preset: str = "rvc-tiny",
+        files: Any = None,
+        native: bool = False,
+        **card: Any,
     ) -> str:
-        """Makes `version` the one that is served; returns the SHA-256 of its weights."""
+        """Makes `version` the one that is served; returns the SHA-256 of its weights. `native`: as safetensors too."""
         weights, index = files or self.files(seed, preset)
         sha256 = sha256_of(weights)
         facts = {
@@ -42,7 +51,11 @@ class Voices:
         }
         voice = self._paths.voice(slug)
         self._revision += 1
-        voice_files.assemble(voice.version(version), weights, index, facts)
+        ours = weights.with_suffix(".safetensors") if native else None
+        if ours is not None:
+            convert_file(weights, ours, "safetensors", content_encoder=facts["content_encoder"])
+            facts["files"] = [voice_files.file_facts(voice.version(version).native.name, ours)]
+        voice_files.assemble(voice.version(version), weights, index, facts, native=ours)
         voice_files.serve(voice, voice.version(version), facts, self._revision)
         return sha256
 

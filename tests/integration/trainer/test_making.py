@@ -15,7 +15,9 @@ from libs.common.events import MakingOptions, VersionRef
 from libs.common.jobs import Lane
 from libs.common.manifests import sha256_of
 from libs.common.storage import open_storage
+from libs.voice.artefact import read_voice
 from libs.voice.tools import convert_file, inspect_model, write_archive
+from services.trainer.voice_files import file_facts
 from tests.integration.voice_services import foreign
 from tests.integration.voice_services.foreign import make, quarantined
 from tests.integration.voice_services.parts import encoder_card, prepared_tones, write_random_index, write_untrained
@@ -40,8 +42,6 @@ def index(tmp_path: Path) -> Path:
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
     """The weights in a voice file of ours."""
-    from libs.voice.artefact import read_voice
-
     return dict(read_voice(path).weights)
 
 
@@ -71,6 +71,9 @@ async def test_a_file_and_its_index_become_a_version_like_a_trained_one(
     version, served = made.version("job_1"), json.loads(made.card.read_text())
     assert sha256_of(version.weights) == sha256_of(voice) == event.weights_sha256 == served["weights"]["sha256"]
     assert sha256_of(version.index) == sha256_of(index) == event.index_sha256
+    assert served["files"] == [file_facts("anna.safetensors", version.native)]
+    assert read_voice(version.native).content_encoder == encoder_card()
+    assert all(torch.equal(value, tensors(voice)[name]) for name, value in tensors(version.native).items())
     assert (served["version"], served["sample_rate"], served["content_width"]) == ("job_1", 16_000, 768)
     assert served["content_encoder"] == encoder_card()
     assert served["quality"]["peak"] > 0
