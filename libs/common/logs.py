@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
-import logging.handlers
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from libs.common.log_files import LogFile
+from libs.common.secrecy import without_secrets
+
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 _traceparent: contextvars.ContextVar[str] = contextvars.ContextVar("traceparent", default="")
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-LOG_FILE_BYTES = 10_000_000
-LOG_FILE_COUNT = 5
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -51,20 +51,6 @@ def enter_trace(traceparent: str | None) -> str:
     return value
 
 
-class _LogFile(logging.handlers.RotatingFileHandler):
-    """Says once that it cannot write: a stack trace for each line would bury the lines on a full or read-only disk."""
-
-    _said = ""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        elif str(error) != self._said:
-            self._said = str(error)
-            print(f"lines are missing in the log file: {error}", file=sys.stderr)
-
-
 def _shared_processors() -> list[Any]:
     return [
         structlog.contextvars.merge_contextvars,
@@ -74,6 +60,10 @@ def _shared_processors() -> list[Any]:
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
     ]
+
+
+def _hidden(event: MutableMapping[str, Any]) -> dict[str, Any]:
+    return {name: without_secrets(name, value) for name, value in event.items()}
 
 
 def configure(service: str, *, log_format: str = "console", level: str = "INFO", folder: Path | None = None) -> None:
@@ -91,7 +81,7 @@ def configure(service: str, *, log_format: str = "console", level: str = "INFO",
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                lambda _logger, _name, event: {"service": service, **event},
+                lambda _logger, _name, event: {"service": service, **_hidden(event)},
                 renderer,
             ],
         )
@@ -105,10 +95,7 @@ def configure(service: str, *, log_format: str = "console", level: str = "INFO",
     handlers: list[logging.Handler] = [stream]
     if folder is not None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = _LogFile(
-                folder / f"{service}.jsonl", maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILE_COUNT, delay=True
-            )
+            file = LogFile(folder, service)
         except OSError as error:
             print(f"{service}: no log file under {folder}: {error}", file=sys.stderr)
         else:

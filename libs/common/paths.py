@@ -338,6 +338,11 @@ class Paths:
         """Where an upload is received and examined before it gets its name by one rename."""
         return StagedUpload(self.staging / f".new-{check_key(upload_id)}")
 
+    @property
+    def logs(self) -> Path:
+        """Where services keep their last lines, a folder for each; searched by the gateway."""
+        return self.data_root / ".logs"
+
     def team(self, meeting: str) -> Path:
         """Where the first of several nodes tells the others what they train; `meeting` is where they meet."""
         return self.data_root / ".teams" / f"{hashlib.sha256(meeting.encode()).hexdigest()[:16]}.json"

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from libs.common import disks, logs, metrics, problems
 from libs.common.errors import Unauthenticated
 from libs.common.health import Check, health_router, say_what_is_missing
+from libs.common.paths import Paths
 from libs.common.places import Places
 from libs.common.settings import CommonSettings
 
@@ -148,7 +149,7 @@ def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
         name,
         log_format=settings.log_format,
         level=settings.log_level,
-        folder=settings.data_root / ".logs" / name if settings.log_files else None,
+        folder=Paths(settings).logs / name if settings.log_files else None,
     )
     log.info(
         "service.starting",

@@ -25,6 +25,7 @@ from services.gateway.inner import InnerService
 from services.gateway.jobs import api as jobs_api
 from services.gateway.jobs import background as jobs
 from services.gateway.live import api as live
+from services.gateway.logbook.api import log_router
 from services.gateway.parts import Parts
 from services.gateway.providers import api as providers
 from services.gateway.settings import GatewaySettings
@@ -37,6 +38,7 @@ ROUTERS: list[APIRouter] = [
     public_auth_router,
     auth_router,
     admin_router,
+    log_router,
     datasets.dataset_router,
     datasets.sample_router,
     jobs_api.dataset_router,

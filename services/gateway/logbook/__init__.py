@@ -1,0 +1,1 @@
+"""What did the services say? Their log lines, searched for administrators."""
