@@ -10,6 +10,7 @@ import asyncio
 from libs.common.events import BuildIndex, CheckSpeech, EvaluateVoice, PublishVoice, TrainVoice
 from libs.common.manifests import Manifest
 from libs.common.paths import Paths
+from libs.common.providers import provider_of
 from libs.common.storage import Storage
 from libs.common.work import Done, Work
 from services.trainer import visible, voice_files
@@ -35,7 +36,12 @@ class Handlers:
         return await provider.train(work)
 
     async def show_training(self, command: TrainVoice, manifest: Manifest, revision: int) -> None:
-        """After the commit: the experiment's log, curve and checkpoints become links to this run's."""
+        """After the commit: the experiment's log, curve and checkpoints become links to this run's.
+
+        The checkpoints of a voice that speaks are dropped: what serves is in the result.
+        """
+        if provider_of(command.options.preset).speaks:
+            await asyncio.to_thread(visible.drop_state, self._paths.in_data(manifest.folder))
         await asyncio.to_thread(visible.show_run, self._paths, command.experiment, manifest, revision)
 
     async def on_build_index(self, work: Work[BuildIndex]) -> Done:

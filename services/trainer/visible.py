@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 from pathlib import Path
 
 from libs.common.manifests import Manifest, point, write_whole
 from libs.common.paths import Paths
 
+PLAN, CHECKPOINTS = "run.json", "checkpoints"
 SHOWN = {
-    "config.json": "run.json",
+    "config.json": PLAN,
     "train.log": "train.log",
     "metrics.jsonl": "metrics.jsonl",
     "tensorboard": "tensorboard",
-    "checkpoints": "checkpoints",
+    "checkpoints": CHECKPOINTS,
 }
 LEDGER = "trained.json"
 
@@ -38,3 +40,13 @@ def _shown_revision(ledger: Path) -> int:
         return int(json.loads(ledger.read_text())["revision"])
     except (OSError, ValueError, KeyError):
         return 0
+
+
+def drop_state(run: Path) -> None:
+    """Removes what a committed run kept to be resumed: gigabytes, for a network that is not gone on with.
+
+    The plan goes first: without it the rest is nobody's, also when this is interrupted.
+    """
+    for path in (run / PLAN, *run.glob("best-*.pth")):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)

@@ -10,12 +10,24 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from libs.common.errors import PlatformError
 from libs.common.jobs import JobKind, Step
+from libs.common.providers import provider_of
 from services.gateway import workers
 from services.gateway.accounts.current import Creator, CurrentUser
 from services.gateway.datasets.tables import Dataset
 from services.gateway.etags import IfNoneMatch, etag, is_unchanged
 from services.gateway.idempotency import reserved_id
-from services.gateway.jobs import budget, feed, history, lifecycle, presets, reading, reopening, results, starting
+from services.gateway.jobs import (
+    budget,
+    feed,
+    history,
+    lifecycle,
+    presets,
+    reading,
+    reopening,
+    results,
+    speech,
+    starting,
+)
 from services.gateway.jobs.schemas import (
     Artifacts,
     CancelledJob,
@@ -335,17 +347,22 @@ async def validate_dataset(
 ) -> Validation:
     """Says what stands in the way, without starting anything."""
     chosen = presets.preset(preset or presets.default_preset(workers.devices(await workers.announced(parts.connected))))
+    provider = provider_of(chosen.name)
     found: list[PlatformError] = []
     async with parts.database.read() as session:
         dataset = await starting.find_dataset(session, caller, None, dataset_id)
         inputs, seconds = await starting.recordings_of(session, dataset)
+        clips = await speech.clips_of(session, dataset)
     try:
         starting.check_speech(dataset, inputs, seconds, chosen.min_seconds)
+        speech.check_transcripts(provider, clips)
     except PlatformError as error:
         found.append(error)
     can_train = not found
     artifacts = await _artifacts(parts, dataset, {item.sha256 for item in inputs})
-    if not artifacts.prepared:
+    if provider.speaks:  # nothing is prepared for it: the clips are what counts
+        found += speech.doubts(provider, clips)
+    elif not artifacts.prepared:
         found.append(starting.not_prepared(dataset, artifacts.missing))
     elif not artifacts.is_current:
         found.append(starting.outdated(dataset))

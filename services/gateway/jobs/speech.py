@@ -55,3 +55,25 @@ def check_transcripts(provider: Provider, clips: Sequence[SpokenClip]) -> None:
             actions=("Send the text of each recording: PATCH /api/v1/samples/{id}, or with the upload.",),
             recordings=[clip.name for clip in silent[:NAMED]],
         )
+
+
+def doubts(provider: Provider, clips: Sequence[SpokenClip]) -> list[InvalidInput]:
+    """What is wrong with single clips, as far as their lengths and texts say; the rest needs the worker's closer look.
+
+    Such clips are left out of a training, which may still begin.
+    """
+    found: list[InvalidInput] = []
+    if provider.needs.transcripts:
+        silent = [clip.name for clip in clips if not clip.transcript.strip()]
+        if silent:
+            found.append(_about(silent, "without a transcript", "transcript"))
+    if provider.needs.clip_seconds is not None:
+        least, most = provider.needs.clip_seconds
+        outside = [clip.name for clip in clips if not least <= clip.seconds <= most]
+        if outside:
+            found.append(_about(outside, f"not of {least:g} to {most:g} s", "recordings"))
+    return found
+
+
+def _about(names: list[str], what: str, field: str) -> InvalidInput:
+    return InvalidInput(f"{len(names)} recordings are {what}, such as {names[0]!r}", field=field, names=names[:NAMED])

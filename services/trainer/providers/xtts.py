@@ -27,7 +27,7 @@ from services.trainer.results import Results
 from services.trainer.settings import TrainerSettings
 
 CHECKED, RESULT = "checked.json", "result.json"
-RUN_FILES = ("run.json", "metrics.jsonl", "train.log")
+RUN_FILES = (RESULT, "metrics.jsonl", "train.log")
 MOST_NAMED = 50
 PROBE_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[3]

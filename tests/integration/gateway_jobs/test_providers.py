@@ -201,6 +201,24 @@ async def test_nothing_is_prepared_apart_for_a_voice_that_speaks(house: House) -
     assert (answer.status_code, answer.json()["field"]) == (422, "preset")
 
 
+async def test_a_dataset_is_looked_at_for_a_voice_that_speaks_without_starting_anything(house: House) -> None:
+    anna = await house.person()
+    dataset = await house.dataset(anna, seconds=(8.0, 0.2, 20.0, 50.0))
+
+    async def asked() -> dict[str, Any]:
+        return (await anna.post(f"/datasets/{dataset}/validate?preset=xtts-v2")).json()
+
+    without = await asked()
+    await write_down(house, dataset)
+    with_texts = await asked()
+
+    assert (without["valid"], without["can_train"], without["needed_seconds"]) == (False, False, 60)
+    assert "none of the 4 recordings has a transcript" in without["problems"][0]["detail"]
+    assert (with_texts["valid"], with_texts["can_train"]) == (False, True)
+    assert [problem["names"] for problem in with_texts["problems"]] == [["1.wav", "2.wav", "3.wav"]]
+    assert "0.5 to 11.6 s" in with_texts["problems"][0]["detail"]
+
+
 async def test_a_training_above_its_limit_or_the_days_is_refused_with_the_settings_name(house: House) -> None:
     anna = await house.person()
     first, second = await house.dataset(anna, "one"), await house.dataset(anna, "two")

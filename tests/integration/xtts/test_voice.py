@@ -77,6 +77,9 @@ async def test_clips_and_texts_become_a_published_voice_that_makes_a_sound(
     trained = await here.send(train("job_1", checked.manifest), "trained", seconds=300)
     published = await here.send(publish("job_1", checked.manifest, trained.manifest), "published", seconds=300)
 
+    run = here.paths.in_data(here.manifest(trained).folder)
+    assert {path.name for path in run.iterdir()} >= {"result.json", "metrics.jsonl", "train.log", "voice.pth"}
+    assert not [path for path in run.iterdir() if path.name.startswith(("checkpoints", "best-", "run.json"))]
     version = here.paths.voice("anna").version("job_1")
     card = json.loads(here.paths.voice("anna").card.read_text())
     assert (checked.clips, checked.refused, checked.language) == (14, 2, "en")
