@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 ADMIN_EMAIL = "admin@localhost.localdomain"
@@ -38,13 +39,13 @@ def read_secrets(path: Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in pairs}
 
 
-def ensure_secrets(path: Path, *, full: bool = False) -> dict[str, str]:
+def ensure_secrets(path: Path, *, full: bool = False, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The secrets of `path`, which is made (mode 600) or completed when a value is missing; others are kept.
 
-    full: also those of the database, the store and the dashboards that run beside the services.
+    full: also those of the database, the store and the dashboards that run beside the services. more: others, by name.
     """
     found = read_secrets(path)
-    wanted = make_full_secrets() if full else make_secrets()
+    wanted = (make_full_secrets() if full else make_secrets()) | dict(more or {})
     missing = {name: value for name, value in wanted.items() if not found.get(name)}
     if not missing:
         return found

@@ -12,18 +12,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nats
 import pytest
 
 from libs.common.bus import Bus
 from libs.common.errors import Unavailable, WorkFailed
-from libs.common.events import COMMANDS, EVENTS, Command, Event, PrepareDataset, StepProgress
+from libs.common.events import COMMANDS, EVENTS, Command, Event, PrepareDataset, StepProgress, TrainVoice
 from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from libs.common.work import Done, Work
 from libs.common.worker import Worker
-from tests.conftest import NatsServer
+from tests.conftest import NatsServer, free_port
 from tests.deploy.k8s import config_map
 from tests.deploy.nats_cluster import PASSWORD, Cluster, written
 from tests.waiting import PATIENCE, until
@@ -31,6 +32,7 @@ from tests.waiting import PATIENCE, until
 GIVEN = [command for command in COMMANDS if issubclass(command, Command)]
 FACTS = [event for event in EVENTS if issubclass(event, Event)]
 WORKERS = sorted({command.service for command in GIVEN})
+MONITOR = free_port()
 FORBIDDEN = "nobody.may"  # refused last, so that all other refusals are known by then
 OF_ANY_STEP = {"step_started", "step_delayed", "step_failed", "step_cancelled"}
 OF_THE_GATEWAY = {"queued", "started", "completed", "failed", "cancelled"}
@@ -41,7 +43,8 @@ STREAMS = ("COMMANDS", "EVENTS", "PROGRESS", "DEADLETTERS", "KV_jobs", "KV_contr
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """One server with the cluster's users."""
     folder = tmp_path_factory.mktemp("broker")
-    server = NatsServer(folder / "store", "-c", str(written(folder, config_map("local", "nats"), "users.conf")))
+    config = written(folder, config_map("local", "nats"), "users.conf")
+    server = NatsServer(folder / "store", "-c", str(config), "-m", str(MONITOR))
     server.start()
     yield server
     server.kill()
@@ -134,10 +137,10 @@ async def test_a_worker_does_all_that_a_step_needs_under_its_own_name(service, c
         listening.cancel()
 
 
-async def send(gateway: Bus, kind: type[Command], lane: Lane) -> None:
+async def send(gateway: Bus, kind: type[Command], lane: Lane, job: str = "") -> None:
     """A command of a kind, with the least that it needs."""
     fields = kind.model_fields
-    given = {"job_id": f"{kind.__name__}-{lane}", "step": Step.train, "experiment": "anna"}
+    given = {"job_id": job or f"{kind.__name__}-{lane}", "step": Step.train, "experiment": "anna"}
     filled = {name: _least(str(field.annotation)) for name, field in fields.items() if field.is_required()} | given
     await gateway.send_command(kind.model_validate(filled), lane)
 
@@ -205,6 +208,32 @@ async def test_the_gateway_does_all_that_jobs_need_under_its_own_name(connect):
             await asyncio.sleep(0.05)
     for reader in readers:
         reader.cancel()
+
+
+async def test_the_page_that_a_scaler_reads_counts_what_waits_and_what_is_in_hand(connect):
+    gateway, trainer = await connect("gateway"), await connect("trainer")
+    await gateway.ensure_queues(WORKERS)
+    before = await lag("trainer-low")
+    for job in ("job_a", "job_b"):
+        await send(gateway, TrainVoice, Lane.low, job)
+
+    waiting = await lag("trainer-low")
+    delivery = await trainer.commands(Lane.low).take(timedelta(seconds=PATIENCE))
+    in_hand = await lag("trainer-low")
+    await delivery.nak(timedelta(seconds=60))  # it is to be tried again
+    again = await lag("trainer-low")
+
+    assert (before, waiting, in_hand, again) == (0, 2, 2, 2)
+
+
+async def lag(consumer: str) -> int:
+    """As KEDA computes it, from the same page."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        page = (await client.get(f"http://127.0.0.1:{MONITOR}/jsz?acc=VOICEWRIGHT&consumers=true&config=true")).json()
+    [account] = page["account_details"]
+    [stream] = [found for found in account["stream_detail"] if found["name"] == "COMMANDS"]
+    [found] = [found for found in stream["consumer_detail"] if found["name"] == consumer]
+    return int(found["num_pending"] + found["num_ack_pending"])
 
 
 async def test_only_the_gateway_gives_commands_and_only_to_queues_that_have_a_worker(broker):
