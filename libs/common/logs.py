@@ -51,6 +51,16 @@ def enter_trace(traceparent: str | None) -> str:
     return value
 
 
+@contextlib.contextmanager
+def within_trace(traceparent: str | None) -> Iterator[None]:
+    """What is sent inside carries this trace, or none."""
+    token = _traceparent.set(traceparent or "")
+    try:
+        yield
+    finally:
+        _traceparent.reset(token)
+
+
 def _shared_processors() -> list[Any]:
     return [
         structlog.contextvars.merge_contextvars,

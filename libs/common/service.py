@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from libs.common import disks, logs, metrics, problems
+from libs.common import disks, logs, metrics, problems, tracing
 from libs.common.errors import Unauthenticated
 from libs.common.health import Check, health_router, say_what_is_missing
 from libs.common.paths import Paths
@@ -48,7 +48,15 @@ class RequestContext:
         given = headers.get("x-request-id", "")
         rid = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(8)}"
         logs.request_id.set(rid)
-        logs.enter_trace(headers.get("traceparent"))
+        asked = headers.get("traceparent")
+        parent = asked if logs.enter_trace(asked) == asked else None
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            with tracing.span(scope["method"], "server", parent, http_request_method=scope["method"]) as span:
+                await self._answer(scope, receive, send, rid, span)
+        else:
+            await self._answer(scope, receive, send, rid, None)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, rid: str, span: tracing.Span | None) -> None:
         started = time.perf_counter()
         status = 0
 
@@ -69,6 +77,9 @@ class RequestContext:
                     method = metrics.method_label(scope["method"])
                     metrics.REQUESTS.labels(method, route, str(status or 499)).inc()
                     metrics.REQUEST_SECONDS.labels(method, route).observe(seconds)
+                    if span is not None:
+                        span.name(f"{method} {route}")
+                        span.set(http_route=route, http_response_status__code=status or 499)
                     if route not in OPEN_PATHS:
                         milliseconds = round(1000 * seconds, 1)
                         log.info("http", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
@@ -151,6 +162,7 @@ def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
         level=settings.log_level,
         folder=Paths(settings).logs / name if settings.log_files else None,
     )
+    tracing.configure(name, settings.otel_exporter_otlp_endpoint)
     log.info(
         "service.starting",
         service=name,
@@ -177,6 +189,7 @@ def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
     server = _Server(config, app)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
+    tracing.shutdown()
     if not server.started:
         sys.exit(STARTUP_FAILED)
 

@@ -118,6 +118,9 @@ class CommonSettings(BaseSettings):
 
     log_format: str = Field(default="", pattern="^(|json|console)$")
     log_level: str = "INFO"
+    otel_exporter_otlp_endpoint: str = Field(
+        default="", description="Where OpenTelemetry's traces go, e.g. `http://collector:4318`; needs the extra `otel`"
+    )
     log_files: bool = Field(default=True, description="Also write rotated JSON logs under DATA_ROOT/.logs/<service>")
 
     @classmethod

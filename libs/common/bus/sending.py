@@ -7,6 +7,7 @@ from typing import Any
 
 from nats.js.errors import APIError, NotFoundError
 
+from libs.common import tracing
 from libs.common.bus.broker import AWAY, COMMANDS, Connected, require_room, unavailable
 from libs.common.bus.deliveries import Delivery
 from libs.common.errors import Unavailable
@@ -31,7 +32,9 @@ class Sending(Connected):
         self._sealed(event, event.subject(), event_id)
 
     async def _publish(self, message: Command | Event | JobChanged, subject: str, message_id: str) -> int:
-        return await self._publish_raw(subject, self._sealed(message, subject, message_id), message_id)
+        name = f"send {type(message).__name__}"
+        with tracing.span(name, "producer", current_traceparent(), messaging_destination_name=subject):
+            return await self._publish_raw(subject, self._sealed(message, subject, message_id), message_id)
 
     async def _publish_raw(self, subject: str, payload: bytes, message_id: str) -> int:
         if not self._nc.is_connected:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from libs.common import tracing
 from libs.common.bus import Bus, CommandQueue, Delivery
 from libs.common.errors import Cancelled, LeaseLost, PlatformError, Preempted, TryAgain, Unavailable, WorkFailed
 from libs.common.events import CATALOGUE, Command, Envelope, StepFailed, StepStarted, type_name
@@ -172,12 +173,17 @@ class Worker(Concluding, Keeping):
         if delivery.deliveries == 1:
             QUEUE_WAIT.labels(command.step.value, _lane(delivery)).observe(_age(envelope))
         enter_trace(envelope.traceparent)
-        with bind_job(command.job_id, step=command.step.value):
+        about = {"voicewright_job__id": command.job_id, "messaging_destination_name": delivery.subject}
+        with (
+            bind_job(command.job_id, step=command.step.value),
+            tracing.span(f"work {command.step.value}", "consumer", envelope.traceparent, **about) as span,
+        ):
             try:
-                await self._work(delivery, command, registered)
+                await self._work(delivery, command, registered, span)
             except Unavailable as error:
                 self._taken -= 1
                 # The broker is away: nothing was acknowledged, so the command comes again.
+                span.failed(error.detail)
                 log.warning("worker.interrupted", error=error.detail)
 
     def _open(self, delivery: Delivery) -> tuple[Envelope, Command, Registered]:
@@ -188,7 +194,7 @@ class Worker(Concluding, Keeping):
         assert isinstance(command, Command)
         return envelope, command, self._handlers[envelope.type]
 
-    async def _work(self, delivery: Delivery, command: Command, registered: Registered) -> None:
+    async def _work(self, delivery: Delivery, command: Command, registered: Registered, span: tracing.Span) -> None:
         steps = self.paths.experiment(command.experiment).step(command.job_id, command.step)
         after = max(command.after_token, await asyncio.to_thread(steps.latest_token))
         claim = await self._leases.acquire(command.job_id, command.step, command.attempt, after)
@@ -268,6 +274,9 @@ class Worker(Concluding, Keeping):
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
             held.dec()
+            span.set(voicewright_outcome=outcome)
+            if outcome == "failed":
+                span.failed("the log of the job says why")
             WORK_TOTAL.labels(command.step.value, outcome).inc()
             WORK_SECONDS.labels(command.step.value).observe(time.monotonic() - started)
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from libs.common.events import Command, Event, JobChanged, type_name
 from libs.common.jobs import Lane
+from libs.common.logs import current_traceparent
 from services.gateway.jobs.tables import Outgoing
 
 COMMAND, EVENT, STATE, CONTROL, WITHDRAW = "command", "event", "state", "control", "withdraw"
@@ -61,7 +62,9 @@ def _add(
 
 
 def _typed(message: Command | Event | JobChanged) -> dict[str, Any]:
-    return {"type": type_name(type(message)), "data": message.model_dump(mode="json")}
+    typed = {"type": type_name(type(message)), "data": message.model_dump(mode="json")}
+    trace = current_traceparent()  # the relay sends it later, and for somebody else
+    return typed | ({"traceparent": trace} if trace else {})
 
 
 def command(session: AsyncSession, message: Command, lane: Lane, at: datetime) -> None:

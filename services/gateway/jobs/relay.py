@@ -14,7 +14,7 @@ from libs.common.bus import Bus
 from libs.common.errors import MessageTooLarge, PlatformError, Unavailable
 from libs.common.events import CATALOGUE, Command, Event, JobChanged, StepFailed
 from libs.common.jobs import Lane
-from libs.common.logs import get_logger
+from libs.common.logs import get_logger, within_trace
 from services.gateway.database import Database, new_ulid, utcnow
 from services.gateway.jobs import lifecycle, outbox, projection
 from services.gateway.jobs.tables import Incoming, Outgoing
@@ -79,7 +79,8 @@ class Relay:
             if row.job_id in stopped or failures >= IN_A_ROW:
                 continue
             try:
-                sent[row.id] = await self._send(row)
+                with within_trace(row.payload.get("traceparent")):
+                    sent[row.id] = await self._send(row)
                 failures = 0
             except Unavailable as error:
                 # The broker is away, or the stream of commands is full: this job waits, others may go on.
