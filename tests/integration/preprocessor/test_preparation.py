@@ -14,6 +14,7 @@ from libs.common.manifests import Manifest
 from libs.voice.device import multiplies_bfloat16
 from libs.voice.experiment import ExperimentFolders, validate_experiment
 from libs.voice.hubert import Hubert, HubertConfig
+from services.gateway import workers
 from tests.factories_audio import make_recordings, write_float_wav
 from tests.integration.voice_services.platform import (
     Platform,
@@ -90,6 +91,8 @@ async def test_datasets_that_cannot_be_used_fail_with_their_reason(here: Platfor
         codes[job] = failed.problem["code"]
         assert failed.problem["suggested_actions"]
     unknown = await here.send(prepare("preset", noisy, preset="gigantic"), "step_failed")
+    absent = await here.send(prepare("method", noisy, f0_method="rmvpe"), "step_failed")
+    (announced,) = await workers.announced(here.bus)
 
     assert codes["vanished"] == "voice_sample_not_found"
     assert codes["noisy"] in ("insufficient_audio_quality", "dataset_empty")
@@ -97,6 +100,12 @@ async def test_datasets_that_cannot_be_used_fail_with_their_reason(here: Platfor
     assert codes["broken"] in ("unsupported_audio", "broken_audio")
     assert codes["none"] == "dataset_empty"
     assert unknown.problem["field"] == "preset"
+    assert absent.problem["field"] == "f0_method"
+    assert "RMVPE_PATH" in absent.problem["detail"]
+    assert str(here.paths.assets_root) not in str(absent.problem)
+    # the same was said before anybody asked, so that the gateway refuses such a request at once
+    assert announced["f0_absent"]["rmvpe"] in absent.problem["detail"]
+    assert (announced["service"], announced["has_hubert"]) == ("preprocessor", False)
     assert here.events.of("prepared") == []
 
 
