@@ -78,6 +78,13 @@ JOB_FAILURES = Counter("voicewright_job_failures_total", "Jobs that failed, by r
 QUEUE = Gauge(
     "voicewright_queue_commands", "Commands in the queue of a service, waiting or in hand", ["service", "lane", "state"]
 )
+BUDGET_TAKEN = Gauge(
+    "voicewright_training_budget_taken",
+    "Estimated costs of trainings that wait, run, or began within 24 hours, in the currency of GPU_HOUR_PRICE",
+)
+BUDGET_LIMIT = Gauge(
+    "voicewright_training_budget_limit", "What they may come to, DAILY_TRAINING_BUDGET; not a number without a limit"
+)
 WORKERS = Gauge("voicewright_workers", "Workers that announce themselves", ["service"])
 STREAM_MESSAGES = Gauge(
     "voicewright_stream_messages", "Messages in a stream; those of DEADLETTERS wait for people", ["stream"]
@@ -146,6 +153,8 @@ EXPORTED: dict[str, tuple[Counter | Gauge | Histogram, ...]] = {
         JOBS,
         JOB_SECONDS,
         JOB_FAILURES,
+        BUDGET_TAKEN,
+        BUDGET_LIMIT,
         QUEUE,
         WORKERS,
         STREAM_MESSAGES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import timedelta
 
 from sqlalchemy import func, select
@@ -13,7 +14,7 @@ from libs.common.events import COMMANDS, Command
 from libs.common.jobs import TERMINAL, JobKind
 from libs.common.logs import get_logger
 from services.gateway.database import utcnow
-from services.gateway.jobs import reading
+from services.gateway.jobs import budget, reading
 from services.gateway.jobs.tables import Outgoing
 from services.gateway.parts import Parts
 
@@ -42,11 +43,15 @@ async def run(parts: Parts) -> None:
 
 
 async def count_jobs(parts: Parts) -> None:
-    """Jobs by state, and what waits in the outbox."""
+    """Jobs by state, what of the budget is taken, and what waits in the outbox."""
     async with parts.database.read() as session:
         counts = await reading.statistics(session, None)
         unsent = select(func.count(), func.min(Outgoing.created_at)).where(Outgoing.sent_at.is_(None))
         number, oldest = (await session.execute(unsent)).one()
+        taken = await budget.spent_within_a_day(session)
+    limit = budget.limits_of(parts.settings).day
+    metrics.BUDGET_TAKEN.set(taken)
+    metrics.BUDGET_LIMIT.set(math.nan if limit is None else limit)
     for state in ("waiting", "active", "delayed"):
         metrics.JOBS.labels(state).set(getattr(counts, state))
     for ended in TERMINAL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import httpx
+import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -82,6 +83,17 @@ async def test_what_the_broker_has_not_heard_yet_is_told_with_its_age(house: Hou
     assert (value("voicewright_outbox_unsent_messages") or 0) > 0
     assert (value("voicewright_outbox_oldest_seconds") or 0) > 0
     assert value("voicewright_jobs", state="waiting") == 1
+
+
+async def test_what_is_taken_of_the_days_budget_is_told_with_its_limit(house: House) -> None:
+    await house.reach_broker()
+    anna = await house.person()
+    job = await house.train(anna, await house.dataset(anna))
+
+    await counting.count_jobs(house.app.state.parts)
+
+    assert value("voicewright_training_budget_taken") == pytest.approx(job["estimated_cost"])
+    assert value("voicewright_training_budget_limit") == house.settings.daily_training_budget
 
 
 async def test_the_metrics_can_be_read_by_prometheus_without_a_token(house: House) -> None:
