@@ -55,10 +55,11 @@ bench-large: ## retrieval indices of a million frames of the speech in VOICE_COR
 	@[[ -n "$${VOICE_CORPUS:-}" ]] || { echo "make bench-large needs VOICE_CORPUS: a folder of speech" && exit 1; }
 	@$(PY) -m scripts.bench_index --frames 1000000
 
-quality: ## how good the lite voice is on the recordings in VOICE_CORPUS: trains, converts, measures
+quality: ## how good the lite voice is on the recordings in VOICE_CORPUS: trains, converts, measures (40 minutes)
 	@scripts/install --dev
 	@[[ -n "$${VOICE_CORPUS:-}" ]] || { echo "make quality needs VOICE_CORPUS: a folder with ljspeech/ and librispeech/" && exit 1; }
-	$(PY) -m scripts.quality --target "$$VOICE_CORPUS/ljspeech" --sources "$$VOICE_CORPUS/librispeech" --output var/quality
+	$(PY) -m scripts.quality --target "$$VOICE_CORPUS/ljspeech" --sources "$$VOICE_CORPUS/librispeech" --output var/quality \
+		--minutes 1 3 10 --speech 30 60 --compare-random
 
 fixtures: ## compare with RVC's own numbers in VOICE_FIXTURES and renew the table in docs/rvc-compatibility.md
 	@scripts/install --dev

@@ -29,11 +29,16 @@ from scripts.stack import Stack
 
 RATE = 48_000
 SECONDS = 12.0
-BLOCKS = (0.25, 0.1)
+SETTINGS: tuple[dict[str, float], ...] = (
+    {"block_seconds": 0.25},
+    {"block_seconds": 0.1},
+    {"block_seconds": 0.05, "crossfade_seconds": 0.02, "extra_seconds": 1.0},
+)
+"""The usual, shorter blocks, and the least delay: less of the past is heard anew with each block."""
 
 
 def measure(work: Path) -> dict[str, object]:
-    """Milliseconds from a block's last sample being sent to its answer, for lengths of block; a platform in `work`.
+    """Milliseconds from a block's last sample being sent to its answer, by settings; a platform in `work`.
 
     `heard_after_ms` is what a listener waits for a sound, devices and network aside: the block itself, the crossfade,
     and the median way through gateway, inference and back.
@@ -46,12 +51,12 @@ def measure(work: Path) -> dict[str, object]:
     with Stack(work / "stack") as stack, Client(stack.url("gateway")) as client:
         client.login(stack.secrets["ADMIN_EMAIL"], stack.secrets["ADMIN_PASSWORD"])
         voice = client.wait(client.import_voice(weights, "Bench")).voice or ""
-        return {"voice": "lite", "input_rate": RATE, "blocks": [_one(client, voice, seconds) for seconds in BLOCKS]}
+        return {"voice": "lite", "input_rate": RATE, "blocks": [_one(client, voice, each) for each in SETTINGS]}
 
 
-def _one(client: Client, voice: str, block_seconds: float) -> dict[str, float]:
-    wave = _speechlike(round(SECONDS * RATE))
-    with LiveConversion(client, voice, RATE, block_seconds=block_seconds) as live:
+def _one(client: Client, voice: str, settings: dict[str, float]) -> dict[str, float]:
+    wave, block_seconds = _speechlike(round(SECONDS * RATE)), settings["block_seconds"]
+    with LiveConversion(client, voice, RATE, **settings) as live:
         size = live.ready["block_samples"]
         latency = live.ready["latency_seconds"]
         blocks = wave[: len(wave) // size * size].reshape(-1, size)

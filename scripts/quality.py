@@ -1,16 +1,19 @@
 """How good is the `lite` voice? Trains on one speaker, converts others who took no part, and measures.
 
-    python scripts/quality.py --target $VOICE_CORPUS/ljspeech --sources $VOICE_CORPUS/librispeech --output var/quality
+    python -m scripts.quality --target $VOICE_CORPUS/ljspeech --sources $VOICE_CORPUS/librispeech --output var/quality
 
-Writes `report.json` there: one row per kind of sound (the mean over the recordings, and each recording), times, and
-what was used. Sources are a folder per speaker. A voice that is already trained in the output folder is used again.
+Sources are a folder per speaker; one that is the target is left out. Writes into the output folder `report.json` (each
+row: the mean over the recordings with its 95 % interval, and each recording), `table.md` and `quality.png`.
+
+The first voice (`--seconds` or `--steps` of training on all speech) gets all rows. `--minutes 1 10`, `--speech 30 60`,
+`--compare-random`, `--hubert FILE` and `--voice NAME=FILE` add voices to compare with it. What is already trained in
+the output folder is used again, so rows can be added later.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,37 +22,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from libs.audio.decode import decode
 from libs.audio.encode import write_wav
 from libs.audio.resample import resample
 from libs.voice.artefact import load_synthesizer
 from libs.voice.chain import Converter
-from libs.voice.content import card_of, load_content_encoder
+from libs.voice.content import ContentEncoder, load_content_encoder
 from libs.voice.content_small import SmallContentEncoder
 from libs.voice.evaluation import measure
-from libs.voice.experiment import ExperimentFolders, load_array, write_filelist
 from libs.voice.likeness import NeuralEmbedding
+from libs.voice.lite import LiteSynthesizer
 from libs.voice.pitch import Pitch
-from libs.voice.preparation import PreparationSettings, ensure_mute, prepare_recording
-from libs.voice.retrieval import build_index, index_of
-from libs.voice.training import TrainingInputs, train
-from libs.voice.training_config import PRESETS, TrainingConfig
+from scripts.quality_rows import Rows, bands, differences, means, picture, table
+from scripts.quality_voices import Making, make, read_16k, recordings
 
 Wave = NDArray[np.float32]
-SOUNDS = {".flac", ".wav", ".ogg", ".mp3"}
 HELD_OUT = 3
 INDEX_RATES = (0.0, 0.5, 1.0)
-
-
-def recordings(folder: Path) -> list[Path]:
-    """All sounds under `folder`, in order of name."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUNDS)
-
-
-def read_16k(path: Path) -> Wave:
-    """Mono at 16 kHz."""
-    sound = decode(path)
-    return resample(sound.wave, sound.sample_rate, 16_000)
+FIRST = "converted, index 0"
 
 
 def mean_log_f0(waves: Iterable[Wave], pitch: Pitch) -> float:
@@ -58,52 +47,88 @@ def mean_log_f0(waves: Iterable[Wave], pitch: Pitch) -> float:
     return float(np.log2(f0[f0 > 0]).mean())
 
 
-def means(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean over the rows of every number that is there."""
-    found: dict[str, Any] = {"recordings": len(rows)}
-    for name in rows[0]:
-        values = [row[name] for row in rows if isinstance(row[name], float)]
-        if values:
-            found[name] = round(statistics.fmean(values), 4)
+class Judge:
+    """Converts and measures; `rows` hold what was found, by kind of sound."""
+
+    def __init__(self, target: Path, sources: Path, utterances: int, output: Path) -> None:
+        self.output = output
+        self.pitch, self.embedding = Pitch(), NeuralEmbedding()
+        clips = recordings(target)
+        self.held_out, self.learned = clips[:HELD_OUT], clips[HELD_OUT:]
+        self.reference = np.concatenate([read_16k(clip) for clip in self.learned[:8]])
+        self.rows: Rows = {}
+        self.converting = self.spoken = 0.0
+        height = mean_log_f0([self.reference], self.pitch)
+        speakers = sorted(each for each in sources.iterdir() if each.is_dir() and each.resolve() != target.resolve())
+        self.sources: list[tuple[str, str, Wave, float]] = []
+        for speaker in speakers:
+            waves = {path.stem: read_16k(path) for path in recordings(speaker)[:utterances]}
+            shift = float(round(12 * (height - mean_log_f0(waves.values(), self.pitch))))
+            self.sources += [(speaker.name, name, wave, shift) for name, wave in waves.items()]
+
+    def untouched(self) -> None:
+        """What the measures say of real speech: the target's own, the sources', and a clip that says something else."""
+        for clip in self.held_out:
+            own = read_16k(clip)
+            self._judge("target, another clip", own, own, "target", clip.stem)
+        other = read_16k(self.held_out[0])
+        for speaker, name, wave, _ in self.sources:
+            self._judge("source, untouched", wave, wave, speaker, name)
+            self._judge("unrelated clip of the target", wave, other, speaker, name)
+
+    def copies(self, converter: Converter, kind: str) -> None:
+        """Clips of the target that were not learned from, said by its own voice."""
+        for clip in self.held_out:
+            self._convert(converter, read_16k(clip), kind, "target", clip.stem, 0.0, 0.0)
+
+    def conversions(self, converter: Converter, kind: str, index_rate: float = 0.0) -> None:
+        """All sources in the voice of the target."""
+        for speaker, name, wave, shift in self.sources:
+            self._convert(converter, wave, kind, speaker, name, shift, index_rate)
+
+    def speaker_bands(self) -> dict[str, float]:
+        """See `scripts.quality_rows.bands`, over sources and target."""
+        embedded = {"target": [self.embedding.embed(read_16k(clip)) for clip in self.held_out]}
+        for speaker, _, wave, _ in self.sources:
+            embedded.setdefault(speaker, []).append(self.embedding.embed(wave))
+        return bands(embedded)
+
+    def _convert(
+        self, converter: Converter, source: Wave, kind: str, speaker: str, name: str, shift: float, index_rate: float
+    ) -> None:
+        began = time.monotonic()
+        wave, rate = converter.convert(source, 16_000, pitch_shift=shift, index_rate=index_rate)
+        self.converting, self.spoken = self.converting + time.monotonic() - began, self.spoken + len(source) / 16_000
+        folder = self.output / "sounds"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_wav(folder / f"{name}-{kind.replace(' ', '-')}.wav", wave, rate)
+        self._judge(kind, source, resample(wave, rate, 16_000), speaker, name, shift)
+
+    def _judge(self, kind: str, source: Wave, result: Wave, speaker: str, name: str, shift: float = 0.0) -> None:
+        row = measure(source, result, self.reference, self.pitch.f0, shift=shift, embedding=self.embedding)
+        self.rows.setdefault(kind, []).append({"recording": name, "speaker": speaker, "shift": shift, **row})
+
+
+def further(arguments: argparse.Namespace) -> list[Making]:
+    """The trainings beside the first one that were asked for."""
+    usual = {"seconds": arguments.seconds, "steps": arguments.steps}
+    found = [Making(f"{minutes:g} min of training", 60 * minutes) for minutes in arguments.minutes]
+    found += [Making(f"{steps} steps of training", arguments.seconds, steps) for steps in arguments.at_steps]
+    found += [Making(f"{speech:g} s of speech", speech=speech, **usual) for speech in arguments.speech]
+    if arguments.compare_random:
+        found.append(Making("from random weights", pretrained="none", **usual))
     return found
 
 
-def make_voice(clips: list[Path], work: Path, pitch: Pitch, arguments: argparse.Namespace) -> tuple[Converter, Any]:
-    """Prepare, train, index: the converter of the voice, and times in seconds."""
-    encoder = SmallContentEncoder(arguments.content) if arguments.content else load_content_encoder(arguments.hubert)
-    rate = PRESETS["lite"].sample_rate
-    folders = ExperimentFolders(work / "experiment", encoder.width)
-    began = time.monotonic()
-    for number, clip in enumerate(clips):
-        prepare_recording(clip, number, folders, PreparationSettings(sample_rate=rate), encoder, pitch)
-    write_filelist(folders, mute=ensure_mute(work / "mute", rate, encoder))
-    prepared = time.monotonic()
-    config = TrainingConfig(
-        preset="lite",
-        train_seconds=None if arguments.steps else arguments.seconds,
-        total_steps=arguments.steps,
-        validation_split=0.1,
-        threads=arguments.threads,
-        seed=arguments.seed,
-    )
-    result = train(
-        TrainingInputs(experiment=folders.root, run=work / "run"),
-        config,
-        lambda progress: print(f"\r{progress.phase} {progress.step}/{progress.total_steps} {progress.loss}", end=""),
-    )
-    print()
-    trained = time.monotonic()
-    features = [load_array(folders.features / f"{name}.npy") for name in folders.names()]
-    index = index_of(build_index(np.asarray(feature, dtype=np.float32) for feature in features))
-    times = {
-        "prepare": prepared - began,
-        "train": trained - prepared,
-        "index": time.monotonic() - trained,
-        "steps": result.steps,
-        "losses": result.losses,
-        "content_encoder": card_of(encoder),
-    }
-    return Converter(load_synthesizer(result.voice), encoder, pitch, index), times
+def given_voice(path: Path, judge: Judge, encoder: ContentEncoder, hubert: Path | None) -> Converter:
+    """A trained voice of any kind: `lite` ones with the built-in content, RVC's with HuBERT's (`--hubert`)."""
+    voice = load_synthesizer(path)
+    if isinstance(voice, LiteSynthesizer):
+        return Converter(voice, encoder, judge.pitch)
+    if hubert is None:
+        raise SystemExit(f"{path.name} is an RVC voice: give --hubert, the encoder that it understands")
+    heard = load_content_encoder(hubert, version="v1" if voice.content_width == 256 else "v2")
+    return Converter(voice, heard, judge.pitch)
 
 
 def main() -> None:
@@ -116,57 +141,63 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=3, help="per source speaker")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1234)
+    parser.add_argument("--pretrained", choices=("auto", "none"), default="auto", help="of the first voice")
+    parser.add_argument("--minutes", type=float, nargs="*", default=[], help="further voices: minutes of training")
+    parser.add_argument("--at-steps", type=int, nargs="*", default=[], help="further voices: steps of training")
+    parser.add_argument("--speech", type=float, nargs="*", default=[], help="further voices: seconds of target speech")
+    parser.add_argument("--compare-random", action="store_true", help="a further voice from random weights")
+    parser.add_argument("--voice", action="append", default=[], metavar="NAME=FILE", help="a further, trained voice")
     parser.add_argument("--content", type=Path, default=None, help="weights of scripts/pretrain instead of the shipped")
-    parser.add_argument("--hubert", type=Path, default=None, help="hubert_base.pt, for the same with its features")
+    parser.add_argument(
+        "--hubert", type=Path, default=None, help="hubert_base.pt, for a further voice with its content"
+    )
     arguments = parser.parse_args()
 
-    pitch, embedding = Pitch(), NeuralEmbedding()
-    clips = recordings(arguments.target)
-    held_out, learned = clips[:HELD_OUT], clips[HELD_OUT:]
-    converter, times = make_voice(learned, arguments.output, pitch, arguments)
-    reference = np.concatenate([read_16k(clip) for clip in learned[:8]])
-    target_height = mean_log_f0([reference], pitch)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    converting = spoken = 0.0
+    encoder = SmallContentEncoder(arguments.content)
+    judge = Judge(arguments.target, arguments.sources, arguments.utterances, arguments.output)
+    times: dict[str, Any] = {}
 
-    def judge(kind: str, source: Wave, result: Wave, name: str, shift: float = 0.0) -> None:
-        row = measure(source, result, reference, pitch.f0, shift=shift, embedding=embedding)
-        rows.setdefault(kind, []).append({"recording": name, "shift": shift, **row})
+    def trained(making: Making, folder: str, content: ContentEncoder = encoder) -> Converter:
+        work = arguments.output / folder
+        converter, about = make(making, judge.learned, work, content, judge.pitch, arguments.threads, arguments.seed)
+        times[making.name] = about
+        return converter
 
-    def convert(source: Wave, kind: str, name: str, shift: float, index_rate: float) -> None:
-        nonlocal converting, spoken
-        began = time.monotonic()
-        wave, rate = converter.convert(source, 16_000, pitch_shift=shift, index_rate=index_rate)
-        converting, spoken = converting + time.monotonic() - began, spoken + len(source) / 16_000
-        folder = arguments.output / "sounds"
-        folder.mkdir(exist_ok=True)
-        write_wav(folder / f"{name}-{kind.replace(' ', '-')}.wav", wave, rate)
-        judge(kind, source, resample(wave, rate, 16_000), name, shift)
+    judge.untouched()
+    first = Making("first", arguments.seconds, arguments.steps, pretrained=arguments.pretrained)
+    converter = trained(first, "first")
+    judge.copies(converter, "copy-synthesis")
+    for index_rate in INDEX_RATES:
+        judge.conversions(converter, f"converted, index {index_rate:g}", index_rate)
+    factor = judge.converting / judge.spoken
+    others: list[tuple[str, Converter]] = []
+    for making in further(arguments):
+        others.append((making.name, trained(making, making.name.replace(" ", "-"))))
+    if arguments.hubert:
+        making = Making("HuBERT's content", arguments.seconds, arguments.steps)
+        others.append((making.name, trained(making, "hubert", load_content_encoder(arguments.hubert))))
+    for text in arguments.voice:
+        name, _, path = text.partition("=")
+        others.append((name, given_voice(Path(path), judge, encoder, arguments.hubert)))
+    for name, other in others:
+        judge.copies(other, f"{name}: copy-synthesis")
+        judge.conversions(other, f"{name}: converted")
 
-    for clip in held_out:
-        own = read_16k(clip)
-        judge("target, another clip", own, own, clip.stem)
-        convert(own, "copy-synthesis", clip.stem, 0.0, 0.0)
-    for speaker in sorted(folder for folder in arguments.sources.iterdir() if folder.is_dir()):
-        waves = {path.stem: read_16k(path) for path in recordings(speaker)[: arguments.utterances]}
-        shift = float(round(12 * (target_height - mean_log_f0(waves.values(), pitch))))
-        for name, wave in waves.items():
-            judge("source, untouched", wave, wave, name)
-            judge("unrelated clip of the target", wave, read_16k(held_out[0]), name)
-            for index_rate in INDEX_RATES:
-                convert(wave, f"converted, index {index_rate:g}", name, shift, index_rate)
-
+    summary = {kind: means(found) for kind, found in judge.rows.items()}
     report = {
-        "times": times | {"conversion_real_time_factor": converting / spoken},
-        "rows": {kind: means(found) for kind, found in rows.items()},
-        "recordings": rows,
+        "target": arguments.target.name,
+        "times": times["first"] | {"conversion_real_time_factor": round(factor, 4)},
+        "voices": times,
+        "bands": judge.speaker_bands(),
+        "rows": summary,
+        "first_less_others": {name: differences(judge.rows, f"{name}: converted", FIRST) for name, _ in others},
+        "recordings": judge.rows,
     }
     (arguments.output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    shown = ("similarity_target", "similarity_source", "f0_correlation", "f0_rmse_cents", "phone_agreement")
-    print(f"{'':30}", *(f"{name:>18}" for name in shown))
-    for kind, found in report["rows"].items():
-        print(f"{kind:30}", *(f"{found.get(name, float('nan')):18.3f}" for name in shown))
-    print(json.dumps(report["times"]))
+    (arguments.output / "table.md").write_text(table(summary) + "\n", encoding="utf-8")
+    picture(summary, arguments.output / "quality.png")
+    print(table(summary))
+    print(json.dumps({"times": report["times"], "bands": report["bands"]}))
 
 
 if __name__ == "__main__":

@@ -83,11 +83,11 @@ class TrainingSettings(BaseModel):
         examples=[0.1],
     )
     augmentation: bool = Field(default=False, description="Vary content and polarity of what is learnt from")
-    ema_decay: float = Field(
-        default=0.0,
+    ema_decay: float | None = Field(
+        default=None,
         ge=EMA_DECAY.least,
         le=EMA_DECAY.most,
-        description="Publish the mean of the last weights; 0 is off",
+        description="Publish the mean of the last weights; 0 is off, as it is for RVC's presets unless asked for",
         examples=[0.999],
     )
     f0: bool = Field(default=True, description="False: an RVC voice without pitch")

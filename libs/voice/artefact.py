@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections import OrderedDict
@@ -138,8 +139,9 @@ def _lite(voice: VoiceFile, name: str, device: torch.device) -> Synthesizer:
     from libs.voice.lite import LiteConfig, LiteSynthesizer
 
     values, weights = voice.config, voice.weights
-    known = LiteConfig().as_dict()
+    known = {field.name for field in dataclasses.fields(LiteConfig)}
     limits = {"sample_rate": 192_000, "content_width": 4096, "fft": 16_384, "width": 4096, "hidden": 16_384}
+    limits["loudness"] = 1
     for key, value in values.items():
         if key not in known or not isinstance(value, int) or not 1 <= value <= limits.get(key, 64):
             raise ModelFileRefused(f"{name}: {key} is {value!r}, which no lite voice has")

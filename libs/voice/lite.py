@@ -3,8 +3,8 @@
 Differentiable DSP (Engel et al. 2020, arXiv 2001.04643): the pitch is put in by construction and cannot be missed, so
 the network has only timbre to learn, and five minutes on two cores are enough.
 
-    content, log F0, voiced → blocks → log magnitudes ┬→ filter × STFT(pulse train) ┐
-                                                      └→ filter × STFT(white noise) ┴→ inverse STFT → wave
+    content, log F0, voiced, loudness → blocks → log magnitudes ┬→ filter × STFT(pulse train) ┐
+                                                                └→ filter × STFT(white noise) ┴→ inverse STFT → wave
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from libs.voice.content_network import Block
 from libs.voice.lite_clips import render_clips
+from libs.voice.lite_loudness import as_read
 from libs.voice.synthesizer import Clip
 
 QUIETEST = -14.0
@@ -29,7 +30,10 @@ LOUDEST = 5.0
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Dimensions; frames are 10 ms, so the hop is `sample_rate // 100`. `fft` is the filters' window and transform."""
+    """Dimensions; frames are 10 ms, so the hop is `sample_rate // 100`. `fft` is the filters' window and transform.
+
+    `loudness`: 1 when the network reads how loud each frame is; the first voices did not.
+    """
 
     sample_rate: int = 24000
     content_width: int = 768
@@ -38,6 +42,7 @@ class LiteConfig:
     hidden: int = 768
     blocks: int = 5
     kernel: int = 9
+    loudness: int = 0
 
     @property
     def hop_length(self) -> int:
@@ -45,8 +50,8 @@ class LiteConfig:
         return self.sample_rate // 100
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON; what the first voices did not have is named only where it is used."""
+        return {name: value for name, value in asdict(self).items() if name != "loudness" or value}
 
 
 def glide(f0_hz: Tensor, hop: int) -> tuple[Tensor, Tensor]:
@@ -103,7 +108,8 @@ class LiteSynthesizer(nn.Module):
         self.hop_length = self.config.hop_length
         self.content_width = self.config.content_width
         width, bins = self.config.width, self.config.fft // 2 + 1
-        self.entry = nn.Linear(self.config.content_width + 2, width)
+        self.wants_loudness = bool(self.config.loudness)
+        self.entry = nn.Linear(self.config.content_width + 2 + self.config.loudness, width)
         self.blocks = nn.ModuleList(
             Block(width, self.config.hidden, self.config.kernel) for _ in range(self.config.blocks)
         )
@@ -114,23 +120,43 @@ class LiteSynthesizer(nn.Module):
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(self.config.fft), persistent=False)
 
-    def filters(self, content: Tensor, f0_hz: Tensor) -> tuple[Tensor, Tensor]:
-        """`content` `[B, T, content_width]`, `f0_hz` `[B, T]` → log magnitudes of both filters `[B, bins, T]`."""
+    def heard(self, content: Tensor, f0_hz: Tensor, loudness: Tensor | None = None) -> Tensor:
+        """What the first layer reads, `[B, T, content_width + 2 or 3]`, of `content` `[B, T, content_width]`, `f0_hz`
+        `[B, T]` and `loudness` `[B, T]` in dB over the level of speech (default: 0, see lite_loudness)."""
         # One length for every frame: HuBERT's 768 numbers and 42 posteriors padded with zeros then weigh the same.
         content = functional.normalize(content, dim=2, eps=1e-3) * math.sqrt(self.content_width)
         voiced = (f0_hz > 0).to(content.dtype)
         # Natural log, because pitch is heard in ratios.
         pitch = torch.log(f0_hz.clamp(min=1.0) / 200.0) * voiced
-        x = self.entry(torch.cat((content, pitch[:, :, None], voiced[:, :, None]), dim=2)).transpose(1, 2)
+        parts = [content, pitch[:, :, None], voiced[:, :, None]]
+        if self.wants_loudness:
+            parts.append(torch.zeros_like(parts[1]) if loudness is None else as_read(loudness)[:, :, None])
+        return torch.cat(parts, dim=2)
+
+    def filters(
+        self,
+        content: Tensor,
+        f0_hz: Tensor,
+        loudness: Tensor | None = None,
+        tint: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What `heard` takes → log magnitudes of both filters, each `[B, bins, T]`.
+
+        `tint`: what a speaker adds to the first and the last layer, `[B, width]` and `[B, 2 * bins]`, when one network
+        learns from many.
+        """
+        x = self.entry(self.heard(content, f0_hz, loudness))
+        x = (x if tint is None else x + tint[0][:, None]).transpose(1, 2)
         for block in self.blocks:
             x = block(x)
-        magnitudes = self.head(self.norm(x.transpose(1, 2))).transpose(1, 2).float().clamp(QUIETEST, LOUDEST)
-        harmonic, noise = magnitudes.chunk(2, dim=1)
+        magnitudes = self.head(self.norm(x.transpose(1, 2))).float()
+        magnitudes = magnitudes if tint is None else magnitudes + tint[1][:, None]
+        harmonic, noise = magnitudes.transpose(1, 2).clamp(QUIETEST, LOUDEST).chunk(2, dim=1)
         return harmonic, noise
 
-    def forward(self, content: Tensor, f0_hz: Tensor, noise: Tensor) -> Tensor:
-        """Content `[B, T, content_width]`, F0 in Hz `[B, T]`, white noise `[B, T * hop]` → wave `[B, T * hop]`."""
-        return self.sound(f0_hz, *self.filters(content, f0_hz), noise)
+    def forward(self, content: Tensor, f0_hz: Tensor, noise: Tensor, loudness: Tensor | None = None) -> Tensor:
+        """What `heard` takes, and white noise `[B, T * hop]` → wave `[B, T * hop]`."""
+        return self.sound(f0_hz, *self.filters(content, f0_hz, loudness), noise)
 
     def sound(self, f0_hz: Tensor, harmonic: Tensor, breath: Tensor, noise: Tensor) -> Tensor:
         """The filters' log magnitudes `[B, bins, T]` applied to pulses and `noise` `[B, T * hop]` → the wave."""
@@ -153,18 +179,25 @@ class LiteSynthesizer(nn.Module):
         )
 
     def render(
-        self, content: Tensor, f0_hz: Tensor, coarse: Tensor, speaker_id: int, generator: torch.Generator
+        self,
+        content: Tensor,
+        f0_hz: Tensor,
+        coarse: Tensor,
+        speaker_id: int,
+        generator: torch.Generator,
+        loudness: Tensor | None = None,
     ) -> Tensor:
         """One piece of speech: content float32 `[T, content_width]`, F0 in Hz `[T]` → wave float32 `[T * hop_length]`.
 
-        `coarse` and `speaker_id` are not used: the filters read F0 itself, and a `lite` voice has one speaker. All
-        chance comes from `generator` (CPU).
+        `loudness` `[T]` in dB over the level of speech is for voices that want it. `coarse` and `speaker_id` are not
+        used: the filters read F0 itself, and a `lite` voice has one speaker. All chance comes from `generator` (CPU).
         """
         frames = content.shape[0]
         device = self.window.device
         noise = torch.randn(1, frames * self.hop_length, generator=generator).to(device)
         with torch.inference_mode():
-            wave: Tensor = self(content[None].to(device), f0_hz[None].to(device), noise)[0]
+            heard = None if loudness is None else loudness[None].to(device)
+            wave: Tensor = self(content[None].to(device), f0_hz[None].to(device), noise, heard)[0]
         return wave
 
     def render_clips(self, clips: Sequence[Clip]) -> list[Tensor]:

@@ -38,10 +38,17 @@ def render_clips(voice: LiteSynthesizer, clips: Sequence[Clip]) -> list[Tensor]:
             _stacked([clips[i].content for i in group], voice),
             _stacked([clips[i].f0_hz for i in group], voice),
             _stacked([noises[i] for i in group], voice),
+            _loudness([clips[i] for i in group], voice) if voice.wants_loudness else None,
         )
         for row, i in zip(rendered, group, strict=True):
             waves[i] = row[clips[i].first * voice.hop_length : clips[i].last * voice.hop_length].float().cpu()
     return [waves[i] for i in range(len(clips))]
+
+
+def _loudness(clips: list[Clip], voice: LiteSynthesizer) -> Tensor:
+    """Zeros, the level of speech, for clips that come without."""
+    given = [torch.zeros(len(clip.content)) if clip.loudness is None else clip.loudness for clip in clips]
+    return _stacked(given, voice)
 
 
 def _stacked(tensors: list[Tensor], voice: LiteSynthesizer) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 from libs.common.errors import InvalidInput
 from libs.voice.averaging import WeightAverage
 from libs.voice.lite import LiteConfig, LiteSynthesizer
+from libs.voice.lite_loudness import frame_decibels, in_a_room, over_speech
+from libs.voice.lite_start import begin_with
 from libs.voice.recipe import (
     Batch,
     Scheduler,
@@ -36,20 +39,24 @@ class SpectralLoss(nn.Module):
 
     Per resolution: L1 over the mean magnitude of the truth, plus L1 of natural logs with floor 1e-4 (the loss family of
     Engel et al. 2020, arXiv 2001.04643, and Yamamoto et al. 2020, arXiv 1910.11480). `kind` l2 or huber measures
-    differences in another way.
+    differences in another way. `heard`: the part of the spectrum, from 0 Hz up, that counts.
     """
 
-    def __init__(self, resolutions: tuple[int, ...] = RESOLUTIONS, kind: LossFunction = "l1") -> None:
+    def __init__(
+        self, resolutions: tuple[int, ...] = RESOLUTIONS, kind: LossFunction = "l1", heard: float = 1.0
+    ) -> None:
         super().__init__()
         self.resolutions = resolutions
         self.kind = kind
+        self.heard = heard
         for size in resolutions:
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
     def magnitudes(self, wave: Tensor, size: int) -> Tensor:
-        """`wave` `[B, N]` → STFT magnitudes `[B, size // 2 + 1, frames]`, scaled to the amplitude of a sine."""
+        """`wave` `[B, N]` → STFT magnitudes `[B, bins, frames]`; bins: the part of `size // 2 + 1` that counts."""
         window: Tensor = getattr(self, f"window_{size}")
         spectrum = torch.stft(wave, size, size // 4, window=window, return_complex=True)
+        spectrum = spectrum[:, : round(self.heard * (size // 2)) + 1]
         # The square root's slope at zero is infinite: a tiny constant keeps gradients finite in silence.
         return torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
 
@@ -80,21 +87,25 @@ class LiteRecipe:
     segment_frames = 150
 
     def __init__(self, config: TrainingConfig, device: torch.device, team: Team | None = None) -> None:
-        """`config` is resolved first; weights are drawn from torch's global stream.
+        """`config` is resolved first; weights are drawn from torch's global stream unless it names a file of them.
 
-        Raises InvalidInput for a base file or for training without pitch: `lite` has neither.
+        Raises InvalidInput for such a file that does not fit, and for one of a discriminator: `lite` has none.
         """
         config = config.resolved()
-        for field in ("pretrained_generator", "pretrained_discriminator"):
-            if getattr(config, field) is not None:
-                raise InvalidInput("lite has no pretrained base; leave it out or choose an RVC preset", field=field)
+        if config.pretrained_discriminator is not None:
+            raise InvalidInput(
+                "lite has no discriminator; leave it out or choose an RVC preset", field="pretrained_discriminator"
+            )
         preset = PRESETS[config.preset]
         self.device = device
         self.team = team or Team()
         self.dropout = config.dropout
         self.synthesizer = LiteSynthesizer(
-            LiteConfig(sample_rate=preset.sample_rate, content_width=preset.content_width)
-        ).to(device)
+            LiteConfig(sample_rate=preset.sample_rate, content_width=preset.content_width, loudness=1)
+        )
+        start = config.pretrained_generator
+        self._bases = {} if start is None else {"generator": begin_with(self.synthesizer, Path(start))}
+        self.synthesizer.to(device)
         self.sample_rate = preset.sample_rate
         self.hop_length = self.synthesizer.hop_length
         self.content_width = preset.content_width
@@ -133,8 +144,8 @@ class LiteRecipe:
         return own | ({"average": self.average} if self.average is not None else {})
 
     def bases(self) -> dict[str, dict[str, str]]:
-        """None: `lite` begins with random weights."""
-        return {}
+        """The file of weights that it began with, if any."""
+        return self._bases
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """All that holds an optimiser's state."""
@@ -185,11 +196,13 @@ class LiteRecipe:
         self, network: LiteSynthesizer, batch: Batch, levels: Sequence[float] | None = None
     ) -> dict[str, Tensor]:
         noise = batch.normal("breath", batch.wave)
-        content = batch.content
-        if self.dropout and torch.is_grad_enabled():
-            content = F.dropout(content, self.dropout)
+        content, loudness = batch.content, over_speech(frame_decibels(batch.wave, self.sample_rate))
+        if torch.is_grad_enabled():
+            loudness = in_a_room(loudness, batch.uniform("room"))
+            if self.dropout:
+                content = F.dropout(content, self.dropout)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            harmonic, breath = network.filters(content, batch.f0_hz)
+            harmonic, breath = network.filters(content, batch.f0_hz, loudness)
         made = network.sound(batch.f0_hz, harmonic, breath, noise)
         linear, logarithmic = self.loss(made, batch.wave, levels)
         return {"loss": linear + logarithmic, "spectrum": linear, "log_spectrum": logarithmic}

@@ -33,8 +33,8 @@ class Synthesizer(Protocol):
 class Clip:
     """One piece of speech to render, of which the frames `[first, last)` are wanted; the rest is context.
 
-    The first six fields are `Synthesizer.render`'s; `loudness` float32 `[T]` in dB of full scale is for voices with
-    `wants_loudness`.
+    The first six fields are `Synthesizer.render`'s; `loudness` float32 `[T]` in dB over the level of the
+    recording's speech is for voices with `wants_loudness`.
     """
 
     content: Tensor

@@ -92,7 +92,7 @@ class _Run:
             self.folder.adopt(inputs.earlier)
         team.wait()
         begun, has_state = self.folder.read_plan(), newest_step(self.folder.checkpoints) is not None
-        self.built = with_bases(config, inputs.bases, begun, has_checkpoint=has_state)
+        self.built = with_bases(config, inputs.bases, begun, encoder=inputs.encoder, has_checkpoint=has_state)
         self.threads = set_threads(config.threads or max(1, usable_cores() // config.processes))
         be_deterministic(device)
         self.recipe = self._new_recipe()

@@ -29,6 +29,7 @@ class Preset:
     weight_decay: float
     needs_gpu: bool
     needs_f0: bool = True
+    ema_decay: float = 0.0
 
 
 def _rvc(version: int, rate: int) -> Preset:
@@ -39,18 +40,21 @@ def _rvc(version: int, rate: int) -> Preset:
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("lite", 24_000, 768, 100, 8, 1e-3, 0.01, needs_gpu=False),
+        Preset("lite", 24_000, 768, 100, 8, 1e-3, 0.01, needs_gpu=False, ema_decay=0.99),
         Preset("rvc-tiny", 16_000, 768, 100, 4, 1e-3, 0.01, needs_gpu=False),
         *(_rvc(version, rate) for version in (2, 1) for rate in (32_000, 40_000, 48_000)),
     )
 }
+
+PRESETS_OWN = ("epochs", "batch_size", "learning_rate", "weight_decay", "ema_decay")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """A whole training run, in plain values; JSON-safe through `as_dict` and `from_dict`.
 
-    `None` for `epochs`, `batch_size`, `learning_rate`, `weight_decay` means the preset's own value (see `resolved`).
+    `None` for `epochs`, `batch_size`, `learning_rate`, `weight_decay`, `ema_decay` means the preset's own value (see
+    `resolved`).
     The length of a run is, in this order: `total_steps`, `train_seconds` (a time budget that becomes a number of steps
     by a measurement at the start, kept for resumes), `epochs`. `time_limit_seconds` is a limit and not a plan: it
     ends the run with a checkpoint, and with the best voice so far when `best_on_timeout`. `early_stopping_patience`
@@ -88,7 +92,7 @@ class TrainingConfig:
     loss_function: LossFunction = "l1"
     dropout: float = 0.0
     augmentation: bool = False
-    ema_decay: float = 0.0
+    ema_decay: float | None = None
     f0: bool = True
     bad_steps_in_a_row: int = 8
     device: str = "auto"
@@ -134,9 +138,9 @@ class TrainingConfig:
             raise InvalidInput("a lite voice needs pitch; choose an RVC preset for one without", field="f0")
 
     def resolved(self) -> TrainingConfig:
-        """This config with the preset's own values (epochs, batch size, learning rate, weight decay) filled in."""
+        """This config with the preset's own values filled in (epochs, batch size, learning rate, the two decays)."""
         preset = PRESETS[self.preset]
-        own = {name: getattr(preset, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay")}
+        own = {name: getattr(preset, name) for name in PRESETS_OWN}
         return dataclasses.replace(self, **{k: v for k, v in own.items() if getattr(self, k) is None})
 
     def warnings(self) -> list[str]:

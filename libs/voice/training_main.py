@@ -85,6 +85,7 @@ def run_job(path: Path, voice: Voice, asked: list[str]) -> int:
             filelist=Path(given["filelist"]) if given.get("filelist") else None,
             earlier=tuple(Path(folder) for folder in given.get("earlier", ())),
             bases=Path(given["bases"]) if given.get("bases") else None,
+            encoder=given.get("encoder"),
         )
         config = TrainingConfig.from_dict(job["config"])
 

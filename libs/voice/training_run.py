@@ -28,6 +28,7 @@ class TrainingInputs:
     run         this attempt's own folder: run.json, checkpoints/, metrics.jsonl, train.log, voice.pth
     earlier     folders of earlier attempts of the same job; the one that came furthest is taken over
     bases       the folder of pretrained bases (PRETRAINED_ROOT), if there is one
+    encoder     checksum of the content encoder whose features the experiment holds, if it is known
     """
 
     experiment: Path
@@ -35,6 +36,7 @@ class TrainingInputs:
     filelist: Path | None = None
     earlier: tuple[Path, ...] = ()
     bases: Path | None = None
+    encoder: str | None = None
 
 
 @dataclass(frozen=True)

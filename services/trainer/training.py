@@ -32,9 +32,12 @@ def config_of(options: TrainingOptions, settings: TrainerSettings) -> dict[str, 
     }
 
 
-async def run(work: Work[TrainVoice], prepared: Path, filelist: Path, settings: TrainerSettings) -> dict[str, Any]:
+async def run(
+    work: Work[TrainVoice], prepared: Path, filelist: Path, settings: TrainerSettings, *, encoder: str | None = None
+) -> dict[str, Any]:
     """Trains in `work.folder`, going on from the furthest earlier attempt; returns `TrainingResult.as_dict()`.
 
+    `encoder`: checksum of the content encoder that `prepared` was made with, by which a start is chosen.
     Raises Cancelled, Preempted (both after a checkpoint), LeaseLost, what the training refused, or TrainingCrashed.
     """
     child = TrainingChild(
@@ -44,6 +47,7 @@ async def run(work: Work[TrainVoice], prepared: Path, filelist: Path, settings: 
             "run": str(work.folder),
             "earlier": [str(folder) for folder in work.earlier_folders],
             "bases": str(settings.pretrained_root) if settings.pretrained_root else None,
+            "encoder": encoder,
         },
         config_of(work.command.options, settings),
         stall=settings.training_stall.total_seconds(),

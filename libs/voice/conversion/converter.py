@@ -50,7 +50,7 @@ class Converter:
         """Raises InvalidInput when encoder, index and voice are of different widths.
 
         A synthesizer with `wants_loudness = True` is also given `loudness`, float32 `[T]`: the source's RMS per
-        frame in dB of full scale.
+        frame in dB over the level of its speech.
 
         `cut_by_signed_sum`: look for quiet places as classic RVC and Applio do; the default is the newest RVC's way.
         `joining`: see `Joining`. `batch_chunks`: chunks that go through the synthesizer at once.

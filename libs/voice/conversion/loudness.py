@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from libs.voice.conversion.settings import HOP
+from libs.voice.lite_loudness import over_speech
 from libs.voice.slicing import frame_rms
 
 Float32 = NDArray[np.float32]
@@ -79,6 +82,11 @@ def frame_loudness(audio: Float32, frames: int) -> Float32:
     decibels = 20 * np.log10(np.maximum(rms, 1e-5))
     held = np.pad(decibels, (0, max(0, frames - len(decibels))), mode="edge")
     return held[:frames].astype(np.float32)
+
+
+def speech_loudness(audio: Float32, frames: int) -> Tensor:
+    """`frame_loudness` in dB over the level of the speech in `audio` `[L]`, for voices that want it → `[frames]`."""
+    return over_speech(torch.from_numpy(frame_loudness(audio, frames))[None])[0]
 
 
 def below_full_scale(wave: Float32) -> Float32:

@@ -20,7 +20,7 @@ from libs.common.errors import Cancelled
 from libs.voice.conversion.contour import FRAMES_PER_SECOND, change_contour
 from libs.voice.conversion.cutting import Span, spans_of
 from libs.voice.conversion.joining import FADE_FRAMES, SEARCH_FRAMES, Joiner
-from libs.voice.conversion.loudness import frame_loudness
+from libs.voice.conversion.loudness import speech_loudness
 from libs.voice.conversion.settings import HOP, SAMPLE_RATE, Conversion
 from libs.voice.conversion.source import Padded, Source
 from libs.voice.pitch import coarse
@@ -162,7 +162,7 @@ class Passage:
         frames, pitch = converter.protected(own, mixed, len(heard.audio), pitch, self._settings)
         loudness = None
         if getattr(converter.synthesizer, "wants_loudness", False):
-            loudness = torch.from_numpy(frame_loudness(heard.audio, len(frames)))
+            loudness = speech_loudness(heard.audio, len(frames))
         return Clip(
             torch.from_numpy(frames),
             torch.from_numpy(pitch.astype(np.float32)),

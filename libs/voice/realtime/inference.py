@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from libs.audio.resample import resample
 from libs.voice.content import ContentEncoder
+from libs.voice.conversion.loudness import speech_loudness
 from libs.voice.pitch import PitchExtractor, coarse, fill_unvoiced
 from libs.voice.realtime.rendering import render_part
 from libs.voice.realtime.ring import HOP_16K
@@ -44,6 +45,7 @@ class BlockInference:
         """In frames of 10 ms: `skip_head` of the buffer are context, the `return_length` after them are decoded."""
         self.synthesizer, self.encoder, self.pitch, self.index = synthesizer, encoder, pitch, index
         self.block_frames, self.skip_head, self.return_length = block_frames, skip_head, return_length
+        self._wants_loudness = getattr(synthesizer, "wants_loudness", False)
         self.f0_cache: Float32 = np.zeros(CACHE_FRAMES, dtype=np.float32)
         """Hz of the newest 1024 frames, shifted, 0 where unvoiced."""
         self.coarse_cache: Int64 = np.zeros(CACHE_FRAMES, dtype=np.int64)
@@ -65,6 +67,7 @@ class BlockInference:
                 generator,
                 first=self.skip_head,
                 last=self.skip_head + self.return_length,
+                loudness=speech_loudness(wave16k, frames) if self._wants_loudness else None,
             )
             wave = render_part(self.synthesizer, clip, math.ceil(self.return_length * factor))
         return self._squeeze(np.asarray(wave.float().cpu().numpy(), dtype=np.float32), factor)

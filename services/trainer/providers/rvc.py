@@ -54,7 +54,8 @@ class RvcProvider:
         prepared = await self._results.load(work.command.prepared)
         folder = await self._results.check(prepared)
         filelist = await self._results.file(prepared, "filelist.txt")
-        result = await training.run(work, folder, filelist, self._settings)
+        encoder = prepared.data["encoder"].get("checksum")
+        result = await training.run(work, folder, filelist, self._settings, encoder=encoder)
         files = [path for name in RUN_FILES if (path := work.folder / name).is_file()]
         return Done(
             event=VoiceTrained,

@@ -299,7 +299,8 @@ def test_a_voice_that_wants_loudness_gets_one_value_per_frame() -> None:
 
     assert synthesizer.loudness is not None
     assert synthesizer.loudness.shape == synthesizer.calls[0][1].shape
-    assert -30 < float(synthesizer.loudness.median()) < -10
+    assert -3 < float(synthesizer.loudness.median()) < 3  # over the level of its own speech
+    assert float(synthesizer.loudness.min()) < -5
 
 
 def test_the_result_never_exceeds_full_scale() -> None:

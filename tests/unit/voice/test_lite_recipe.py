@@ -55,7 +55,8 @@ def test_a_resumed_run_is_the_same_run_bit_by_bit() -> None:
     for step in range(2):
         first.step(batch_for(first, step))
     second = new_recipe()
-    second.modules()["generator"].load_state_dict(first.modules()["generator"].state_dict())
+    for name, module in second.modules().items():
+        module.load_state_dict(first.modules()[name].state_dict())
     second.optimizers()["generator"].load_state_dict(first.optimizers()["generator"].state_dict())
     second.schedulers()["generator"].load_state_dict(first.schedulers()["generator"].state_dict())
     for step in range(2, 4):

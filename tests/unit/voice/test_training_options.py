@@ -60,7 +60,7 @@ def plain(experiments: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         {"loss_function": "huber"},
         {"dropout": 0.3},
         {"augmentation": True},
-        {"ema_decay": 0.999},
+        {"ema_decay": 0.1},
         {"learning_rate": 3e-3},
         {"precision": "bf16"},
         {"seed": 7},

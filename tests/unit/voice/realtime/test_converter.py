@@ -351,3 +351,27 @@ def test_pitch_of_a_rested_block_is_unvoiced_and_moves_on() -> None:
     np.testing.assert_array_equal(inference.f0_cache[:-10], before[10:])
     assert not inference.f0_cache[-10:].any()
     assert (inference.coarse_cache[-10:] == 1).all()
+
+
+class Listener(Sines):
+    """One that also wants to know how loud each frame is."""
+
+    wants_loudness = True
+
+    def render(self, content: Tensor, f0: Tensor, *others: Any, loudness: Tensor | None = None) -> Tensor:
+        self.heard = loudness
+        self.frames = len(content)
+        return super().render(content, f0, *others)
+
+
+@pytest.mark.parametrize("formant_shift", [0.0, 1.5])
+def test_a_voice_that_wants_loudness_hears_it_over_the_speech_of_the_whole_buffer(formant_shift: float) -> None:
+    voice = Listener()
+    converter = stream(voice, formant_shift=formant_shift)
+
+    run(converter, np.concatenate((tone(0.6), 0.01 * tone(0.1))))
+
+    assert voice.heard is not None
+    assert len(voice.heard) == voice.frames
+    assert abs(float(voice.heard[:10].mean())) < 3  # the speech before it, which sets the level
+    assert float(voice.heard[-4:].mean()) < -25
