@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.errors import ModelFileRefused, NotFound
+from libs.common.errors import InvalidInput, ModelFileRefused, NotFound
 from libs.voice.xtts.base import BaseModel
+from libs.voice.xtts.config import FineTuning
 from libs.voice.xtts.exporting import without_paths
 from libs.voice.xtts.speech import LONGEST_SECONDS, MOST_TOKENS, Clip, look, split, written
 from libs.voice.xtts.vocabulary import Vocabulary, read_vocabulary
@@ -140,3 +141,28 @@ def test_the_settings_of_a_voice_name_no_place_of_the_machine_that_trained() -> 
     settings = {"path": "/home/anna/x", "args": [{"url": "https://example.org/m.pth", "n": 3}], "home": "~/x", "a": "b"}
 
     assert without_paths(settings) == {"path": "", "args": [{"url": "", "n": 3}], "home": "", "a": "b"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_a_fine_tune_takes_the_documents_defaults_when_nothing_is_asked(device: str) -> None:
+    config = FineTuning(language="en").on(device)
+
+    assert config.epochs == 100
+    assert (config.batch_size or 0) * (config.accumulation or 0) == 16
+    assert (config.validation_split, config.early_stopping_patience) == (0.2, 10)
+    assert config.time_limit_seconds == 7200
+    assert FineTuning.from_dict(config.as_dict()) == config
+
+
+@pytest.mark.parametrize("field", ["epochs", "batch_size", "validation_split", "learning_rate", "made_up"])
+def test_a_value_that_no_fine_tune_can_have_is_refused_by_name(field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        FineTuning.from_dict({"language": "en", field: 10_000})
+
+    assert caught.value.field == field
+
+
+def test_a_batch_that_was_asked_for_is_a_whole_step() -> None:
+    config = FineTuning(language="en", batch_size=4).on("cpu")
+
+    assert (config.batch_size, config.accumulation) == (4, 1)
