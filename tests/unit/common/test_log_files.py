@@ -89,6 +89,8 @@ def test_more_processes_than_names_are_told_so(tmp_path: Path, monkeypatch: pyte
         ("query", "GET /live?token=abc123&x=1", f"GET /live?token={HIDDEN}&x=1"),
         ("exception", ["postgresql+asyncpg://u:p4ss@db/x"], [f"postgresql+asyncpg://u:{HIDDEN}@db/x"]),
         ("token", 7, 7),
+        ("url", "running on http://127.0.0.1:8000/docs", "running on http://127.0.0.1:8000/docs"),
+        ("url", "nats://nats:4222, then a@b", "nats://nats:4222, then a@b"),
         ("step", "train", "train"),
         ("detail", "the token of the lease is 3", "the token of the lease is 3"),
     ],
