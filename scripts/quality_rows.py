@@ -29,11 +29,15 @@ def interval(values: Sequence[float], speakers: Sequence[str]) -> float:
     speaker are more alike than chance would have them. With a single speaker only the recordings are drawn.
     """
     chance = np.random.default_rng(0)
-    groups = [np.array([v for v, s in zip(values, speakers, strict=True) if s == who]) for who in sorted(set(speakers))]
-    means = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        chosen = [groups[i] for i in chance.integers(len(groups), size=len(groups))]
-        means[draw] = np.concatenate([chance.choice(group, len(group)) for group in chosen]).mean()
+    groups = [[v for v, s in zip(values, speakers, strict=True) if s == who] for who in sorted(set(speakers))]
+    sizes = np.array([len(group) for group in groups])
+    padded = np.zeros((len(groups), sizes.max()))
+    for line, group in zip(padded, groups, strict=True):
+        line[: len(group)] = group
+    chosen = chance.integers(len(groups), size=(DRAWS, len(groups)))[:, :, None]
+    drawn = padded[chosen, (chance.random((*chosen.shape[:2], sizes.max())) * sizes[chosen]).astype(int)]
+    counted = np.arange(sizes.max()) < sizes[chosen]
+    means = (drawn * counted).sum(axis=(1, 2)) / counted.sum(axis=(1, 2))
     low, high = np.percentile(means, (2.5, 97.5))
     return float(high - low) / 2
 
