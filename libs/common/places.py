@@ -27,7 +27,8 @@ class Places:
                     self._names.setdefault(str(spelling), name)
         # The longest first: UPLOADS_DIR usually lies under DATA_ROOT.
         longest = sorted(self._names, key=len, reverse=True)
-        self._found = re.compile("(" + "|".join(re.escape(path) for path in longest) + r")(?![\w-])")
+        # Only where a path begins: in containers the models lie at /models, which also ends /api/v1/models.
+        self._found = re.compile(r"(?<![\w.}>-])(" + "|".join(re.escape(path) for path in longest) + r")(?![\w-])")
 
     def hidden(self, value: Any) -> Any:
         """`value` as JSON has it, with every such path in its texts replaced: `/srv/data/a.wav` → `DATA_ROOT/a.wav`."""

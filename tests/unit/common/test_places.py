@@ -54,6 +54,23 @@ def test_a_path_of_the_installation_is_told_by_the_name_of_its_setting(
     assert Places(settings).hidden(said) == told
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "cannot read /models/anna/voice.json or file:///data/.objects",
+            "cannot read MODELS_ROOT/anna/voice.json or file://objects",
+        ),
+        ("GET /api/v1/models: see /api/v1/models/{id}/data", "GET /api/v1/models: see /api/v1/models/{id}/data"),
+        ("/assets/hubert/hubert_base.pt", "HUBERT_PATH"),
+    ],
+)
+def test_an_address_of_the_api_is_no_path_of_a_container(said: str, told: str) -> None:
+    settings = CommonSettings(service_token=TOKEN, environment="container", storage_url="file:///data/.objects")
+
+    assert Places(settings).hidden(said) == told
+
+
 def test_a_path_through_a_link_is_told_by_the_same_name(tmp_path: Path) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "data").symlink_to(tmp_path / "volume")
