@@ -42,12 +42,12 @@ def _written(name: str) -> Iterator[IO[bytes]]:
 def _do(asked: argparse.Namespace) -> dict[str, Any]:
     if asked.deed == "make":
         with _written(asked.file) as out:
-            return asyncio.run(make(GatewaySettings(), out))
+            return asyncio.run(make(GatewaySettings.from_environment(), out))
     with contextlib.ExitStack() as stack:
         source = sys.stdin.buffer if asked.file == "-" else stack.enter_context(open(asked.file, "rb"))
         if asked.deed == "check":
             return asdict(check(source))
-        return asyncio.run(restore(GatewaySettings(), source, replace=asked.replace))
+        return asyncio.run(restore(GatewaySettings.from_environment(), source, replace=asked.replace))
 
 
 def main() -> None:
