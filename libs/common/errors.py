@@ -33,6 +33,7 @@ PlatformError
     ├── StepResultLost            what an earlier step made is gone or damaged
     ├── MessageTooLarge           a command or a result is more than a message holds
     ├── NothingConverted          every recording of a conversion job failed
+    ├── SynthesisFailed           a voice did not say a text in several attempts; retryable
     └── PoisonCommand             a command that kills its worker
 
 Control flow of workers, not errors that anybody is told: TryAgain, Cancelled, Preempted, LeaseLost.
@@ -364,6 +365,18 @@ class NothingConverted(WorkFailed):
 
     code = "nothing_converted"
     suggested_actions = ("See the reason for each recording in the job's results.",)
+
+
+class SynthesisFailed(WorkFailed):
+    """The voice did not say the text"""
+
+    code = "synthesis_failed"
+    retryable = True
+    suggested_actions = (
+        "Try again, with another seed or a lower temperature.",
+        "Write the sentence that is named differently.",
+        "If it happens often, train the voice longer or with more clips.",
+    )
 
 
 class StepTimedOut(WorkFailed):

@@ -13,8 +13,9 @@ from libs.common.metrics import INFERENCE_IN_HAND
 class Room:
     """`at_once` compute and `waiting` wait; one more raises Busy with an estimate of when to come back."""
 
-    def __init__(self, at_once: int, waiting: int) -> None:
+    def __init__(self, at_once: int, waiting: int, what: str = "conversions") -> None:
         self.at_once = at_once
+        self._what = what
         self._most = at_once + waiting
         self._inside = 0
         self._usual_seconds = 2.0
@@ -25,7 +26,7 @@ class Room:
         if self._inside >= self._most:
             wait = self._usual_seconds * self._inside / self.at_once
             raise Busy(
-                f"{self._inside} conversions are in hand or waiting, which is the limit", retry_after=max(wait, 1.0)
+                f"{self._inside} {self._what} are in hand or waiting, which is the limit", retry_after=max(wait, 1.0)
             )
         self._inside += 1
         INFERENCE_IN_HAND.inc()
@@ -43,8 +44,8 @@ class Room:
 class ConversionQueue:
     """Turns in the order of arrival, `at_once` at the same time."""
 
-    def __init__(self, at_once: int, waiting: int) -> None:
-        self._room = Room(at_once, waiting)
+    def __init__(self, at_once: int, waiting: int, what: str = "conversions") -> None:
+        self._room = Room(at_once, waiting, what)
         self._turn = asyncio.Semaphore(at_once)
 
     @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.conversion_options import ConversionParameters
 from libs.voice.chain import Conversion, read_f0_points
@@ -36,6 +36,32 @@ class ConversionSettings(ConversionParameters):
         """The engine's settings. Raises InvalidInput for a pitch file that is none."""
         own = self.model_dump(exclude={"f0_file", "format", "output_rate", "upload_id", "voice"})
         return Conversion(**own, f0_points=read_f0_points(self.f0_file, "f0_file"))
+
+
+class SpeechFormat(StrEnum):
+    wav = "wav"
+    flac = "flac"
+    mp3 = "mp3"
+    ogg = "ogg"
+    opus = "opus"
+    pcm = "pcm"
+
+
+class SpeechRequest(BaseModel):
+    """A text, the voice that says it, and how."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+    voice: str = Field(description="The voice's slug")
+    language: str | None = Field(default=None, max_length=20, description="Default: that of the voice's training")
+    speed: float = Field(default=1.0, ge=0.25, le=4.0)
+    temperature: float = Field(default=0.65, ge=0.05, le=1.5)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    format: SpeechFormat = SpeechFormat.wav
+    stream: bool = False
+    through: str | None = Field(default=None, description="Slug of a voice that converts what is said")
+    pitch_shift: float = Field(default=0.0, ge=-24, le=24, description="Semitones, with `through`")
 
 
 class ConversionRequest(ConversionSettings):

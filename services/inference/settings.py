@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -38,4 +39,19 @@ class InferenceSettings(CommonSettings):
     live_longest: timedelta = Field(default=timedelta(hours=1), description="Longest live conversion")
     live_stats: timedelta = Field(default=timedelta(seconds=2), description="How often a client is told of block times")
     voices_in_memory: int = Field(default=8, ge=1, le=1000, description="Loaded voices that are kept")
+    xtts_python: Path | None = Field(
+        default=None, description="Interpreter that has coqui-tts (scripts/install-xtts); empty: inference's own"
+    )
+    speech_waiting: int = Field(default=8, ge=0, le=1000, description="Texts that wait to be said; more get 429")
+    speech_limit: int = Field(default=5000, ge=1, le=1_000_000, description="Characters of one text")
+    speech_attempts: int = Field(default=3, ge=1, le=10, description="How often a sentence that failed is said at all")
+    speech_voices_in_memory: int = Field(
+        default=1, ge=1, le=100, description="XTTS voices that are kept loaded; each has four gigabytes"
+    )
+    speech_idle: timedelta = Field(
+        default=timedelta(minutes=10), description="After this silence their memory is given back"
+    )
+    speech_piece_limit: timedelta = Field(
+        default=timedelta(minutes=5), description="A sentence that takes longer, its voice's loading included, has hung"
+    )
     conversion_limit: timedelta = Field(default=timedelta(minutes=30), description="Longest recording in one request")

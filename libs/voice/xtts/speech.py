@@ -67,10 +67,14 @@ class Looked:
         return sum(clip.seconds or 0.0 for clip, _ in self.usable)
 
 
+def plain(text: str) -> str:
+    """A text composed (NFC), with plain dashes and apostrophes, without quotation marks, which are not said."""
+    return unicodedata.normalize("NFC", text).translate(_PLAIN)
+
+
 def written(text: str) -> str:
-    """A text as tokens are made of it: composed, in lower case, plain dashes, no quotation marks, single spaces."""
-    plain = unicodedata.normalize("NFC", text).translate(_PLAIN)
-    return " ".join(plain.replace("İ", "i").lower().split())
+    """A text as tokens are made of it: `plain`, in lower case, with single spaces."""
+    return " ".join(plain(text).replace("İ", "i").lower().split())
 
 
 def look(clips: Sequence[Clip], language: str, vocabulary: Vocabulary | None) -> Looked:
