@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import tarfile
 import time
@@ -239,15 +240,19 @@ def _make(
     if info.isdir():
         target.mkdir(exist_ok=True)
     elif info.issym():
-        leads = os.path.normpath(PurePosixPath(*name.parts[2:]).parent / info.linkname)
-        if os.path.isabs(info.linkname) or leads.split(os.sep)[0] == "..":
+        volume = next(parent for parent in target.parents if parent.name == STAGING) / FILES
+        leads = Path(os.path.normpath(target.parent / info.linkname))
+        if os.path.isabs(info.linkname) or not leads.is_relative_to(volume):
             raise ArchiveRefused(f"the link {info.name!r} leads elsewhere")
         target.symlink_to(info.linkname)
     elif info.islnk():
         other = keep(_inside(info.linkname))
         if other is None or not other.is_file():
             raise ArchiveRefused(f"the entry {info.name!r} repeats one that is not there")
-        os.link(other, target, follow_symlinks=False)
+        try:
+            os.link(other, target, follow_symlinks=False)
+        except OSError:  # on another volume here
+            shutil.copy2(other, target)
     else:
         raise ArchiveRefused(f"the entry {info.name!r} is neither file nor folder nor link")
 

@@ -40,8 +40,13 @@ async def make(settings: GatewaySettings, stream: IO[bytes]) -> dict[str, Any]:
             writer, rows = await connection.run_sync(write)
     finally:
         await engine.dispose()
-    for name, folder in roots_of(settings).items():
-        writer.add_folder(f"{FILES}/{name}", folder, lambda path: is_transient(path) or _is_stream(path, stream))
+    roots = roots_of(settings)
+
+    def skip(path: Path) -> bool:
+        return is_transient(path) or path in roots.values() or _is_stream(path, stream)
+
+    for name, folder in roots.items():
+        writer.add_folder(f"{FILES}/{name}", folder, skip)
     return {"rows": rows, "entries": writer.finish(), "changed": writer.changed}
 
 

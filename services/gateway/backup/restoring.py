@@ -19,7 +19,7 @@ from sqlalchemy import Connection, select
 from libs.common.errors import Conflict
 from services.gateway.backup import archive, tables
 from services.gateway.backup.archive import DATABASE, FILES, STAGING, ArchiveRefused, Contents
-from services.gateway.backup.roots import holdings, roots_of
+from services.gateway.backup.roots import NAMES, holdings, roots_of, staged, tops_of
 from services.gateway.database import create_engine
 from services.gateway.migrate import migrate
 from services.gateway.schema import MIGRATIONS, head_revision
@@ -43,19 +43,21 @@ async def restore(settings: GatewaySettings, stream: IO[bytes], *, replace: bool
     """
     await _refuse_while_it_runs(settings)
     roots = roots_of(settings)
+    tops = tops_of(roots.values())
     if not replace:
         await _refuse_what_is_there(settings, roots)
+    lines = tops[0] / STAGING / DATABASE
     try:
-        contents = _stage(stream, roots)
-        for root in roots.values():
-            _set_aside(root)
-            _move_in(root)
-        rows = await _fill(settings, contents.about["schema"], roots["data"] / STAGING / DATABASE)
-        for root in roots.values():
-            shutil.rmtree(root / REPLACED, ignore_errors=True)
+        contents = _stage(stream, roots, tops, lines)
+        for top in tops:
+            _set_aside(top)
+            _move_in(top)
+        rows = await _fill(settings, contents.about["schema"], lines)
+        for top in tops:
+            shutil.rmtree(top / REPLACED, ignore_errors=True)
     finally:
-        for root in roots.values():
-            shutil.rmtree(root / STAGING, ignore_errors=True)
+        for top in tops:
+            shutil.rmtree(top / STAGING, ignore_errors=True)
     return asdict(contents) | {"tables": rows}
 
 
@@ -107,23 +109,20 @@ async def _has_people(settings: GatewaySettings) -> bool:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _stage(stream: IO[bytes], roots: dict[str, Path]) -> Contents:
+def _stage(stream: IO[bytes], roots: dict[str, Path], tops: list[Path], lines: Path) -> Contents:
     """The whole backup beside what is there. Raises ArchiveRefused."""
-    for root in roots.values():
-        shutil.rmtree(root / STAGING, ignore_errors=True)
-        (root / STAGING).mkdir(parents=True)
+    for top in tops:
+        shutil.rmtree(top / STAGING, ignore_errors=True)
+        (top / STAGING / FILES).mkdir(parents=True)
 
     def keep(name: PurePosixPath) -> Path | None:
         if name.parts[0] == DATABASE:
-            return roots["data"] / STAGING / name
+            return lines.joinpath(*name.parts[1:])
+        if name.parts[1] not in NAMES:
+            raise ArchiveRefused(f"the backup has a folder {name.parts[1]!r}, which is none of {', '.join(NAMES)}")
         if name.parts[1] not in roots:
-            raise ArchiveRefused(
-                f"the backup has a folder {name.parts[1]!r}, and here it lies inside another or is no folder",
-                actions=(
-                    "Give DATA_ROOT, UPLOADS_DIR, MODELS_ROOT and STORAGE_URL the same nesting as where it was made.",
-                ),
-            )
-        return roots[name.parts[1]] / STAGING / name
+            return None  # objects of a folder, and here a server keeps them
+        return staged(roots[name.parts[1]], tops).joinpath(*name.parts[2:])
 
     contents = archive.read(stream, keep)
     _known_schema(contents.about)
@@ -139,18 +138,17 @@ def _known_schema(about: dict[str, Any]) -> None:
         )
 
 
-def _set_aside(root: Path) -> None:
+def _set_aside(top: Path) -> None:
     """What is there goes out of the way, and is removed when everything else is in its place."""
-    aside = root / REPLACED
-    for path in holdings(root):
+    aside = top / REPLACED
+    for path in holdings(top):
         aside.mkdir(exist_ok=True)
         path.rename(aside / path.name)
 
 
-def _move_in(root: Path) -> None:
-    for folder in (root / STAGING / FILES).glob("*"):
-        for path in folder.iterdir():
-            path.rename(root / path.name)
+def _move_in(top: Path) -> None:
+    for path in (top / STAGING / FILES).iterdir():
+        path.rename(top / path.name)
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
