@@ -164,7 +164,8 @@ def mounts(container: Object, pod: Pod, objects: Objects, project: str, folder: 
 def _written(folder: Path, files: Mapping[str, str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        if not (folder / name).is_file():  # another pod may be reading it
+            (folder / name).write_text(content, encoding="utf-8")
     return folder
 
 
