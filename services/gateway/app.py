@@ -29,6 +29,7 @@ from services.gateway.logbook.api import log_router
 from services.gateway.parts import Parts
 from services.gateway.providers import api as providers
 from services.gateway.settings import GatewaySettings
+from services.gateway.speech import api as speech
 from services.gateway.system import api as system
 from services.gateway.voices import api as voices
 from services.gateway.voices import files_api as voice_files
@@ -51,6 +52,7 @@ ROUTERS: list[APIRouter] = [
     voices.voice_router,
     conversions.conversion_job_router,
     conversion.conversion_router,
+    speech.speech_router,
     live.live_router,
     system.system_router,
     system.version_router,
@@ -64,9 +66,12 @@ EXPOSED_HEADERS = [
     "Idempotent-Replayed",
     "Location",
     "Retry-After",
+    "X-Characters-Left-Out",
     "X-Duration-Seconds",
+    "X-Language",
     "X-Real-Time-Factor",
     "X-Request-Id",
+    "X-Sample-Rate",
     "X-Voice-Sha256",
     "X-Voice-Version",
 ]

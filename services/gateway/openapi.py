@@ -19,6 +19,7 @@ TAGS = {
     "training": "Jobs that train a voice from a dataset.",
     "models": "Voices: look at, export, take in, merge, try; and the jobs that make them without training.",
     "conversion": "Recordings in another voice: one at once, or many as a job.",
+    "speech": "Texts said by voices that speak.",
     "live": "Speech in another voice while it is spoken, over a WebSocket; docs/live.md has its messages.",
     "system": "What runs here, and whether it is ready.",
 }

@@ -51,6 +51,7 @@ _MEANINGS = {
     416: "The file has no such range",
     422: "The request is understood and cannot be accepted; `detail` names field and limit",
     429: "Too many at once; see Retry-After",
+    500: "The voice did not say the text in several attempts; `detail` names the words",
     503: "A part of the platform is not reachable; `service` names it",
     507: "The disk is full, and nothing was kept",
 }

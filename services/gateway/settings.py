@@ -56,6 +56,9 @@ class GatewaySettings(CommonSettings):
     upload_timeout: Seconds = Field(default=timedelta(minutes=30), description="For a whole upload to be examined")
     upload_idle: Seconds = Field(default=timedelta(minutes=1), description="An upload that stands still ends")
     convert_timeout: Seconds = Field(default=timedelta(minutes=10), description="For one conversion")
+    synthesis_timeout: Seconds = Field(
+        default=timedelta(minutes=30), description="For one text, or, streamed, for one sentence of it"
+    )
     conversion_files: int = Field(default=500, ge=1, le=500, description="Recordings in one conversion job")
     conversion_results_lifetime: Seconds = Field(
         default=timedelta(days=7), description="How long the sounds of a conversion job are kept"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import Request
@@ -12,12 +11,11 @@ from services.gateway.accounts.current import Creator
 from services.gateway.conversion.convert import ConversionOptions, convert
 from services.gateway.openapi import FILE, TEXT, binary, multipart
 from services.gateway.parts import SharedParts
+from services.gateway.patience import while_there
 from services.gateway.routing import problems, router, streams
-from services.gateway.staging import ClientGone, receive
+from services.gateway.staging import receive
 
 conversion_router = router("/convert", "conversion")
-
-_LOOK_SECONDS = 0.5
 
 _FORM = multipart(
     {
@@ -52,14 +50,4 @@ _SOUND: dict[int | str, dict[str, Any]] = {
 async def convert_recording(request: Request, caller: Creator, parts: SharedParts) -> Response:
     """The answer is the sound, and nothing is kept of the recording. Long ones, or several, go to `/convert/jobs`."""
     form = await receive(parts, request, parts.settings.convert_limit)
-    converting = asyncio.ensure_future(convert(parts, caller, form))
-    try:
-        while not converting.done():
-            await asyncio.wait({converting}, timeout=_LOOK_SECONDS)
-            if await request.is_disconnected() and not converting.done():
-                raise ClientGone("the client closed the connection while it waited for the sound")
-        return converting.result()
-    finally:
-        if not converting.done():  # inference notices, and gives the place to somebody who waits
-            converting.cancel()
-            await asyncio.wait({converting})
+    return await while_there(request, convert(parts, caller, form))

@@ -57,7 +57,12 @@ async def find_by_any_name(session: AsyncSession, caller: Caller, key: str) -> V
 
 
 async def find_ready(
-    session: AsyncSession, caller: Caller, key: str, *, to: Literal["convert", "speak"] = "convert"
+    session: AsyncSession,
+    caller: Caller,
+    key: str,
+    *,
+    to: Literal["convert", "speak"] = "convert",
+    field: str = "voice",
 ) -> Voice:
     """A voice to use, by id, slug or name: to convert recordings into, or to have it speak text.
 
@@ -68,7 +73,7 @@ async def find_ready(
     kind = str((voice.card or {}).get("kind", "rvc"))
     if (kind == "rvc") is (to == "speak"):
         can = "converts recordings and does not speak text" if kind == "rvc" else "speaks text and converts nothing"
-        raise InvalidInput(f"the voice {voice.slug!r} {can}", field="voice", actions=("Choose another voice.",))
+        raise InvalidInput(f"the voice {voice.slug!r} {can}", field=field, actions=("Choose another voice.",))
     return voice
 
 

@@ -223,6 +223,20 @@ class InferenceDouble:
         async def readyz() -> JSONResponse:
             return JSONResponse({"status": "not ready", "checks": [{"name": "models", "ok": False}]}, status_code=503)
 
+        @app.post("/speech")
+        async def speech(request: Request) -> Response:
+            order = await request.json()
+            self.asked.append(order)
+            if self.problem is not None:
+                raise self.problem
+            while self.is_slow:
+                await asyncio.sleep(0.02)
+                if await request.is_disconnected():
+                    self.left += 1
+                    return Response(status_code=499)
+            headers = {"X-Voice-Version": "job_1", "X-Language": "en", "X-Characters-Left-Out": "0", "X-Inner": "no"}
+            return Response(b"RIFF" + json.dumps(order).encode(), media_type="audio/wav", headers=headers)
+
         @app.post("/conversions")
         async def convert(request: Request) -> Response:
             order = await request.json()

@@ -15,6 +15,26 @@ JOB = "job_01JD3Q0V6X9W4T2M8N5R7K1A3B"
 CARD = {"preset": "lite", "quality": {"similarity": 0.81}}
 
 
+SPEAKING_CARD = {"kind": "xtts", "preset": "xtts-v2", "language": "en"}
+
+
+async def make_speaking_voice(house: House, owner: Person, name: str = "Linda") -> Voice:
+    """A voice that speaks text, without files: the gateway has its card in the database."""
+    async with house.database.write() as session:
+        reserved = await registry.reserve(session, owner_id=owner.id, name=name)
+        return await registry.publish(
+            session,
+            owner_id=owner.id,
+            job_id="job_1",
+            slug=reserved.slug,
+            name=name,
+            card=SPEAKING_CARD,
+            weights_sha256="ef" * 32,
+            sample_rate=24_000,
+            preset="xtts-v2",
+        )
+
+
 async def make_voice(house: House, owner: Person, name: str = "Anna, warm", job_id: str = JOB) -> Voice:
     """A voice as the jobs domain makes one, with its files."""
     async with house.database.write() as session:

@@ -1,0 +1,1 @@
+"""How does a text become speech? The gateway's door to voices that speak."""
