@@ -98,7 +98,7 @@ class TrainingSettings(BaseModel):
         default="auto",
         max_length=63,
         pattern=r"^[a-z0-9][a-z0-9_-]*$",
-        description="auto: bases for the preset if they are installed; none; or the name of a folder of bases",
+        description="auto: bases for the preset where there are some (lite has its own); none; or a folder of bases",
     )
     best_on_timeout: bool = Field(
         default=False, description="When the time is over, publish the best so far instead of failing"

@@ -87,7 +87,9 @@ def check_options(name: str, options: TrainingOptions) -> None:
     if not options.f0:
         raise InvalidInput("a lite voice needs pitch; choose an RVC preset for one without", field="options.f0")
     if options.pretrained not in ("auto", "none"):
-        raise InvalidInput("lite has no pretrained bases; choose an RVC preset", field="options.pretrained")
+        raise InvalidInput(
+            "lite has no other bases than auto and none; choose an RVC preset", field="options.pretrained"
+        )
 
 
 def _check_speech_options(name: str, options: TrainingOptions) -> None:
