@@ -334,16 +334,20 @@ class Client:
             with self.connection.stream(
                 "POST", "/convert", data={"voice": voice, **given}, files=files, timeout=timeout
             ) as response:
-                size = save(response, target)
-                headers = response.headers
-        return Conversion(
-            media_type=headers.get("Content-Type", ""),
-            voice_version=headers.get("X-Voice-Version"),
-            voice_sha256=headers.get("X-Voice-Sha256"),
-            duration_seconds=number(headers.get("X-Duration-Seconds")),
-            real_time_factor=number(headers.get("X-Real-Time-Factor")),
-            size_bytes=size,
-        )
+                return _saved(response, target)
+
+    def synthesize(self, text: str, voice: str, target: Path, **options: Any) -> Conversion:
+        """Has `voice` (id, slug or name) say `text` and saves the sound at `target`, whole or not at all.
+
+        Options: language, speed 0.25-4, temperature 0.05-1.5, seed, format (wav, flac, mp3, ogg, opus, pcm; default:
+        the suffix of `target`), stream, through (a voice that converts what is said), pitch_shift (semitones).
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        given.setdefault("format", target.suffix.lstrip(".").lower() or "wav")
+        timeout = httpx.Timeout(10.0, read=1800.0)
+        body = {"text": text, "voice": voice, **given}
+        with self.connection.stream("POST", "/synthesize", json=body, timeout=timeout) as response:
+            return _saved(response, target)
 
     def add_conversion_job(
         self,
@@ -380,3 +384,17 @@ class Client:
         """Saves one sound of a conversion job at `target`, whole or not at all; returns its size in bytes."""
         with self.connection.stream("GET", f"{job.path}/results/{result.number}", timeout=300.0) as response:
             return save(response, target)
+
+
+def _saved(response: httpx.Response, target: Path) -> Conversion:
+    """A sound at `target`, and what its headers say of it."""
+    size, headers = save(response, target), response.headers
+    return Conversion(
+        media_type=headers.get("Content-Type", ""),
+        voice_version=headers.get("X-Voice-Version"),
+        voice_sha256=headers.get("X-Voice-Sha256"),
+        duration_seconds=number(headers.get("X-Duration-Seconds")),
+        real_time_factor=number(headers.get("X-Real-Time-Factor")),
+        left_out=int(headers.get("X-Characters-Left-Out") or 0),
+        size_bytes=size,
+    )

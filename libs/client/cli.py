@@ -16,6 +16,7 @@ from libs.client import cli_models, credentials
 from libs.client.api import Client
 from libs.client.cli_conversions import live
 from libs.client.cli_jobs import jobs_app, preprocess, train, transcribe
+from libs.client.cli_speech import say
 from libs.client.cli_voices import convert, voices_app
 from libs.client.errors import ApiProblem, ClientError, UploadBroken
 from libs.client.models import Rejected, Sample, Upload
@@ -40,6 +41,7 @@ app.command()(train)
 app.command()(preprocess)
 app.command()(transcribe)
 app.command()(convert)
+app.command()(say)
 app.command()(live)
 
 

@@ -120,8 +120,8 @@ def train(
         out.print(f"Job {job.id} is {job.status}: {job.preset} voice from {job.dataset}.", markup=False)
         if follow:
             done = watch(client, job)
-            ask = f" Try: voicewright convert IN.wav --voice {done.voice} -o OUT.wav" if language is None else ""
-            out.print(f"Voice: {done.voice}.{ask}", markup=False)
+            use = "convert IN.wav" if language is None else 'say "Hello."'
+            out.print(f"Voice: {done.voice}. Try: voicewright {use} --voice {done.voice} -o OUT.wav", markup=False)
 
 
 @speaks

@@ -208,13 +208,14 @@ class VoiceCheck(Answer):
 
 
 class Conversion(Answer):
-    """What is known about a converted recording beside its sound."""
+    """What is known about a converted recording, or a text that was said, beside its sound."""
 
     media_type: str
     voice_version: str | None = None
     voice_sha256: str | None = None
     duration_seconds: float | None = None
     real_time_factor: float | None = None
+    left_out: int = 0
     size_bytes: int = 0
 
 
