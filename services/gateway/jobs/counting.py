@@ -9,7 +9,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from libs.common import metrics
-from libs.common.errors import PlatformError
+from libs.common.errors import PlatformError, Unavailable
 from libs.common.events import COMMANDS, Command
 from libs.common.jobs import TERMINAL, JobKind
 from libs.common.logs import get_logger
@@ -62,6 +62,8 @@ async def count_jobs(parts: Parts) -> None:
 
 async def count_broker(parts: Parts) -> None:
     """Queues, streams and workers; raises Unavailable."""
+    if not parts.bus.is_connected:  # at once, and not after the pause that a question may take
+        raise Unavailable("the message broker is not connected")
     for consumer, depth in (await parts.bus.queue_depths()).items():
         service, _, lane = consumer.rpartition("-")
         for state, commands in depth.items():

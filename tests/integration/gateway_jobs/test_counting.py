@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import httpx
@@ -13,6 +14,7 @@ from libs.common.bus import Bus
 from libs.common.errors import TrainingDiverged
 from libs.common.events import ValidateDataset
 from libs.common.jobs import Lane, Step
+from libs.common.tasks import end
 from services.gateway.jobs import counting
 from tests.conftest import NatsServer
 from tests.integration.gateway_jobs.conftest import House
@@ -67,8 +69,10 @@ async def test_queues_streams_and_workers_are_told_and_taken_back_while_the_brok
     assert value("voicewright_workers", service="ingest") == 0
 
     nats_server.kill()
+    counts_on = asyncio.create_task(counting.run(parts))  # beside the gateway's own, whose next turn is seconds away
     await until(lambda: value("voicewright_stream_messages", stream="DEADLETTERS") is None)
     assert value("voicewright_workers", service="trainer") is None
+    await end([counts_on])
 
 
 async def test_what_the_broker_has_not_heard_yet_is_told_with_its_age(house: House, nats_server: NatsServer) -> None:
