@@ -100,13 +100,13 @@ def create_worker_service(
     *,
     checks: Sequence[Check],
     router: APIRouter,
-    prefix: str,
+    prefixes: tuple[str, ...],
     title: str,
     description: str,
 ) -> FastAPI:
     """The app of a service that works on commands. It is ready when its first worker has reached the broker.
 
-    `router` holds the old direct addresses below `prefix`, for which the caller's own token counts.
+    `router` holds the old direct addresses below `prefixes`, for which the caller's own token counts.
     """
     all_checks = list(checks)
 
@@ -126,7 +126,7 @@ def create_worker_service(
         routers=[router],
         lifespan=lifespan,
         checks=all_checks,
-        open_prefixes=(prefix,),
+        open_prefixes=prefixes,
         title=title,
         description=description,
     )

@@ -26,6 +26,7 @@ from services.gateway.jobs import api as jobs_api
 from services.gateway.jobs import background as jobs
 from services.gateway.live import api as live
 from services.gateway.logbook.api import log_router
+from services.gateway.panel.api import panel_router
 from services.gateway.parts import Parts
 from services.gateway.providers import api as providers
 from services.gateway.settings import GatewaySettings
@@ -46,6 +47,7 @@ ROUTERS: list[APIRouter] = [
     providers.provider_router,
     providers.estimate_router,
     jobs_api.training_router,
+    panel_router,
     jobs_api.preprocess_router,
     jobs_api.model_job_router,
     voice_files.file_router,

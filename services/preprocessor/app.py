@@ -40,7 +40,7 @@ def create_app(settings: PreprocessorSettings | None = None, bus: Bus | None = N
         [broker],
         checks=[WritableFolderCheck(paths.data_root, "data")],
         router=direct_router,
-        prefix="/api/v1/preprocess/",
+        prefixes=("/api/v1/preprocess/",),
         title="Voicewright preprocessor",
         description="Prepares datasets for training. The routes under /api/v1/preprocess are forwarded to the gateway.",
     )

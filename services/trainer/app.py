@@ -15,6 +15,7 @@ from libs.common.paths import Paths
 from libs.common.service import create_service
 from libs.common.storage import Storage, open_storage
 from libs.common.worker import Worker
+from services.trainer.direct import OPEN_PREFIXES
 from services.trainer.direct import router as direct_router
 from services.trainer.handlers import Handlers
 from services.trainer.hardware import Device
@@ -103,7 +104,7 @@ def create_app(
         workers,
         checks=checks,
         router=direct_router,
-        prefix="/api/v1/trainer/",
+        prefixes=OPEN_PREFIXES,
         title="Voicewright trainer",
-        description="Trains voices. The routes under /api/v1/trainer are forwarded to the gateway.",
+        description="Trains voices. /api/v1/trainer/…, /train and /training-jobs are forwarded to the gateway.",
     )

@@ -14,9 +14,10 @@ from fastapi import FastAPI, Request
 
 from libs.common.service import create_service
 from scripts.processes import free_port
+from services.gateway.accounts.tables import Role
 from services.gateway.settings import GatewaySettings
 from services.preprocessor.direct import router as preprocess_router
-from services.trainer.direct import as_job
+from services.trainer.direct import OPEN_PREFIXES, as_job
 from services.trainer.direct import router as trainer_router
 from tests.integration.gateway_jobs.conftest import House, Person, served
 from tests.integration.gateway_jobs.scripted_workers import Workers
@@ -29,8 +30,8 @@ async def _nothing(_: FastAPI) -> AsyncIterator[None]:
 
 
 def _service(name: str, settings: GatewaySettings, gateway_url: str) -> FastAPI:
-    router, prefix = (
-        (preprocess_router, "/api/v1/preprocess/") if name == "preprocessor" else (trainer_router, "/api/v1/trainer/")
+    router, prefixes = (
+        (preprocess_router, ("/api/v1/preprocess/",)) if name == "preprocessor" else (trainer_router, OPEN_PREFIXES)
     )
     return create_service(
         name,
@@ -38,7 +39,7 @@ def _service(name: str, settings: GatewaySettings, gateway_url: str) -> FastAPI:
         routers=[router],
         lifespan=_nothing,
         checks=[],
-        open_prefixes=(prefix,),
+        open_prefixes=prefixes,
         title=name,
     )
 
@@ -189,3 +190,18 @@ def test_the_old_flat_body_becomes_a_job() -> None:
         "preset": "lite",
         "options": {"seed": 1, "epochs": 10},
     }
+
+
+async def test_the_trainers_oldest_addresses_start_and_list_for_administrators(
+    house: House, ports: dict[str, str]
+) -> None:
+    anna, boss = await house.person("anna"), await house.person("boss", Role.admin)
+    as_json = ["-H", "Content-Type: application/json"]
+    start = ["-X", "POST", f"{ports['trainer']}/train", *as_json, "-d", '{"dataset_name": "nobody", "epochs": 3}']
+
+    refused = [await curl(None, *start), await curl(anna, *start), await curl(boss, *start)]
+    listed = [await curl(person, f"{ports['trainer']}/training-jobs") for person in (None, anna, boss)]
+
+    assert [status for status, _ in refused] == [401, 403, 404]
+    assert [status for status, _ in listed] == [401, 403, 200]
+    assert listed[-1][1] == {"jobs": []}
