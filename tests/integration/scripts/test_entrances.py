@@ -28,7 +28,7 @@ def test_an_unknown_service_is_refused_with_the_known_ones():
     assert "gateway|ingest|preprocessor|trainer|inference" in answer.stderr
 
 
-@pytest.mark.parametrize("script", ["scripts/dev-up.sh", "scripts/install"])
+@pytest.mark.parametrize("script", ["scripts/dev-up.sh", "scripts/install", "scripts/backup", "scripts/restore"])
 def test_help_is_printed(script):
     answer = run(script, "--help")
 
@@ -38,6 +38,23 @@ def test_help_is_printed(script):
 
 def test_an_unknown_option_of_dev_up_is_refused():
     assert run("scripts/dev-up.sh", "--cellar").returncode == 2
+
+
+@pytest.mark.parametrize("script", ["scripts/backup", "scripts/restore"])
+@pytest.mark.parametrize("words", [[], ["--cellar", "x"], ["x", "y"], ["--prod", "README.md"]])
+def test_a_backup_is_neither_made_nor_restored_by_words_that_are_not_understood(script, words, tmp_path):
+    answer = run(script, *words)
+
+    assert answer.returncode == 2
+    assert script.split("/")[1] in answer.stderr
+    assert not list(PROJECT.glob("*.part"))
+
+
+def test_a_backup_that_is_not_there_is_not_restored():
+    answer = run("scripts/restore", "/not/there.tar")
+
+    assert answer.returncode == 1
+    assert "no file /not/there.tar" in answer.stderr
 
 
 @pytest.mark.parametrize("script", sorted(p.name for p in (PROJECT / "scripts").iterdir() if p.suffix in ("", ".sh")))
