@@ -31,7 +31,12 @@ RUN_FILES = (RESULT, "metrics.jsonl", "train.log")
 MOST_NAMED = 50
 PROBE_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[3]
-TRIED = {"en": "This is a test.", "de": "Das ist ein Test.", "fr": "Ceci est un essai.", "es": "Esto es una prueba."}
+TRIED = {
+    "en": "This is a test.",
+    "de": "Guten Tag, wir versuchen es.",
+    "fr": "Ceci est un essai.",
+    "es": "Esto es una prueba.",
+}
 
 
 class XttsProvider:
