@@ -10,7 +10,10 @@ import httpx
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from libs.common.logs import get_logger
 from services.gateway.inner import InnerService
+
+log = get_logger("gateway.streaming")
 
 _KEPT = (
     "content-type",
@@ -38,6 +41,9 @@ class ForwardedResponse(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except httpx.TransportError as error:
+            # An answer that is left without its end is a connection that breaks: nobody takes it for the whole.
+            log.warning("inner.broken_off", error=f"{type(error).__name__}: {error}")
         finally:
             await self._close()
 

@@ -163,6 +163,9 @@ async def test_sentences_reach_the_client_while_the_next_one_is_made(speaking_ho
             if len(heard) > 24_000:  # half a second; the rest never comes
                 break
     empty = await anna.post("/synthesize", json={"text": "🙂", "voice": "linda"})
+    fails = "This is the first sentence of two. And then there is endless talk without a stop."
+    with pytest.raises(httpx.RemoteProtocolError):
+        await anna.post("/synthesize", json={"text": fails, "voice": "linda", "stream": True})
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/wav")
     assert (empty.status_code, empty.json()["field"]) == (422, "text")
