@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 import yaml
 
 from scripts import compose_smoke
+from scripts.customer_commands import COMMANDS
 from scripts.deploy_checks import compose_config
 from scripts.deploy_checks.compose_files import laid_over, load
 from scripts.secret_file import ensure_secrets
-from tests.deploy.files import FOLDER, stack
+from tests.deploy.files import FOLDER, PROJECT, SERVICES, stack
 
 SMOKE = compose_smoke.SMOKE
 
@@ -65,3 +67,18 @@ def test_compose_takes_its_files_over_the_others(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stderr
+
+
+def test_the_kept_run_worked_in_both_stacks_and_names_no_place_of_its_machine():
+    log = (PROJECT / "docs" / "proofs" / "compose-smoke.log").read_text(encoding="utf-8")
+    plain, full = log.split("-- the stack of --prod", 1)
+
+    for part in (plain, full):
+        assert "everything worked" in part
+        assert "taken down: no container, network or volume is left" in part
+        assert "two trainers, two voices: Anna, Ben, Cleo" in part
+    assert set(re.findall(r"(\w+) restarted while the job was running", plain)) == {*SERVICES, "nats"}
+    for name in COMMANDS:
+        assert re.search(rf"curl, {name}: 20[0-2]\n", plain)
+    assert "FAILED" not in log
+    assert not re.search(r"(^|\s)/[a-z]+/|https?://|:\d{4,5}\b", log)
