@@ -118,7 +118,7 @@ def of_an_old_version(rendering: Rendering) -> None:
             "Deployment/gateway: spec.template.spec.containers[0].ports[0].containerPort: 'http' is not of type",
         ),
         (
-            lambda r: service(r, "trainer", "ScaledJob").update(comand=["sh"]),
+            lambda r: service(r, "trainer", "ScaledJob").update(commands=["sh"]),
             "ScaledJob/trainer: spec.jobTargetRef.template.spec.containers[0]: Additional properties",
         ),
         (
