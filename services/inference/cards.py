@@ -9,6 +9,9 @@ from typing import Any
 from libs.common.errors import InvalidName, ModelFileRefused, NotFound
 from libs.common.paths import Paths, VoiceVersion
 
+ELSEWHERE = ("google", "openai")
+"""Kinds of voices that live with their provider: no file of theirs is here."""
+
 
 def read_card(paths: Paths, slug: str) -> dict[str, Any] | None:
     """The voice card of `slug`, None when there is no such voice.
@@ -21,7 +24,8 @@ def read_card(paths: Paths, slug: str) -> dict[str, Any] | None:
         raise NotFound(f"there is no voice {slug!r}", field="voice") from error
     try:
         card = json.loads(path.read_bytes())
-        parts = ("weights",) if card["index"] is None else ("weights", "index")
+        parts = [] if card.get("kind") in ELSEWHERE else ["weights"]
+        parts += [] if card["index"] is None else ["index"]
         if not all(isinstance(card[part]["sha256"], str) for part in parts):
             raise TypeError
         paths.voice(slug).version(card["version"])

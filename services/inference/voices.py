@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from libs.common.errors import NotFound, Unavailable
+from libs.common.errors import InvalidInput, NotFound, Unavailable
 from libs.common.logs import get_logger
 from libs.common.manifests import sha256_of
 from libs.common.paths import Paths
@@ -66,6 +66,8 @@ class Voices:
             card = read_card(self._paths, slug)
             if card is None:
                 raise NotFound(f"there is no voice {slug}", field="voice")
+            if card.get("kind", "rvc") != "rvc":
+                raise InvalidInput(f"the voice {slug!r} speaks text and converts nothing", field="voice")
             index = (card["index"] or {}).get("sha256", "")
             key = (slug, f"{card['version']}:{card['weights']['sha256']}:{index}")
             with self._lock:

@@ -34,7 +34,7 @@ def publish_speaking(paths: Paths, scratch: Path, slug: str = "linda", version: 
         "files": [voice_files.file_facts(path.name, path) for path in (config, vocabulary, speaker)],
         **card,
     }
-    voice_files.assemble(place, weights, None, facts, [config, vocabulary, speaker])
+    voice_files.assemble(place, weights if facts["weights"] else None, None, facts, [config, vocabulary, speaker])
     voice_files.serve(paths.voice(slug), place, facts, 1)
     assert json.loads(paths.voice(slug).card.read_text())["version"] == version
-    return sha256_of(place.weights)
+    return sha256_of(place.weights) if facts["weights"] else ""

@@ -156,12 +156,17 @@ async def test_speech_goes_through_another_voice_in_one_request(serve: Serve, vo
     assert absent.status_code == 404
 
 
-async def test_what_cannot_be_said_is_refused_with_the_field_at_fault(serve: Serve, voices: Voices) -> None:
+async def test_what_cannot_be_said_is_refused_with_the_field_at_fault(
+    serve: Serve, voices: Voices, paths: Paths, tmp_path: Path
+) -> None:
     voices.publish("anna", "job_2")
+    publish_speaking(paths, tmp_path / "away", "gina", kind="google", weights=None, files=[])
     async with serve(speech_limit=200) as client:
         answers = {
             "nobody": await speak(client, voice="nobody"),
             "converts": await speak(client, voice="anna"),
+            "away": await speak(client, voice="gina"),
+            "through": await speak(client, through="gina"),
             "empty": await speak(client, "  "),
             "emoji": await speak(client, "🙂"),
             "hebrew": await speak(client, "שלום"),
@@ -177,6 +182,8 @@ async def test_what_cannot_be_said_is_refused_with_the_field_at_fault(serve: Ser
     assert said == {
         "nobody": (404, "voice"),
         "converts": (422, "voice"),
+        "away": (503, "voice"),
+        "through": (422, "voice"),
         "empty": (422, "text"),
         "emoji": (422, "text"),
         "hebrew": (422, "text"),
