@@ -68,6 +68,7 @@ def test_a_published_voice_is_whole_and_has_a_copy_in_the_object_store(platform:
     ]
     assert (voice / "anna.pth").resolve() == (version / "anna.pth").resolve()
     assert card["content_encoder"]["checksum"]
+    assert card["training"]["bases"]["generator"]["file"] == "voicewright-lite.safetensors"
     assert card["lineage"]["recordings"]
     stored = platform.stack.root / "objects" / "voice-models" / "anna" / card["version"]
     assert sorted(p.name for p in stored.iterdir()) == ["anna.index", "anna.pth", "anna.safetensors", "voice.json"]

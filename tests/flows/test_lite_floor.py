@@ -1,4 +1,4 @@
-"""The `lite` voice is at least as good as the trial that its design comes from."""
+"""After a minute of training the `lite` voice is better than the trial that its design comes from was after five."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-# About seven minutes on two cores: 1,200 steps are what five minutes of training are on a quiet machine, and the
-# figures of the trial are for that much. A fixed number of steps keeps the result free of the machine's mood.
-STEPS = 1200
-SIMILARITY, F0_CORRELATION = 0.78, 0.98
+# Two hundred steps are what one minute of training is on a quiet machine; a fixed number of them keeps the result free
+# of the machine's mood. Measured: 0.795, 0.988 and 0.440 (docs/models.md); before there was a start, after 1,200 steps,
+# phones were 0.40.
+STEPS = 200
+SIMILARITY, F0_CORRELATION, PHONES = 0.78, 0.98, 0.41
 
 
 @pytest.mark.slow
@@ -24,10 +25,13 @@ def test_a_voice_of_three_minutes_reaches_the_row_of_the_trial(voice_corpus: Pat
 
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2], timeout=1500)
 
-    rows = json.loads((tmp_path / "report.json").read_text())["rows"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    rows = report["rows"]
     converted = rows["converted, index 0"]
     assert converted["recordings"] >= 18
     assert converted["similarity_target"] >= SIMILARITY
     assert converted["f0_correlation"] >= F0_CORRELATION
+    assert converted["phone_agreement"] >= PHONES
+    assert report["times"]["bases"]["generator"]["file"] == "voicewright-lite.safetensors"
     assert converted["similarity_source"] < rows["source, untouched"]["similarity_source"]
     assert rows["source, untouched"]["similarity_target"] < converted["similarity_target"]
