@@ -81,7 +81,7 @@ def fault(wave: Wave, text: str, language: str, speed: float, *, has_ended: bool
 
 
 def without_babble(wave: Wave, text: str, language: str, speed: float) -> Wave:
-    """`wave` up to a pause of 0.6 s that begins when half as long again as `text` usually takes is over.
+    """`wave` `[T]` up to a pause of 0.6 s that begins when half as long again as `text` usually takes is over.
 
     What follows such a pause is not in the text. Before that, pauses are the speaker's.
     """
@@ -96,7 +96,7 @@ def without_babble(wave: Wave, text: str, language: str, speed: float) -> Wave:
 
 
 def without_edges(wave: Wave) -> Wave:
-    """`wave` with at most 50 ms of silence at either end; empty when all of it is silence."""
+    """`wave` `[T]` with at most 50 ms of silence at either end; empty when all of it is silence."""
     loud = np.flatnonzero(_loud(wave))
     if not len(loud):
         return wave[:0]
