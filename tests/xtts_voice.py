@@ -1,4 +1,4 @@
-"""A voice of the tiny XTTS that stops by itself: `python -m tests.xtts_voice BASE FOLDER`, where coqui-tts is.
+"""A tiny XTTS that stops by itself: `python -m tests.xtts_voice voice|base BASE FOLDER`, where coqui-tts is.
 
 Random weights hardly ever end a sentence. The code that ends it is made likely, so that about half of all attempts
 are as long as a short greeting may be.
@@ -32,5 +32,18 @@ def build(base: Path, folder: Path) -> None:
     write_voice(folder, xtts, BaseModel(base), [wave])
 
 
+def build_base(base: Path, folder: Path) -> None:
+    """The five files of XTTS_PATH, of which the voices that are trained stop by themselves."""
+    import torch
+
+    folder.mkdir(parents=True)
+    for path in base.iterdir():
+        (folder / path.name).hardlink_to(path)
+    state = torch.load(base / "model.pth", weights_only=True)
+    state["model"]["gpt.mel_head.bias"][STOP_CODE] += LIKELIER
+    (folder / "model.pth").unlink()
+    torch.save(state, folder / "model.pth")
+
+
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), Path(sys.argv[2]))
+    {"voice": build, "base": build_base}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

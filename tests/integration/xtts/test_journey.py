@@ -1,9 +1,10 @@
-"""The first customer's journey through the gateway: MP3 with texts in, a fine-tune, a voice that is ready."""
+"""The first customer's journey through the gateway: MP3 with texts in, a fine-tune, a voice that says a sentence."""
 
 from __future__ import annotations
 
 import io
 import json
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import soundfile
 
 from scripts.stack import Stack
 from tests.flows.conftest import QUICK, Platform, signed_in
+from tests.integration.xtts.conftest import ROOT
 from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.xtts, pytest.mark.timeout(600)]
@@ -20,8 +22,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.xtts, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def platform(xtts_python: str, xtts_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A stack whose trainer has XTTS."""
-    more = {"XTTS_PYTHON": xtts_python, "XTTS_PATH": str(xtts_base), "XTTS_LICENCE_ACCEPTED": "CPML-1.0"}
+    """A stack whose trainer and inference have XTTS, with a base whose voices end their sentences."""
+    base = tmp_path_factory.mktemp("ending") / "base"
+    subprocess.run(
+        [xtts_python, "-m", "tests.xtts_voice", "base", str(xtts_base), str(base)], cwd=ROOT, check=True, timeout=300
+    )
+    more = {"XTTS_PYTHON": xtts_python, "XTTS_PATH": str(base), "XTTS_LICENCE_ACCEPTED": "CPML-1.0"}
+    more |= {"SPEECH_ATTEMPTS": "10"}
     stack = Stack(tmp_path_factory.mktemp("platform"), environment=QUICK | more, ready_timeout=3 * PATIENCE)
     with stack:
         client = signed_in(stack)
@@ -46,7 +53,9 @@ def recordings(voice_corpus: Path, tmp_path: Path) -> tuple[list[Path], str]:
     return made, "".join(lines)
 
 
-def test_mp3_with_texts_become_a_voice_that_speaks(platform: Platform, recordings: tuple[list[Path], str]) -> None:
+def test_mp3_with_texts_become_a_voice_that_speaks(
+    platform: Platform, recordings: tuple[list[Path], str], tmp_path: Path
+) -> None:
     files, metadata = recordings
     client = platform.client
     dataset = client.ensure_dataset("Linda")
@@ -72,6 +81,10 @@ def test_mp3_with_texts_become_a_voice_that_speaks(platform: Platform, recording
     archive = zipfile.ZipFile(io.BytesIO(platform.api("GET", f"/models/{done.voice}/export").content))
     held = {Path(name).name for name in archive.namelist()}
     assert {"linda.pth", "config.json", "vocab.json", "speaker.safetensors", "voice.json", "reference-1.wav"} <= held
+    sound = tmp_path / "said.wav"
+    said = client.synthesize("Hello there.", "Linda", sound)
+    assert (said.voice_version, said.media_type) == (job.id, "audio/wav")
+    assert 0.2 < soundfile.info(sound).duration < 4.0
     refused = platform.api("POST", "/models/merge", json={"first": "linda", "second": "linda", "name": "Both"})
     assert refused.status_code == 422
     assert "speaks text" in refused.json()["detail"]

@@ -29,7 +29,7 @@ def made(xtts_python: str, xtts_base: Path, tmp_path_factory: pytest.TempPathFac
     """The files of a voice that stops by itself."""
     made = tmp_path_factory.mktemp("voice") / "made"
     subprocess.run(
-        [xtts_python, "-m", "tests.xtts_voice", str(xtts_base), str(made)],
+        [xtts_python, "-m", "tests.xtts_voice", "voice", str(xtts_base), str(made)],
         cwd=ROOT,
         check=True,
         timeout=300,
