@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fastapi import Request
+from pydantic import ValidationError
 
 from libs.common.errors import InvalidInput
+from libs.common.invalid import first_at_fault
 from libs.common.jobs import JobKind
 from services.gateway import workers
 from services.gateway.accounts.current import Admin
@@ -70,7 +72,10 @@ async def upload(request: Request, caller: Admin, parts: SharedParts) -> PanelUp
 async def start(body: PanelStart, caller: Admin, parts: SharedParts) -> PanelStarted:
     """As `POST /training/jobs` with the provider `xtts`."""
     asked = {"language": body.language, "epochs": body.epochs, "batch_size": body.batch_size}
-    options = OptionsIn.model_validate({name: value for name, value in asked.items() if value is not None})
+    try:
+        options = OptionsIn.model_validate({name: value for name, value in asked.items() if value is not None})
+    except ValidationError as error:
+        raise first_at_fault(error) from None
     wanted = TrainingRequest(dataset_name=body.dataset_name, provider="xtts", options=options)
     alive = await workers.announced(parts.connected)
     price, limits = parts.settings.gpu_hour_price, budget.limits_of(parts.settings)

@@ -90,6 +90,7 @@ async def test_a_start_is_refused_for_what_is_not_there_too_short_or_out_of_rang
     assert await refusal(dataset_name="nobody") == (404, "not_found")
     assert (await refusal(epochs=1001))[0] == 422
     assert (await refusal(batch_size=0))[0] == 422
+    assert await refusal(language="no language") == (422, "invalid_input")
 
 
 async def test_only_administrators_have_the_panel(sqlite_house: House) -> None:
