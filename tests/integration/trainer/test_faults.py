@@ -222,14 +222,16 @@ async def test_a_cancelled_training_stops_at_once(here: Platform, prepared: Mani
 async def test_a_time_limit_keeps_the_state_for_another_try(here: Platform, prepared: ManifestRef) -> None:
     await here.started("trainer")
 
-    failed = await here.send(train("job_1", prepared, total_steps=80, max_training_seconds=2.0), "step_failed")
+    # Six seconds: on a busy machine the first step comes late, and on a fast one 250 take longer.
+    failed = await here.send(train("job_1", prepared, total_steps=250, max_training_seconds=6.0), "step_failed")
+    done = steps_of(attempt(here, 1))
     here.events.seen.clear()
-    await here.send(train("job_1", prepared, attempt=2, total_steps=80), "trained", seconds=250)
+    await here.send(train("job_1", prepared, attempt=2, total_steps=250), "trained", seconds=250)
 
     assert failed.problem["code"] == "training_timeout"
     assert failed.problem["suggested_actions"]
-    assert len(resumed_at(attempt(here, 2))) == 1
-    assert steps_of(attempt(here, 2)) == list(range(1, 81))
+    assert resumed_at(attempt(here, 2)) == [done[-1]]
+    assert steps_of(attempt(here, 2)) == list(range(1, 251))
 
 
 async def test_damaged_data_fails_the_job_with_its_reason(here: Platform) -> None:
@@ -366,7 +368,9 @@ async def test_a_step_whose_process_hangs_once_is_done_at_the_second_try(here: P
     event = await here.send(evaluate("job_1", prepared, trained, indexed), "evaluated", seconds=200)
     freezing.cancel()
 
-    assert [delayed.problem["code"] for delayed in here.events.of("step_delayed")] == ["step_timed_out"]
-    first, second = here.events.of("step_started")
-    assert event.token == second.token == first.token + 1
+    # One try was frozen; on a very busy machine another may not be done in time.
+    delays = [delayed.problem["code"] for delayed in here.events.of("step_delayed")]
+    tokens = [started.token for started in here.events.of("step_started")]
+    assert delays == ["step_timed_out"] * (len(tokens) - 1) != []
+    assert tokens == list(range(tokens[0], event.token + 1))
     assert not frozen[0].is_running()
