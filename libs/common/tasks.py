@@ -16,7 +16,10 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=_AGAIN)
+        done, left = await asyncio.wait(left, timeout=_AGAIN)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # looked at, so that asyncio does not complain of it
 
 
 async def together(*work: Callable[[], Awaitable[None]]) -> None:

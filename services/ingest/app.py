@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,6 +17,7 @@ from libs.common.paths import Paths
 from libs.common.refusal import EarlyRefusals
 from libs.common.service import create_service
 from libs.common.storage import Storage, open_storage
+from libs.common.tasks import end
 from libs.common.worker import Worker
 from services.ingest import removing, staging
 from services.ingest.api import Parts, router
@@ -49,9 +49,7 @@ async def _running(task: asyncio.Task[None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end([task])
 
 
 def create_app(

@@ -7,13 +7,13 @@ the service ended, is made when the dataset is validated, which every training b
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
 from libs.common.paths import Paths, sample_key, sample_prefix
 from libs.common.storage import Storage, delete_all
+from libs.common.tasks import end
 from services.ingest.settings import IngestSettings
 
 log = get_logger("ingest.copies")
@@ -39,9 +39,7 @@ class Copies:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end([self._task])
 
     def add(self, dataset: str, sha256: str, extension: str) -> None:
         """Has an original copied when its object is not there yet."""

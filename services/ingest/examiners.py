@@ -14,6 +14,7 @@ from typing import Any
 
 from libs.common.errors import BrokenAudio, StorageFull, Unavailable
 from libs.common.logs import get_logger
+from libs.common.tasks import end
 from services.ingest.settings import IngestSettings
 
 log = get_logger("ingest.examiners")
@@ -162,8 +163,6 @@ class Examiners:
     async def close(self) -> None:
         """Ends all processes."""
         if self._tidying is not None:
-            self._tidying.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._tidying
+            await end([self._tidying])
         while self._idle:
             await self._idle.pop().end()

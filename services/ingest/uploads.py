@@ -24,6 +24,7 @@ from libs.common.errors import InvalidInput, TooLarge, Unavailable
 from libs.common.logs import get_logger
 from libs.common.multipart import Field, FileBegin, FileData, FileEnd, Limits, read_form
 from libs.common.paths import Paths, StagedUpload
+from libs.common.tasks import end
 from services.ingest import staging
 from services.ingest.examiners import Examiners, Refused
 from services.ingest.settings import IngestSettings
@@ -200,9 +201,7 @@ class _Reception:
 
     async def forget(self) -> None:
         """Stops what is going on and removes everything."""
-        for task in self.outcomes:
-            task.cancel()
-        await asyncio.gather(*self.outcomes, return_exceptions=True)
+        await end(self.outcomes)
         await asyncio.to_thread(self._remove)
 
     def _remove(self) -> None:

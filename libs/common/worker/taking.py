@@ -21,6 +21,7 @@ from libs.common.metrics import LEASES_HELD, LEASES_TAKEN_OVER, QUEUE_WAIT, WORK
 from libs.common.paths import Paths
 from libs.common.processes import end_children
 from libs.common.settings import CommonSettings, ScaledSettings
+from libs.common.tasks import end
 from libs.common.work import Done, Work, volumes_named
 from libs.common.worker.concluding import Concluding
 from libs.common.worker.keeping import Keeping
@@ -90,9 +91,7 @@ class Worker(Concluding, Keeping):
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=2)
-        for task in self._main:
-            task.cancel()
-        await asyncio.gather(*self._main, return_exceptions=True)
+        await end(self._main)
         end_children()
         with contextlib.suppress(PlatformError):
             await self.bus.bucket("workers").delete(self.id)
@@ -270,9 +269,7 @@ class Worker(Concluding, Keeping):
             await self._failed(delivery, command, claim, failure, retryable=False)
         finally:
             work.is_over = True
-            for keeper in keepers:
-                keeper.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
+            await end(keepers)
             held.dec()
             span.set(voicewright_outcome=outcome)
             if outcome == "failed":

@@ -31,6 +31,7 @@ from libs.common.events import (
 )
 from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
+from libs.common.tasks import end
 from services.gateway.settings import GatewaySettings
 from tests.waiting import PATIENCE
 
@@ -157,8 +158,7 @@ class Workers:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
         for bus in self._buses:
             await bus.close()
 
