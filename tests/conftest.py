@@ -109,6 +109,8 @@ def make_settings(tmp_path: Path) -> Callable[..., CommonSettings]:
             "lease_ttl": 30.0,
             "cancel_poll": 0.05,
             "worker_ttl": 6.0,
+            "commands_max_bytes": 32 * 2**20,
+            "events_max_bytes": 32 * 2**20,
             "retry_delays": (0.25, 1.25, 6.25),
             "poll_interval": 0.05,
             "drain_timeout": 30.0,

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from libs.common.bus import Bus
+from libs.common.bus import NOT_REACHED, Bus
 from libs.common.errors import PlatformError, TryAgain, Unavailable
 from libs.common.health import BrokerCheck, Check
 from libs.common.logs import get_logger
@@ -45,11 +45,12 @@ class ConnectingWorker:
         self._bus: Bus | None = None
         self._worker: Worker | None = None
         self._has_begun = False
+        self.absence = NOT_REACHED
         self.has_enough = asyncio.Event()  # set when its worker takes no more commands, see WORKER_COMMANDS
 
     async def __call__(self) -> str:
         if self._bus is None or not self._has_begun:
-            raise Unavailable("the message broker has not been reached yet")
+            raise Unavailable(self.absence)
         return await BrokerCheck(self._bus)()
 
     @asynccontextmanager
@@ -79,6 +80,7 @@ class ConnectingWorker:
                 worker = await self._make(self._bus)
                 break
             except (PlatformError, TryAgain) as error:
+                self.absence = str(error)
                 log.warning("broker.not_ready", detail=str(error))
                 await asyncio.sleep(_PAUSE)
         if worker is not None:

@@ -46,6 +46,7 @@ async def _connect(parts: Parts, own: list[Bus]) -> None:
             await bus.ensure_queues(sorted({c.service for c in COMMANDS if issubclass(c, Command)}))
             break
         except PlatformError as error:
+            parts.absence = error.detail
             log.warning("broker.not_ready", detail=error.detail)
             await asyncio.sleep(_PAUSE)
     parts.connected = bus

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from libs.common.bus import Bus
+from libs.common.bus import NOT_REACHED, Bus
 from libs.common.errors import Unavailable
 from libs.common.paths import Paths
 from libs.common.storage import Storage
@@ -29,15 +29,16 @@ class Parts:
     inference: InnerService
     storage: Storage
     connected: Bus | None = None
+    absence: str = NOT_REACHED
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     metadata_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     live: LiveSessions = field(default_factory=LiveSessions)
 
     @property
     def bus(self) -> Bus:
-        """The bus; raises Unavailable while the broker has not been reached yet."""
+        """The bus; raises Unavailable, with what was found, while the broker is not there or not ready."""
         if self.connected is None:
-            raise Unavailable("the message broker has not been reached yet")
+            raise Unavailable(self.absence)
         return self.connected
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -19,14 +18,13 @@ async def announced(bus: Bus | None) -> list[Announced]:
     if bus is None or not bus.is_connected:
         return []
     try:
-        bucket = bus.bucket("workers")
-        entries = await asyncio.gather(*(bucket.get(key) for key in await bucket.keys()))
+        entries = await bus.bucket("workers").entries()
     except PlatformError:
         return []
     found = []
-    for entry in entries:
+    for entry in entries.values():
         try:
-            described = json.loads(entry.value) if entry is not None else None
+            described = json.loads(entry.value)
         except ValueError:
             continue
         if isinstance(described, dict):

@@ -5,11 +5,11 @@ Unavailable and is repeated by who owns the message (the outbox, a worker that h
 where it was.
 """
 
-from libs.common.bus.broker import without_secrets
+from libs.common.bus.broker import NOT_REACHED, without_secrets
 from libs.common.bus.buckets import Bucket, Entry
 from libs.common.bus.connection import Bus
 from libs.common.bus.deliveries import Delivery
 from libs.common.bus.queues import CommandQueue
 from libs.common.bus.receiving import DeadLetter
 
-__all__ = ["Bucket", "Bus", "CommandQueue", "DeadLetter", "Delivery", "Entry", "without_secrets"]
+__all__ = ["NOT_REACHED", "Bucket", "Bus", "CommandQueue", "DeadLetter", "Delivery", "Entry", "without_secrets"]

@@ -18,6 +18,7 @@ from libs.common.settings import CommonSettings
 
 COMMANDS, EVENTS, PROGRESS, DEADLETTERS = "COMMANDS", "EVENTS", "PROGRESS", "DEADLETTERS"
 BUCKETS = ("jobs", "control", "leases", "workers")
+NOT_REACHED = "the message broker has not been reached yet"
 HEADERS = 2048  # bytes left free in every message: the broker counts headers too
 AWAY = (NatsError, JetStreamError, OSError, asyncio.TimeoutError)
 

@@ -9,6 +9,7 @@ from functools import partial
 from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError
 from nats.js.kv import KeyValue
+from pydantic import ByteSize
 
 from libs.common.bus.broker import AWAY, BUCKETS, COMMANDS, DEADLETTERS, EVENTS, PROGRESS, Connected, unavailable
 from libs.common.bus.buckets import Bucket
@@ -16,6 +17,7 @@ from libs.common.errors import Unavailable
 
 DUPLICATE_WINDOW = 120.0
 DAY = 86_400.0
+NO_STORAGE = 10047  # its file store is promised to other streams already, or its disk was too full when it started
 
 
 class Streams(Connected):
@@ -79,7 +81,17 @@ class Streams(Connected):
             except AWAY as error:
                 last = error
                 await asyncio.sleep(0.5)
+                if isinstance(error, APIError) and error.err_code == NO_STORAGE:
+                    raise Unavailable(self._no_room(what)) from error
         raise Unavailable(f"the message broker does not give {what}: {last}")
+
+    def _no_room(self, what: str) -> str:
+        wanted = sum(config.max_bytes or 0 for config in self._streams())
+        return (
+            f"the message broker has no room for {what}: together the streams may grow to"
+            f" {ByteSize(wanted).human_readable()}, which it must be able to hold. Free its disk and start it again,"
+            " give its configuration `jetstream { max_file_store }`, or lower COMMANDS_MAX_BYTES and EVENTS_MAX_BYTES"
+        )
 
     async def _ensure_stream(self, config: StreamConfig) -> None:
         try:
@@ -107,7 +119,7 @@ class Streams(Connected):
                 self._stores[name] = await self._js.key_value(name)
             return self._stores[name]
 
-        return Bucket(store, name, lambda: self._nc.max_payload)
+        return Bucket(self._js, store, name, lambda: self._nc.max_payload)
 
     async def forget_job(self, job_id: str) -> None:
         """Removes what the buckets hold of a job: leases of its steps, its wish to stop, its projection.

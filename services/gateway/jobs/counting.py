@@ -73,6 +73,6 @@ async def count_broker(parts: Parts) -> None:
         metrics.STREAM_BYTES.labels(stream).set(size.bytes)
         if size.limit is not None:
             metrics.STREAM_LIMIT.labels(stream).set(size.limit)
-    names = await parts.bus.bucket("workers").keys()
+    names = await parts.bus.bucket("workers").entries()
     for service in SERVICES:  # a service of which nobody is left is told as 0
         metrics.WORKERS.labels(service).set(sum(name.split("-")[0] == service for name in names))

@@ -77,5 +77,5 @@ async def rebuild(database: Database, bus: Bus, max_retries: int) -> tuple[int, 
         async with database.read() as session:  # it may be younger than the listing
             if await session.get(Job, key) is not None:
                 continue
-        await bucket.delete(key)
+        await bucket.purge(key)
     return written, len(strangers)

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from libs.common.bus import Bus
 from libs.common.bus.broker import HEADERS
+from libs.common.connecting import ConnectingWorker
 from libs.common.errors import Conflict, MessageTooLarge, Unavailable
 from libs.common.events import Command, InputFile, JobChanged, PrepareDataset, StepProgress, StepStarted
 from libs.common.jobs import JobState, Lane, Step
@@ -244,8 +245,11 @@ async def test_a_bucket_compares_before_it_sets(bus: Bus) -> None:
     assert entry is not None
     assert (entry.value, entry.revision) == (b"2", newer)
     assert await bucket.keys() == ["job_1.train"]
+    assert list(await bucket.entries()) == ["job_1.train"]
     await bucket.delete("job_1.train")
     assert await bucket.get("job_1.train") is None
+    assert await bucket.entries() == {}
+    await bucket.purge("job_1.train")
     assert await bucket.keys() == []
 
 
@@ -317,3 +321,25 @@ async def test_a_feed_ends_when_its_reader_says_so_without_a_cancellation(bus: B
     gone.set()
 
     await asyncio.wait_for(reader, PATIENCE)
+
+
+async def test_a_broker_without_room_for_the_streams_is_named_with_what_to_do(
+    tmp_path: Path, make_settings: Callable[..., CommonSettings]
+) -> None:
+    limits = tmp_path / "small.conf"
+    limits.write_text("jetstream { max_file_store: 1MB }\n")
+    server = NatsServer(tmp_path / "small", "-c", str(limits))
+    server.start()
+    settings = make_settings(nats_url=server.url)
+
+    async def no_worker(bus: Bus) -> None:
+        raise AssertionError("nothing may begin before the streams are there")
+
+    service = ConnectingWorker(settings, "preprocessor", no_worker)
+    async with service.running():
+        await until(lambda: "room" in service.absence)
+        with pytest.raises(Unavailable, match=r"no room for the stream COMMANDS: together .* 128\.0MiB") as refused:
+            await service()
+
+    assert "EVENTS_MAX_BYTES" in refused.value.detail
+    server.kill()

@@ -166,7 +166,7 @@ async def test_workers_are_listed_while_they_live(bus: Bus, processes: Processes
     await processes.wait_for("ready")
 
     async def listed() -> list[str]:
-        return await bus.bucket("workers").keys()
+        return list(await bus.bucket("workers").entries())
 
     async def is_nobody_listed() -> bool:
         return not await listed()

@@ -288,6 +288,7 @@ async def running_house(settings: GatewaySettings, database: Database) -> AsyncI
 @pytest.fixture
 async def house(settings: GatewaySettings, database: Database) -> AsyncIterator[House]:
     async with running_house(settings, database) as house:
+        await house.reach_broker()
         yield house
 
 

@@ -71,6 +71,7 @@ async def test_a_job_that_ended_before_the_stream_began_is_told_once(house: Hous
     job = await house.train(anna, await house.dataset(anna))
     await anna.post(f"/training/jobs/{job['id']}/cancel")
     await until_end_is_told(bus, job["id"], JobState.cancelled)
+    await house.until_all_is_sent()  # it is sent a moment before it is marked as sent
     await bus._js.purge_stream("PROGRESS")
 
     first = await feed.begin(house.database, bus, job["id"], None, 3)
