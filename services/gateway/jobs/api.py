@@ -346,7 +346,8 @@ async def validate_dataset(
     preset: Annotated[Text | None, Query(max_length=32, description="For a training with this preset")] = None,
 ) -> Validation:
     """Says what stands in the way, without starting anything."""
-    chosen = presets.preset(preset or presets.default_preset(workers.devices(await workers.announced(parts.connected))))
+    alive = await workers.announced(parts.connected)
+    chosen = presets.preset(preset or presets.default_preset(workers.devices(alive)))
     provider = provider_of(chosen.name)
     found: list[PlatformError] = []
     async with parts.database.read() as session:
@@ -356,6 +357,8 @@ async def validate_dataset(
     try:
         starting.check_speech(dataset, inputs, seconds, chosen.min_seconds)
         speech.check_transcripts(provider, clips)
+        if chosen.needs_hubert:
+            workers.check_content(alive, chosen.name)
     except PlatformError as error:
         found.append(error)
     can_train = not found

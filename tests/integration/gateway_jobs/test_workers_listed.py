@@ -38,10 +38,12 @@ async def test_what_no_worker_can_use_is_refused_before_anything_is_queued(house
         await anna.post("/training/jobs", json={"dataset_id": dataset, "preset": "rvc-v1-40k"}),
         await anna.post("/preprocess/jobs", json={"dataset_id": dataset, "f0_method": "hybrid[dio+rmvpe]"}),
     ]
+    looked_at = (await anna.post(f"/datasets/{dataset}/validate?preset=rvc-v1-40k")).json()
     accepted = await anna.post("/preprocess/jobs", json={"dataset_id": dataset, "f0_method": "dio"})
 
     assert [answer.status_code for answer in refusals] == [422, 422, 422]
     assert [answer.json()["field"] for answer in refusals] == ["options.f0_method", "preset", "f0_method"]
     assert "rmvpe.pt" in refusals[0].json()["detail"]
     assert (await anna.get("/training/jobs")).json()["items"] == []
+    assert (looked_at["can_train"], looked_at["problems"][0]["field"]) == (False, "preset")
     assert accepted.status_code == 202
