@@ -33,6 +33,7 @@ from scripts.stack import PROJECT, SERVICES
 SMOKE = PROJECT / "deploy" / "smoke"
 BESIDE = ("postgres", "s3", "caddy", "prometheus")
 """What runs beside the services and NATS in the full stack; Grafana's image cannot be had from packages."""
+OVER_PROD = ("compose.debian.yaml", "compose.traces.yaml")
 IMAGES = ("voicewright-light:smoke", "voicewright-voice:smoke")
 
 
@@ -63,12 +64,14 @@ def stack(folder: Path, name: str, say: Report, *, full: bool) -> Iterator[tuple
     ports = {variable: free_port() for variable in names}
     values = {**given_outside(), **{k: str(v) for k, v in ports.items()}}
     values |= {"ASSETS_FOLDER": str(folder / "assets"), "VOICEWRIGHT_VERSION": "smoke"}
+    if full:
+        values["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://collector:4318"
     env_file = folder / "env"
     env_file.write_text("".join(f"{variable}={value}\n" for variable, value in values.items()))
     ensure_secrets(env_file, full=full)
     options = ["--with", str(SMOKE / "compose.ports.yaml")]
     if full:
-        options = ["--prod", "--with", str(SMOKE / "compose.debian.yaml")]
+        options = ["--prod", *(part for name in OVER_PROD for part in ("--with", str(SMOKE / name)))]
     made = Containers(f"{name}-{os.getpid()}", env_file, ports["GATEWAY_PORT"], options)
     try:
         yield made, ports
@@ -126,11 +129,12 @@ def full(folder: Path, sounds: Sounds, say: Report) -> None:
     with stack(folder / "full", "smoke-full", say, full=True) as (made, ports):
         made.compose("build", "gateway", "trainer", "caddy", "prometheus", "s3", seconds=3600)
         say("images built")
-        come_up(made, say, "nats", *SERVICES, *BESIDE)
+        come_up(made, say, "nats", *SERVICES, *BESIDE, "collector")
         made.wait_healthy(["postgres"])
         smoke_journey.journey(made, sounds, say)
         smoke_journey.two_trainers(made, sounds, say)
         smoke_full.behind_tls(made, ports["HTTPS_PORT"], folder, say)
+        smoke_full.traces(made, say)
         smoke_full.database(made, say)
         smoke_full.objects(made, say)
         smoke_full.prometheus(made, ports["PROMETHEUS_PORT"], 2, say)

@@ -167,7 +167,8 @@ def _as(found: list[type[events.Data]], base: type[Any]) -> list[type[Any]]:
 
 # -- licences ---------------------------------------------------------------------------------------------------------
 
-LIGHT, VOICE = ("gateway", "ingest"), ("preprocessor", "trainer", "inference")
+# The extras that deploy/Dockerfile installs.
+LIGHT, VOICE = ("gateway", "ingest", "otel"), ("preprocessor", "trainer", "inference", "otel")
 # They come with PyTorch's CUDA builds alone; the table is the same whichever build is installed.
 CUDA_ONLY = re.compile(r"nvidia-|cuda-|triton$")
 

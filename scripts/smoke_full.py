@@ -1,4 +1,4 @@
-"""Do the servers around the services do their part: TLS, PostgreSQL, the object store, Prometheus?"""
+"""Do the servers around the services do their part: TLS, PostgreSQL, the object store, traces, Prometheus?"""
 
 from __future__ import annotations
 
@@ -44,6 +44,23 @@ def behind_tls(stack: Containers, port: int, folder: Path, say: Say) -> None:
 def _copied(caddy: str, target: Path) -> bool:
     source = f"{caddy}:/data/caddy/pki/authorities/local/root.crt"
     return subprocess.run(["docker", "cp", source, str(target)], capture_output=True).returncode == 0
+
+
+def traces(stack: Containers, say: Say) -> None:
+    """A training is one trace, from the request through the three services that work for it."""
+    url = f"{stack.published('collector', 4318)}/traces"
+    wanted = {"gateway": "POST /api/v1/training/jobs", "preprocessor": "work preprocess", "trainer": "work publish"}
+
+    def whole() -> dict[str, list[str]] | None:
+        """The first trace that has all of `wanted`: its spans by service."""
+        found: dict[str, dict[str, list[str]]] = httpx.get(url, timeout=30, trust_env=False).json()
+        fits = (one for one in found.values() if all(span in one.get(s, ()) for s, span in wanted.items()))
+        return next(fits, None)
+
+    wait_for(lambda: whole() is not None, 60, "no trace leads from a request to a published voice")
+    trace = whole() or {}
+    count = sum(map(len, trace.values()))
+    say(f"traces: a training is one, {count} spans of {', '.join(sorted(trace))}")
 
 
 def database(stack: Containers, say: Say) -> None:

@@ -154,14 +154,18 @@ def _presence(path: Path | None) -> str:
     return f"{path} ({'present' if path is not None and path.exists() else 'absent'})"
 
 
-def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
-    """Runs `app` until SIGTERM or SIGINT; the lifespan's end drains what is in hand."""
+def begin(settings: CommonSettings, name: str) -> None:
+    """Logs as the settings want them: the first thing that a service does, so that all it says has one form."""
     logs.configure(
         name,
         log_format=settings.log_format,
         level=settings.log_level,
         folder=Paths(settings).logs / name if settings.log_files else None,
     )
+
+
+def serve(app: FastAPI, settings: CommonSettings, name: str, port: int) -> None:
+    """Runs `app` until SIGTERM or SIGINT, after `begin`; the lifespan's end drains what is in hand."""
     tracing.configure(name, settings.otel_exporter_otlp_endpoint)
     log.info(
         "service.starting",

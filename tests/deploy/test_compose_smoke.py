@@ -40,6 +40,15 @@ def test_its_stand_ins_change_images_and_nothing_that_is_to_be_tried():
         assert changed <= {"image", "build"} | ({"entrypoint"} if name == "s3" else set()), name
 
 
+def test_the_traces_are_taken_by_a_server_beside_the_others_that_changes_none_of_them():
+    over = load(SMOKE / "compose.traces.yaml")
+    before, after = stack("prod")["services"], laid_over(stack("prod"), over)["services"]
+
+    assert {name for name in after if after[name] != before.get(name)} == {"collector"}
+    for service in SERVICES:
+        assert after[service]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "${OTEL_EXPORTER_OTLP_ENDPOINT:-}"
+
+
 def test_every_stage_that_it_asks_for_is_in_its_dockerfile():
     text = (SMOKE / "Dockerfile").read_text(encoding="utf-8")
 

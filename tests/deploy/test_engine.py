@@ -63,6 +63,13 @@ def test_torch_is_in_the_voice_image_alone(containers):
     }
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_traces_can_be_sent_by_every_service_without_another_image(containers, service):
+    asked = "from libs.common import tracing; print(tracing.configure('x', 'http://collector:4318'))"
+
+    assert containers.inside(service, f'python -c "{asked}"').splitlines()[-1] == "True"
+
+
 def test_an_image_lists_its_contents_and_says_its_version(containers):
     bill = json.loads(containers.inside("inference", "cat /usr/share/doc/voicewright/sbom.cdx.json"))
     versions = {component["name"]: component["version"] for component in bill["components"]}

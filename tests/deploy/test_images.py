@@ -112,6 +112,13 @@ def test_dependencies_are_installed_before_any_code_is_seen(stage):
     assert set(" ".join(copied).replace("COPY", "").replace("./", "").split()) == {"pyproject.toml", "constraints.txt"}
 
 
+@pytest.mark.parametrize("stage", ["build-light", "build-voice"])
+def test_the_packages_of_traces_are_in_both_images(stage):
+    [installed] = re.findall(r'"\.\[([a-z,]+)\]"', "\n".join(stages()[stage]))
+
+    assert "otel" in installed.split(",")
+
+
 def test_what_is_copied_reaches_the_builder():
     admitted = {
         line.removeprefix("!")
