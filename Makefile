@@ -38,13 +38,12 @@ test: ## every test that takes seconds, each with its time
 
 test-slow: ## the rest: training, kills, outages, whole journeys
 	@scripts/install --dev
-	$(PY) -m pytest -n $(TEST_PROCESSES) -m slow --durations=0 --durations-min=0.005 --timeout=900
+	$(PY) -m pytest -n $(TEST_PROCESSES) -m "slow and not xtts" --durations=0 --durations-min=0.005 --timeout=900
 
-test-xtts: ## text-to-speech training for real, on a tiny network; coqui-tts comes into .venv-xtts
+test-xtts: ## text-to-speech for real, on a tiny network; coqui-tts comes into .venv-xtts
 	@scripts/install --dev
 	@scripts/install-xtts
-	@[[ -n "$${VOICE_CORPUS:-}" ]] || { echo "make test-xtts needs VOICE_CORPUS: a folder with ljspeech/" && exit 1; }
-	XTTS_PYTHON=$(CURDIR)/.venv-xtts/bin/python $(PY) -m pytest -m xtts --durations=0 --durations-min=0.005 --timeout=900
+	XTTS_PYTHON=$(CURDIR)/.venv-xtts/bin/python $(PY) -m pytest -n $(TEST_PROCESSES) -m xtts --durations=0 --durations-min=0.005 --timeout=900
 
 bench: ## figures of this machine, into var/bench/<date>.json
 	@scripts/install --dev

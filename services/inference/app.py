@@ -90,7 +90,7 @@ def create_app(
             make_router(paths, Batches(settings, voices)),
             speech_api.make_router(speaking, ConversionQueue(1, settings.speech_waiting, "texts")),
             make_live_router(settings, voices, LiveSessions(settings.live_sessions)),
-            models_api.make_router(paths, voices, ConversionQueue(1, settings.conversions_waiting)),
+            models_api.make_router(paths, voices, ConversionQueue(1, settings.conversions_waiting), speaks or process),
         ],
         lifespan=lifespan,
         checks=checks,

@@ -9,18 +9,22 @@ from typing import Any
 from libs.common.errors import InvalidName, ModelFileRefused, NotFound, PlatformError
 from libs.common.manifests import sha256_of
 from libs.common.paths import Paths, VoiceVersion
-from services.inference.cards import served_weights
+from services.inference.cards import ELSEWHERE, served_weights
 
 ARCHIVES = ("rvc", "applio", "voicewright")
 
 
-def find_version(paths: Paths, slug: str, version: str) -> VoiceVersion:
-    """A version of a voice whose card and weights are there; raises NotFound."""
+def find_version(paths: Paths, slug: str, version: str, *, elsewhere: bool = False) -> VoiceVersion:
+    """A version of a voice whose card and weights are there; raises NotFound.
+
+    `elsewhere`: a voice that lives with its provider will do, which has no weights here.
+    """
     try:
         found = paths.voice(slug).version(version)
     except InvalidName as error:
         raise NotFound(f"there is no voice {slug!r} with a version {version!r}", field="voice") from error
-    if not found.card.is_file() or not found.weights.is_file():
+    is_whole = found.weights.is_file() or (elsewhere and kind_of(found) in ELSEWHERE)
+    if not found.card.is_file() or not is_whole:
         raise NotFound(f"the version {version} of the voice {slug} is not there", field="voice")
     return found
 
@@ -65,6 +69,23 @@ def check(version: VoiceVersion) -> dict[str, Any]:
             raise
         found.append(error.problem())
     return {"valid": not found, "problems": found, **heard}
+
+
+def check_files(version: VoiceVersion) -> dict[str, Any]:
+    """Compares the files with their card, and no more: `valid`, `problems`."""
+    try:
+        _compare(version, read_card(version))
+    except ModelFileRefused as error:
+        return {"valid": False, "problems": [error.problem()]}
+    return {"valid": True, "problems": []}
+
+
+def kind_of(version: VoiceVersion) -> str:
+    """`rvc`, `xtts`, `google` or `openai`, as the card says; `rvc` when nothing can be read."""
+    try:
+        return str(read_card(version).get("kind", "rvc"))
+    except ModelFileRefused:
+        return "rvc"
 
 
 def write_file(version: VoiceVersion, form: str, output: Path) -> None:

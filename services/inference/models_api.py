@@ -13,9 +13,11 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
-from libs.common.errors import PlatformError, TryAgain
-from libs.common.paths import Paths
+from libs.common.errors import PlatformError, ProviderUnavailable, TryAgain
+from libs.common.paths import Paths, VoiceVersion
 from libs.common.processes import in_child
+from libs.voice.xtts.saying import Speaks
+from libs.voice.xtts.trying import try_published
 from services.inference import models
 from services.inference.queueing import ConversionQueue
 from services.inference.voices import Voices
@@ -36,7 +38,25 @@ async def _in_child(queue: ConversionQueue, call: Any, *arguments: object) -> An
             raise again.error from again
 
 
-def make_router(paths: Paths, voices: Voices, queue: ConversionQueue) -> APIRouter:
+async def _spoken(place: VoiceVersion, kind: str, speaks: Speaks, result: dict[str, Any]) -> dict[str, Any]:
+    """`result` of a voice that speaks, when it was heard; a voice that lives with its provider is not asked there."""
+    try:
+        if kind != "xtts":
+            raise ProviderUnavailable(
+                f"the voice is spoken by {kind}, and this platform asks only XTTS for speech", field="voice"
+            )
+        card = await asyncio.to_thread(models.read_card, place)
+        sound = await try_published(speaks, place.folder, place.weights.name, card)
+    except ProviderUnavailable as error:  # nothing is wrong with the voice
+        return result | {"usable": False, "problems": [error.problem()]}
+    except PlatformError as error:
+        if error.retryable:
+            raise
+        return {"valid": False, "usable": False, "problems": [error.problem()]}
+    return result | {"usable": True, "peak": sound["peak"], "level_db": sound["level_db"]}
+
+
+def make_router(paths: Paths, voices: Voices, queue: ConversionQueue, speaks: Speaks) -> APIRouter:
     router = APIRouter(prefix="/voices/{slug}/versions/{version}", tags=["models"])
 
     @router.get("/facts", operation_id="facts", summary="What is in a voice's file")
@@ -46,9 +66,14 @@ def make_router(paths: Paths, voices: Voices, queue: ConversionQueue) -> APIRout
 
     @router.post("/verify", operation_id="verify", summary="Try a voice")
     async def verify(slug: str, version: str) -> dict[str, Any]:
-        """Besides the files, whether this installation has the content encoder that the voice needs."""
-        place = models.find_version(paths, slug, version)
-        result: dict[str, Any] = await _in_child(queue, models.check, place)
+        """Besides the files, whether this installation has what the voice needs: a content encoder, or coqui-tts."""
+        place = models.find_version(paths, slug, version, elsewhere=True)
+        kind = await asyncio.to_thread(models.kind_of, place)
+        if kind != "rvc":
+            result: dict[str, Any] = await _in_child(queue, models.check_files, place)
+            result = await _spoken(place, kind, speaks, result) if result["valid"] else {**result, "usable": False}
+            return result | {"problems": paths.places.hidden(result["problems"])}
+        result = await _in_child(queue, models.check, place)
         usable, width = result["valid"], result.pop("content_width", None)
         if usable:
             try:

@@ -12,15 +12,14 @@ import torch
 
 from libs.audio.encode import write_wav
 from libs.audio.resample import resample
-from libs.common.errors import ModelFileRefused, ModelValidationFailed
+from libs.common.errors import ModelFileRefused
 from libs.voice.atomic import save_tensors, write_atomically, write_text_atomically
 from libs.voice.xtts.base import BaseModel
 from libs.voice.xtts.network import SAMPLE_RATE, Wave, load_xtts, speaker_of
+from libs.voice.xtts.trying import heard
 
 WEIGHTS, CONFIG, VOCABULARY, SPEAKER = "voice.pth", "config.json", "vocab.json", "speaker.safetensors"
 SPOKEN_RATE = 24_000
-SHORTEST_SECONDS = 0.2
-AUDIBLE = 1e-4
 MOST_TOKENS = 120
 """About five seconds: enough to hear whether there is sound; a network that never stops is not waited for."""
 
@@ -76,14 +75,7 @@ def try_voice(folder: Path, weights: str, text: str, language: str) -> dict[str,
         xtts.inference(text, language, latent, embedding, temperature=0.65, max_new_tokens=MOST_TOKENS)["wav"],
         dtype=np.float32,
     ).reshape(-1)
-    seconds = len(wave) / SPOKEN_RATE
-    if not np.isfinite(wave).all():
-        raise ModelValidationFailed("the voice made values that are no numbers")
-    peak = float(np.abs(wave).max()) if len(wave) else 0.0
-    if seconds < SHORTEST_SECONDS or peak < AUDIBLE:
-        raise ModelValidationFailed(f"the voice made {seconds:.2f} s with a peak of {peak:.5f}: nothing to hear")
-    level = 20 * float(np.log10(max(float(np.sqrt(np.mean(np.square(wave)))), 1e-9)))
-    return {"seconds": round(seconds, 3), "peak": round(peak, 4), "level_db": round(level, 2)}
+    return heard(wave)
 
 
 def _ignore(_: Any) -> None:

@@ -20,6 +20,7 @@ from libs.common.work import Done, Work
 from libs.voice.child import TrainingChild
 from libs.voice.xtts.base import LICENCE, BaseModel, missing_packages
 from libs.voice.xtts.speech import FEWEST_CLIPS, Clip, Looked, look
+from libs.voice.xtts.trying import words_in
 from libs.voice.xtts.vocabulary import Vocabulary, read_vocabulary
 from services.trainer import training, voice_files
 from services.trainer.providers.protocol import Readiness
@@ -31,12 +32,6 @@ RUN_FILES = (RESULT, "metrics.jsonl", "train.log")
 MOST_NAMED = 50
 PROBE_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[3]
-TRIED = {
-    "en": "This is a test.",
-    "de": "Guten Tag, wir versuchen es.",
-    "fr": "Ceci est un essai.",
-    "es": "Esto es una prueba.",
-}
 
 
 class XttsProvider:
@@ -220,14 +215,13 @@ class XttsProvider:
         """Has the packaged voice say a few words, in a process of its own."""
         card = voice_files.read_card(version.card) or {}
         language = str(card.get("language", "en"))
-        text = TRIED.get(language) or await asyncio.to_thread(self._words, work)
         child = self._child(
             {
                 "task": "try",
                 "run": str(work.folder),
                 "voice": str(version.folder),
                 "weights": version.weights.name,
-                "text": text,
+                "text": words_in(language),
                 "language": language,
             },
             {},
@@ -241,12 +235,6 @@ class XttsProvider:
             raise outcome.error
         if outcome.result is None:
             raise WorkFailed(f"the test sound was not made: the process ended as {outcome.ending}")
-
-    def _words(self, work: Work[PublishVoice]) -> str:
-        """The shortest text of the dataset: words of the language that the network was taught."""
-        manifest = manifests.load(self._paths, work.command.prepared)
-        path = next(self._paths.in_data(name) for name in manifest.files if name.endswith(f"/{CHECKED}"))
-        return str(min((clip["text"] for clip in json.loads(path.read_text())["clips"]), key=len))
 
 
 def fine_tuning(command: TrainVoice, language: str, settings: TrainerSettings) -> dict[str, Any]:

@@ -85,6 +85,9 @@ def test_mp3_with_texts_become_a_voice_that_speaks(
     said = client.synthesize("Hello there.", "Linda", sound)
     assert (said.voice_version, said.media_type) == (job.id, "audio/wav")
     assert 0.2 < soundfile.info(sound).duration < 4.0
+    tried = client.verify_voice("Linda")
+    assert (tried.valid, tried.usable, tried.problems) == (True, True, [])
+    assert tried.peak
     refused = platform.api("POST", "/models/merge", json={"first": "linda", "second": "linda", "name": "Both"})
     assert refused.status_code == 422
     assert "speaks text" in refused.json()["detail"]

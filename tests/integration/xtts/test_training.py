@@ -12,13 +12,22 @@ from typing import Any
 import pytest
 import torch
 
+from libs.audio.decode import decode
 from libs.voice.child import Outcome, TrainingChild
 from libs.voice.safe_load import load_tensors
-from libs.voice.xtts.speech import Clip
+from libs.voice.xtts.speech import Clip, look
+from libs.voice.xtts.vocabulary import read_vocabulary
+from scripts.processes import find_program
+from scripts.speech import speak
 
 pytestmark = [pytest.mark.slow, pytest.mark.xtts, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[3]
 Spoken = tuple[Path, list[tuple[Clip, str]]]
+SENTENCES = {
+    "de": ("Guten Morgen, wie geht es Ihnen?", "Der Zug fährt um zehn Uhr.", "Das war schön.", "Wir müssen los."),
+    "es": ("Buenos dias, vamos a la playa.", "El tren sale a las diez.", "Mañana es lunes.", "Hoy llueve mucho."),
+    "fr": ("Bonjour, comment allez-vous?", "Le train part tard le soir.", "Un café, merci bien.", "Il fait chaud."),
+}
 
 
 class Runs:
@@ -81,6 +90,14 @@ async def until_step(child: TrainingChild, step: int) -> None:
     async for line in child.progress():
         if line["step"] >= step:
             return
+
+
+async def first_step(child: TrainingChild) -> int:
+    """The step with which it begins to learn."""
+    async for line in child.progress():
+        if line["phase"] == "train":
+            return int(line["step"])
+    raise AssertionError("it ended before it learned anything")
 
 
 async def test_a_killed_run_goes_on_past_a_damaged_checkpoint_and_learns_the_same_bit_by_bit(runs: Runs) -> None:
@@ -161,6 +178,53 @@ async def test_a_disk_that_is_full_at_the_end_leaves_no_half_voice(runs: Runs) -
     assert (outcome.error.code, outcome.error.retryable) == ("storage_full", True)
     assert checkpoints(runs.folder / "run") == ["checkpoint-00000006"]
     assert not [path for path in (runs.folder / "run").iterdir() if "voice" in path.name]
+
+
+async def test_a_disk_that_is_full_in_the_middle_costs_only_what_came_after_the_last_checkpoint(runs: Runs) -> None:
+    first = runs.child("first", total_steps=200)
+    await first.start()
+    await until_step(first, 3)
+    resource.prlimit(first.pid, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    full = await first.wait()
+    kept = checkpoints(runs.folder / "first")
+
+    again = runs.child("second", earlier=("first",), total_steps=200)
+    await again.start()
+    begun = await first_step(again)
+    await again.cancel()
+    second = await again.wait()
+
+    assert full.error is not None
+    assert (full.error.code, full.error.retryable) == ("storage_full", True)
+    assert kept
+    assert all(name.startswith("checkpoint-") and not name.endswith(".broken") for name in kept)
+    assert begun >= int(kept[-1].removeprefix("checkpoint-"))
+    assert second.ending == "cancelled"
+
+
+@pytest.mark.parametrize(("language", "texts"), SENTENCES.items())
+async def test_speech_of_three_languages_is_looked_at_and_learnt_from(
+    xtts_python: str, xtts_base: Path, tmp_path: Path, language: str, texts: tuple[str, ...]
+) -> None:
+    if find_program("espeak-ng") is None:
+        pytest.skip("espeak-ng is not here: run scripts/install")
+    wavs = tmp_path / "wavs"
+    wavs.mkdir()
+    clips = []
+    for number, text in enumerate(texts):
+        path = wavs / f"{number:064x}.wav"
+        speak(text, language, path)
+        clips.append(Clip(f"smp_{number}", path.stem, f"{number}.wav", text, decode(path).seconds))
+    looked = look(clips, language, read_vocabulary(xtts_base / "vocab.json"))
+    assert not looked.refused, looked.refused
+
+    runs = Runs(xtts_python, xtts_base, (wavs, looked.usable), tmp_path)
+    outcome = await runs.run("run", language=language, total_steps=2)
+
+    assert outcome.result is not None, outcome.error
+    assert (outcome.result["refused"], outcome.result["clips"]) == ([], {"learnt": 3, "held_out": 1})
+    assert outcome.result["losses"]["text"] > 0
+    assert (runs.folder / "run/voice.pth").is_file()
 
 
 async def test_a_base_model_that_is_damaged_is_refused_by_name(runs: Runs, xtts_base: Path, tmp_path: Path) -> None:

@@ -125,6 +125,43 @@ async def test_a_dataset_of_bad_clips_is_refused_with_the_reason_for_each(
     assert "en" in language.problem["detail"]
 
 
+async def test_one_clip_of_a_hundred_that_cannot_be_read_is_named_and_the_others_are_learnt_from(
+    here: Platform, xtts_python: str, xtts_base: Path, spoken: Spoken
+) -> None:
+    await here.started("trainer", XTTS_PYTHON=xtts_python, XTTS_PATH=xtts_base, XTTS_LICENCE_ACCEPTED="CPML-1.0")
+    wavs, given = spoken
+    uploads = here.paths.uploads("anna")
+    uploads.wavs.mkdir(parents=True)
+    clips = []
+    for number in range(100):
+        clip, _ = given[number % len(given)]
+        sha256 = f"{number:064x}"
+        uploads.wav(sha256).hardlink_to(wavs / f"{clip.sha256}.wav")
+        clips.append(
+            SpokenClip(
+                sample_id=f"smp_{number}",
+                sha256=sha256,
+                extension="flac",
+                name=f"{number}.flac",
+                transcript=clip.transcript,
+            )
+        )
+    uploads.wav(clips[41].sha256).unlink()
+    uploads.wav(clips[41].sha256).write_bytes(b"RIFF and no more")
+
+    checked = await here.send(check("job_1", tuple(clips), total_steps=1), "checked")
+    trained = await here.send(train("job_1", checked.manifest), "trained", seconds=300)
+
+    assert (checked.clips, checked.refused) == (99, 1)
+    refused = here.manifest(checked).data["refused"]
+    assert [(each["sample_id"], each["name"], each["code"]) for each in refused] == [
+        ("smp_41", "41.flac", "unreadable")
+    ]
+    result = here.manifest(trained).data["result"]
+    assert sum(result["clips"].values()) == 99
+    assert result["refused"] == []
+
+
 def test_our_tokens_and_our_loss_are_the_librarys(xtts_python: str, xtts_base: Path, spoken: Spoken) -> None:
     wavs, clips = spoken
     job = {

@@ -1,7 +1,7 @@
 """A process that speaks the protocol of libs/voice/xtts/serving.py without the library: `python speaking_child.py`
 
-What it does stands in SPEAKING_CHILD at its start (missing, die), then in the text: silence, endless, sometimes, nan,
-die, hang, slow, refuse, many (too many tokens); other pieces become noise.
+What it does stands in SPEAKING_CHILD at its start (missing, die, mute), then in the text: silence, endless, sometimes,
+nan, die, hang, slow, refuse, many (too many tokens); other pieces become noise.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def answer(order: dict, cancelled: set[int]) -> None:
     if "many" in text and len(text) > 30:
         say("too_long", id=number)
         return
-    if "silence" in text:
+    if "silence" in text or os.environ.get("SPEAKING_CHILD") == "mute":
         wave[:] = 0
     if "nan" in text:
         wave[:] = np.nan
