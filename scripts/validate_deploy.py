@@ -1,6 +1,7 @@
 """`scripts/validate-deploy`: what is wrong with the files of `deploy/`, as far as one sees without running them?
 
 compose config  every combination of files that scripts/compose can choose, by whichever compose is here
+compose schema  the same by the Compose Specification's own schema, where --compose-schema names a copy of it
 kustomize       every overlay renders (kubectl or kustomize)
 objects         each object has the fields of its kind, in each supported Kubernetes version, and no others
 references      every name and selector of an object leads to something in its overlay
@@ -23,9 +24,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
+
 from scripts.deploy_checks import (
     compose_config,
     compose_policy,
+    compose_schema,
     kustomize,
     monitoring,
     object_policy,
@@ -43,7 +47,7 @@ NEEDED = ("compose config", "kustomize")
 """Checks that must not be skipped where everything is required."""
 
 
-def check_compose(project: Path) -> Iterator[Row]:
+def check_compose(project: Path, schema: Path | None = None) -> Iterator[Row]:
     """Everything about compose; `project`: the folder that holds deploy/, .env.example and docs/."""
     every = stacks(project / "deploy" / "compose")
     dockerfile = project / "deploy" / "Dockerfile"
@@ -51,6 +55,7 @@ def check_compose(project: Path) -> Iterator[Row]:
     yield from (variables.check_stack(stack, dockerfile) for stack in every)
     yield variables.check_example(every, project / ".env.example")
     yield from compose_config.check(every)
+    yield from compose_schema.check(every, schema)
 
 
 def render(project: Path) -> list[Rendering]:
@@ -90,10 +95,18 @@ def check_monitoring(project: Path, renderings: list[Rendering]) -> Iterator[Row
     yield monitoring.check_by_tests(deploy)
 
 
-def validate(project: Path = PROJECT, *, required: bool = False) -> list[Row]:
-    """Every check of `deploy/` in `project`. `required`: nothing of NEEDED may be skipped."""
+def validate(project: Path = PROJECT, *, required: bool = False, schema: Path | None = None) -> list[Row]:
+    """Every check of `deploy/` in `project`.
+
+    `required`: nothing of NEEDED may be skipped. `schema`: see compose_schema; raises OSError, ValueError and
+    jsonschema.SchemaError for one that is none.
+    """
     renderings = render(project)
-    rows = [*check_compose(project), *check_kubernetes(project, renderings), *check_monitoring(project, renderings)]
+    rows = [
+        *check_compose(project, schema),
+        *check_kubernetes(project, renderings),
+        *check_monitoring(project, renderings),
+    ]
     if required:
         rows = [replace(r, faults=(r.skipped,), skipped="") if r.skipped and r.check in NEEDED else r for r in rows]
     return rows
@@ -109,8 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--required", action="store_true", help="compose and kubectl must be here (also where CI is set)"
     )
     parser.add_argument("--project", type=Path, default=PROJECT, help="a folder with deploy/, docs/ and .env.example")
+    parser.add_argument("--compose-schema", type=Path, help="schema/compose-spec.json of the Compose Specification")
     options = parser.parse_args(arguments)
-    rows = validate(options.project.absolute(), required=options.required or bool(os.environ.get("CI")))
+    required = options.required or bool(os.environ.get("CI"))
+    try:
+        rows = validate(options.project.absolute(), required=required, schema=options.compose_schema)
+    except (OSError, ValueError, jsonschema.SchemaError) as error:
+        parser.error(f"--compose-schema {options.compose_schema}: {str(error).splitlines()[0]}")
     failed = [row for row in rows if row.faults]
     if options.json:
         print(json.dumps({"ok": not failed, "rows": [row.as_json() for row in rows]}, indent=2))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -10,7 +14,12 @@ from typing import Any
 
 import yaml
 
-MISSING = "neither kubectl nor kustomize is installed here"
+MISSING = (
+    "neither kubectl (1.21 or newer) nor kustomize (4 or newer) is installed here: see kubernetes.io/docs/tasks/tools; "
+    "Debian 12's kubernetes-client is 1.20, whose kustomize knows no components"
+)
+KUBECTL, KUSTOMIZE = (1, 21), (4, 0)
+"""The first versions that render components."""
 Object = dict[str, Any]
 
 
@@ -31,9 +40,28 @@ class Rendering:
 
 def command() -> list[str] | None:
     """How an overlay is rendered on this machine; None where nothing can."""
-    if shutil.which("kubectl"):
+    return _command(os.environ.get("PATH", ""))
+
+
+@functools.cache
+def _command(path: str) -> list[str] | None:
+    """The same for one PATH."""
+    if shutil.which("kubectl", path=path) and _version("kubectl", "version", "--client", "--output=json") >= KUBECTL:
         return ["kubectl", "kustomize"]
-    return ["kustomize", "build"] if shutil.which("kustomize") else None
+    if shutil.which("kustomize", path=path) and _version("kustomize", "version") >= KUSTOMIZE:
+        return ["kustomize", "build"]
+    return None
+
+
+def _version(*command: str) -> tuple[int, int]:
+    """Major and minor version that a program says of itself; (0, 0) when it says none."""
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    try:
+        said = json.loads(said)["clientVersion"]["gitVersion"]
+    except (ValueError, KeyError, TypeError):
+        pass  # kustomize says it in words of its own, which differ by version
+    found = re.search(r"v(\d+)\.(\d+)\.", said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def overlays(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts import validate_deploy
-from scripts.deploy_checks import compose_config, compose_policy, kustomize, monitoring, variables
+from scripts.deploy_checks import compose_config, compose_policy, compose_schema, kustomize, monitoring, variables
 from scripts.deploy_checks.compose_files import Stack, stacks
 from scripts.deploy_checks.queries import Query
 from scripts.deploy_checks.rows import Row, as_table
@@ -53,7 +53,7 @@ def test_nothing_is_wrong_with_the_compose_files_as_compose_and_we_read_them():
     rows = list(validate_deploy.check_compose(PROJECT))
 
     assert [row for row in rows if row.faults] == [], as_table(rows)
-    assert {row.check for row in rows} == {"policy", "variables", "compose config"}
+    assert {row.check for row in rows} == {"policy", "variables", "compose config", "compose schema"}
 
 
 def test_every_query_of_dashboards_and_rules_has_an_answer_and_parses_where_promtool_is():
@@ -226,6 +226,55 @@ def test_what_prometheus_itself_refuses_and_an_alert_that_does_not_fire_are_foun
 
     assert "OutboxStuck" in faults(monitoring.check_by_tests(project / "deploy"))
     assert "a panel: " in faults(monitoring.check_by_promtool([Query("a panel", "sum(rate(up))")]))
+
+
+def test_what_the_compose_specification_does_not_allow_is_found_where_somebody_names_its_schema(project, tmp_path):
+    schema = tmp_path / "schema.json"
+    services = {
+        "type": "object",
+        "additionalProperties": {"properties": {"read_only": {"type": ["boolean", "string"]}}},
+    }
+    schema.write_text(json.dumps({"type": "object", "properties": {"services": services}}))
+    compose = project / "deploy" / "compose"
+
+    assert {row.result for row in compose_schema.check(stacks(compose), schema)} == {"ok"}
+    plant(compose / "compose.yaml", "    read_only: true", "    read_only: 7")
+
+    assert "services.nats.read_only: 7 is not of type" in faults(*compose_schema.check(stacks(compose), schema))
+    [row] = compose_schema.check(stacks(compose), None)
+    assert row.skipped == compose_schema.MISSING
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", '{"type": "nothing of this world"}'])
+def test_a_schema_that_cannot_be_read_is_said_and_nothing_else(project, tmp_path, content, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(project))
+    schema = tmp_path / "schema.json"
+    if content is not None:
+        schema.write_text(content)
+
+    with pytest.raises(SystemExit) as ended:
+        validate_deploy.main(["--project", str(project), "--compose-schema", str(schema)])
+
+    assert ended.value.code == 2
+    assert f"--compose-schema {schema}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("program", "said", "how"),
+    [
+        ("kubectl", '{"clientVersion": {"gitVersion": "v1.20.2"}}', None),
+        ("kubectl", '{"clientVersion": {"gitVersion": "v1.21.0-beta"}}', ["kubectl", "kustomize"]),
+        ("kubectl", "it is broken", None),
+        ("kustomize", "{Version:kustomize/v3.8.7 GitCommit:ad0}", None),
+        ("kustomize", "v5.5.0", ["kustomize", "build"]),
+    ],
+)
+def test_only_what_knows_components_renders_overlays(tmp_path, monkeypatch, program, said, how):
+    (tmp_path / program).write_text(f"#!/bin/sh\necho '{said}'\n")
+    (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert kustomize.command() == how
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

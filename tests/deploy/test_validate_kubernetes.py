@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from scripts.deploy_checks import (
 from scripts.deploy_checks.kustomize import Object, Rendering
 from scripts.deploy_checks.rows import Row, as_table
 from tests.deploy.files import PROJECT
+from tests.deploy.k8s import must_render
 
 DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
 
@@ -31,8 +31,7 @@ DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
 @pytest.fixture(scope="module")
 def renderings() -> list[Rendering]:
     """Every overlay. Where nothing can render them this is skipped, and in CI a failure."""
-    if kustomize.command() is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(kustomize.MISSING)
+    must_render()
     return validate_deploy.render(PROJECT)
 
 

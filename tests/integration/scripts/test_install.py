@@ -51,7 +51,8 @@ def checkout() -> Iterator[Path]:
 
 
 def install(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    setpriv = shutil.which("setpriv") or "setpriv"
+    somebody = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     path = "/usr/local/bin:/usr/bin:/bin"
     return subprocess.run(
         [*somebody, str(checkout / "scripts" / "install"), *arguments],
@@ -156,3 +157,21 @@ def test_a_python_that_is_too_old_is_named(checkout):
 
 def test_an_unknown_option_is_refused(checkout):
     assert install(checkout, "--everything").returncode == 2
+
+
+def test_who_cannot_render_overlays_is_told_so_with_the_tools_of_the_tests(checkout):
+    programs = checkout / "bin"
+    programs.mkdir()
+    for name in "bash sh cat cp mkdir rm grep sha256sum cut dirname readlink python3".split():
+        (programs / name).symlink_to(shutil.which(name, path="/usr/local/bin:/usr/bin:/bin") or name)
+    for name in ("nats-server", "espeak-ng", "curl", "cc", "g++", "make"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+
+    without = install(checkout, "--dev", PATH=str(programs))
+    (programs / "kubectl").write_text("#!/bin/sh\n")
+    (programs / "kubectl").chmod(0o755)
+    with_it = install(checkout, "--dev", PATH=str(programs))
+
+    assert "no kubectl (1.21 or newer) here: the tests of deploy/k8s are skipped" in without.stdout
+    assert "kubectl" not in with_it.stdout
