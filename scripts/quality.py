@@ -8,11 +8,15 @@ row: the mean over the recordings with its 95 % interval, and each recording), `
 The first voice (`--seconds` or `--steps` of training on all speech) gets all rows. `--minutes 1 10`, `--speech 30 60`,
 `--compare-random`, `--hubert FILE` and `--voice NAME=FILE` add voices to compare with it. What is already trained in
 the output folder is used again, so rows can be added later.
+
+On a machine with other work a minute of training means little: `--steps-per-minute 290` counts each minute as so many
+steps (what two quiet cores make of them, docs/models.md), and the figures are the same whatever else the cores do.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Iterable
@@ -28,9 +32,11 @@ from libs.voice.artefact import load_synthesizer
 from libs.voice.chain import Converter
 from libs.voice.content import ContentEncoder, load_content_encoder
 from libs.voice.content_small import SmallContentEncoder
-from libs.voice.evaluation import measure
+from libs.voice.evaluation import measure, phone_agreement
 from libs.voice.likeness import NeuralEmbedding
 from libs.voice.lite import LiteSynthesizer
+from libs.voice.opinion import opinions_are_available
+from libs.voice.phones import frame_phones
 from libs.voice.pitch import Pitch
 from scripts.quality_rows import Rows, bands, differences, means, picture, table
 from scripts.quality_voices import Making, make, read_16k, recordings
@@ -39,6 +45,7 @@ Wave = NDArray[np.float32]
 HELD_OUT = 3
 INDEX_RATES = (0.0, 0.5, 1.0)
 FIRST = "converted, index 0"
+NO_OPINION = "speechmos, which holds DNSMOS, is not installed: it comes with the extra `quality`"
 
 
 def mean_log_f0(waves: Iterable[Wave], pitch: Pitch) -> float:
@@ -47,12 +54,28 @@ def mean_log_f0(waves: Iterable[Wave], pitch: Pitch) -> float:
     return float(np.log2(f0[f0 > 0]).mean())
 
 
+class Remembering(NeuralEmbedding):
+    """Hears each wave once: reference and sources come back in every row."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Wave] = {}
+
+    def embed(self, wave16k: Wave) -> Wave:
+        """See `libs.voice.likeness.NeuralEmbedding`."""
+        key = hashlib.sha256(wave16k.tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = super().embed(wave16k)
+        return self._known[key]
+
+
 class Judge:
     """Converts and measures; `rows` hold what was found, by kind of sound."""
 
     def __init__(self, target: Path, sources: Path, utterances: int, output: Path) -> None:
         self.output = output
-        self.pitch, self.embedding = Pitch(), NeuralEmbedding()
+        self.pitch, self.embedding = Pitch(), Remembering()
+        self.with_opinion = opinions_are_available()
+        self._phones: dict[tuple[str, str], NDArray[np.uint8]] = {}
         clips = recordings(target)
         self.held_out, self.learned = clips[:HELD_OUT], clips[HELD_OUT:]
         self.reference = np.concatenate([read_16k(clip) for clip in self.learned[:8]])
@@ -105,16 +128,40 @@ class Judge:
         self._judge(kind, source, resample(wave, rate, 16_000), speaker, name, shift)
 
     def _judge(self, kind: str, source: Wave, result: Wave, speaker: str, name: str, shift: float = 0.0) -> None:
-        row = measure(source, result, self.reference, self.pitch.f0, shift=shift, embedding=self.embedding)
+        if (speaker, name) not in self._phones:
+            self._phones[speaker, name] = frame_phones(source)
+        row = measure(
+            source,
+            result,
+            self.reference,
+            self.pitch.f0,
+            shift=shift,
+            embedding=self.embedding,
+            with_phones=False,
+            with_opinion=self.with_opinion,
+        )
+        if not row["is_silent"] and row["is_finite"]:
+            row["phone_agreement"] = phone_agreement(source, result, self._phones[speaker, name])
         self.rows.setdefault(kind, []).append({"recording": name, "speaker": speaker, "shift": shift, **row})
+
+
+def counted(minutes: float, arguments: argparse.Namespace) -> int | None:
+    """The steps that stand for so many minutes, None where the clock decides."""
+    return round(minutes * arguments.steps_per_minute) if arguments.steps_per_minute else None
 
 
 def further(arguments: argparse.Namespace) -> list[Making]:
     """The trainings beside the first one that were asked for."""
-    usual = {"seconds": arguments.seconds, "steps": arguments.steps}
-    found = [Making(f"{minutes:g} min of training", 60 * minutes) for minutes in arguments.minutes]
+    usual = {"seconds": arguments.seconds, "steps": arguments.steps or counted(arguments.seconds / 60, arguments)}
+    brief = usual
+    if arguments.speech_minutes:
+        brief = {"seconds": 60 * arguments.speech_minutes, "steps": counted(arguments.speech_minutes, arguments)}
+    found = [Making(f"{speech:g} s of speech", speech=speech, **brief) for speech in arguments.speech]
+    found += [
+        Making(f"{minutes:g} min of training", 60 * minutes, counted(minutes, arguments))
+        for minutes in arguments.minutes
+    ]
     found += [Making(f"{steps} steps of training", arguments.seconds, steps) for steps in arguments.at_steps]
-    found += [Making(f"{speech:g} s of speech", speech=speech, **usual) for speech in arguments.speech]
     if arguments.compare_random:
         found.append(Making("from random weights", pretrained="none", **usual))
     return found
@@ -138,6 +185,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("var/quality"))
     parser.add_argument("--seconds", type=float, default=300.0, help="of training")
     parser.add_argument("--steps", type=int, default=None, help="of training, instead of seconds")
+    parser.add_argument("--steps-per-minute", type=float, default=None, help="count minutes of training in steps")
     parser.add_argument("--utterances", type=int, default=3, help="per source speaker")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1234)
@@ -145,6 +193,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="*", default=[], help="further voices: minutes of training")
     parser.add_argument("--at-steps", type=int, nargs="*", default=[], help="further voices: steps of training")
     parser.add_argument("--speech", type=float, nargs="*", default=[], help="further voices: seconds of target speech")
+    parser.add_argument("--speech-minutes", type=float, default=None, help="of training for those, not the first's")
     parser.add_argument("--compare-random", action="store_true", help="a further voice from random weights")
     parser.add_argument("--voice", action="append", default=[], metavar="NAME=FILE", help="a further, trained voice")
     parser.add_argument("--content", type=Path, default=None, help="weights of scripts/pretrain instead of the shipped")
@@ -164,40 +213,51 @@ def main() -> None:
         return converter
 
     judge.untouched()
-    first = Making("first", arguments.seconds, arguments.steps, pretrained=arguments.pretrained)
+    steps = arguments.steps or counted(arguments.seconds / 60, arguments)
+    first = Making("first", arguments.seconds, steps, pretrained=arguments.pretrained)
     converter = trained(first, "first")
     judge.copies(converter, "copy-synthesis")
     for index_rate in INDEX_RATES:
         judge.conversions(converter, f"converted, index {index_rate:g}", index_rate)
     factor = judge.converting / judge.spoken
-    others: list[tuple[str, Converter]] = []
-    for making in further(arguments):
-        others.append((making.name, trained(making, making.name.replace(" ", "-"))))
-    if arguments.hubert:
-        making = Making("HuBERT's content", arguments.seconds, arguments.steps)
-        others.append((making.name, trained(making, "hubert", load_content_encoder(arguments.hubert))))
-    for text in arguments.voice:
-        name, _, path = text.partition("=")
-        others.append((name, given_voice(Path(path), judge, encoder, arguments.hubert)))
-    for name, other in others:
+    others: list[str] = []
+
+    def tell() -> None:
+        """What is known so far: a run of hours that is ended early has not been for nothing."""
+        summary = {kind: means(found) for kind, found in judge.rows.items()}
+        report = {
+            "target": arguments.target.name,
+            "steps_per_minute": arguments.steps_per_minute,
+            "not_measured": {} if judge.with_opinion else {"dnsmos": NO_OPINION},
+            "times": times["first"] | {"conversion_real_time_factor": round(factor, 4)},
+            "voices": times,
+            "bands": judge.speaker_bands(),
+            "rows": summary,
+            "first_less_others": {name: differences(judge.rows, f"{name}: converted", FIRST) for name in others},
+            "recordings": judge.rows,
+        }
+        (arguments.output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        told = table(summary, report["not_measured"])
+        (arguments.output / "table.md").write_text(told + "\n", encoding="utf-8")
+        picture(summary, arguments.output / "quality.png")
+        print(told)
+        print(json.dumps({"times": report["times"], "bands": report["bands"]}))
+
+    def compare(name: str, other: Converter) -> None:
         judge.copies(other, f"{name}: copy-synthesis")
         judge.conversions(other, f"{name}: converted")
+        others.append(name)
+        tell()
 
-    summary = {kind: means(found) for kind, found in judge.rows.items()}
-    report = {
-        "target": arguments.target.name,
-        "times": times["first"] | {"conversion_real_time_factor": round(factor, 4)},
-        "voices": times,
-        "bands": judge.speaker_bands(),
-        "rows": summary,
-        "first_less_others": {name: differences(judge.rows, f"{name}: converted", FIRST) for name, _ in others},
-        "recordings": judge.rows,
-    }
-    (arguments.output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (arguments.output / "table.md").write_text(table(summary) + "\n", encoding="utf-8")
-    picture(summary, arguments.output / "quality.png")
-    print(table(summary))
-    print(json.dumps({"times": report["times"], "bands": report["bands"]}))
+    tell()
+    for making in further(arguments):
+        compare(making.name, trained(making, making.name.replace(" ", "-")))
+    if arguments.hubert:
+        making = Making("HuBERT's content", arguments.seconds, steps)
+        compare(making.name, trained(making, "hubert", load_content_encoder(arguments.hubert)))
+    for text in arguments.voice:
+        name, _, path = text.partition("=")
+        compare(name, given_voice(Path(path), judge, encoder, arguments.hubert))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,12 @@ SHOWN = {
     "f0_rmse_cents": "F0 RMSE, cents",
     "voicing_error": "voicing error",
     "phone_agreement": "phone agreement",
+    "dnsmos": "DNSMOS",
 }
-PICTURED = ("similarity_target", "similarity_source", "f0_correlation", "phone_agreement")
+PICTURED = ("similarity_target", "similarity_source", "f0_correlation", "phone_agreement", "dnsmos")
+RANGES = {"dnsmos": (1.0, 5.0)}
+"""Of the figures that are not between 0 and 1."""
+
 DRAWS = 2000
 
 
@@ -61,7 +65,7 @@ def differences(rows: Rows, kind: str, other: str) -> dict[str, Any]:
     pairs = [(before[row["recording"]], row) for row in rows[other] if row["recording"] in before]
     lines = [
         {"recording": one["recording"], "speaker": one["speaker"]}
-        | {name: two[name] - one[name] for name in SHOWN if None not in (one[name], two[name])}
+        | {name: two[name] - one[name] for name in SHOWN if None not in (one.get(name), two.get(name))}
         for one, two in pairs
     ]
     every: set[str] = set().union(*lines)
@@ -87,12 +91,14 @@ def bands(embedded: dict[str, list[NDArray[np.float32]]]) -> dict[str, float]:
     }
 
 
-def table(summary: dict[str, dict[str, Any]]) -> str:
-    """The rows as Markdown, each figure with its interval."""
+def table(summary: dict[str, dict[str, Any]], not_measured: dict[str, str] | None = None) -> str:
+    """The rows as Markdown, each figure with its interval; below them why a figure of `not_measured` is in no row."""
     lines = [f"| | recordings | {' | '.join(SHOWN.values())} |", "|---" * (len(SHOWN) + 2) + "|"]
     for kind, found in summary.items():
         cells = [_cell(found, name) for name in SHOWN]
         lines.append(f"| {kind} | {found['recordings']} | {' | '.join(cells)} |")
+    for name, reason in (not_measured or {}).items():
+        lines += ["", f"{SHOWN[name]} was not measured: {reason}."]
     return "\n".join(lines)
 
 
@@ -104,21 +110,21 @@ def _cell(found: dict[str, Any], name: str) -> str:
 
 
 def picture(summary: dict[str, dict[str, Any]], target: Path) -> None:
-    """The rows as bars with their intervals, a panel for each of four figures, into a PNG file."""
+    """The rows as bars with their intervals, a panel for each of five figures, into a PNG file."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     kinds = list(reversed(summary))
-    figure, panels = plt.subplots(1, len(PICTURED), figsize=(16, 1.5 + 0.35 * len(kinds)), sharey=True)
+    figure, panels = plt.subplots(1, len(PICTURED), figsize=(19, 1.5 + 0.35 * len(kinds)), sharey=True)
     for panel, name in zip(panels, PICTURED, strict=True):
         places = [i for i, kind in enumerate(kinds) if name in summary[kind]]
         found = [summary[kinds[i]] for i in places]
         spread = [each["plus_minus"][name] for each in found]
         panel.barh(places, [each[name] for each in found], xerr=spread, color="#4c78a8", ecolor="#222222", capsize=2)
-        panel.set_title(SHOWN[name])
-        panel.set_xlim(0, 1)
+        panel.set_title(SHOWN[name] if places else f"{SHOWN[name]}: not measured")
+        panel.set_xlim(*RANGES.get(name, (0.0, 1.0)))
         panel.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(kinds)), kinds)
     figure.tight_layout()

@@ -24,6 +24,7 @@ from libs.voice.artefact import load_synthesizer
 from libs.voice.evaluation import measure
 from libs.voice.likeness import best_embedding
 from libs.voice.lite import QUIETEST, LiteSynthesizer, glide, pulses
+from libs.voice.opinion import opinions_are_available
 from libs.voice.pitch import Pitch
 
 Wave = NDArray[np.float32]
@@ -35,6 +36,7 @@ COLUMNS = {
     "f0_correlation": "F0 correlation",
     "voiced_ratio": "voiced",
     "phone_agreement": "phones kept",
+    "dnsmos": "DNSMOS (1-5)",
 }
 
 
@@ -127,7 +129,9 @@ def measured(
         if result is None:
             found.rows[name] = {"not_measured": "only the lite voice has a synthesis without learned parts"}
             continue
-        found.rows[name] = measure(before, result, reference, pitch.f0, shift=by, embedding=embedding)
+        found.rows[name] = measure(
+            before, result, reference, pitch.f0, shift=by, embedding=embedding, with_opinion=opinions_are_available()
+        )
     found.f0 = {name: pitch.f0(wave) for name, wave in found.waves.items()}
     return found
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from libs.common.errors import InvalidInput
 from libs.voice.likeness import SpeakerEmbedding, best_embedding
+from libs.voice.opinion import opinion
 from libs.voice.phones import SPEECH_FROM, frame_phones
 
 Float32 = NDArray[np.float32]
@@ -87,13 +88,15 @@ def compare_pitch(first: NDArray[np.floating], second: NDArray[np.floating], shi
     return PitchAgreement(correlation, rmse, offset, float(((one > 0) != (two > 0)).mean()), float((second > 0).mean()))
 
 
-def phone_agreement(source: Float32, result: Float32) -> float | None:
+def phone_agreement(source: Float32, result: Float32, heard: NDArray[np.uint8] | None = None) -> float | None:
     """Share of the frames that hold a phone in `source` in which `result` holds the same one. Waves `[L]` at 16 kHz.
+
+    `heard`: what `frame_phones` said of `source`, for those who compare it with many results.
 
     PocketSphinx judges both. A trace of noise leaves 0.74, so that is the ceiling; None when `source` holds no speech.
     Frames under -60 dBFS do not count: the judge hears phones in digital silence as well.
     """
-    one, two = frame_phones(source), frame_phones(result)
+    one, two = frame_phones(source) if heard is None else heard, frame_phones(result)
     frames = min(len(one), len(two))
     powers = np.square(source[: frames * FRAME].reshape(frames, FRAME).astype(np.float64)).mean(axis=1)
     speech = (one[:frames] >= SPEECH_FROM) & (powers > AUDIBLE_RMS**2)
@@ -111,11 +114,13 @@ def measure(
     shift: float = 0.0,
     embedding: SpeakerEmbedding | None = None,
     with_phones: bool = True,
+    with_opinion: bool = False,
 ) -> dict[str, float | bool | str | None]:
     """All measures of a conversion of `source` into the voice of `target`; float32 waves `[T]` at 16 kHz.
 
     `estimate_f0` gives Hz at 10 ms, 0 where unvoiced. A measure that cannot be taken is None (no speech, silence).
-    Deterministic. Raises Unavailable when `with_phones` and PocketSphinx is not installed.
+    Deterministic. Raises Unavailable when `with_phones` and PocketSphinx, or `with_opinion` (`dnsmos`, 1…5) and
+    speechmos, is not installed.
     """
     embedding = embedding or best_embedding()
     sound = sound_of(result)
@@ -130,6 +135,7 @@ def measure(
         "voiced_ratio": 0.0,
         "voiced_ratio_source": None,
         "phone_agreement": None,
+        "dnsmos": None,
         "peak": sound.peak,
         "rms": sound.rms,
         "level_db": sound.level_db,
@@ -153,4 +159,6 @@ def measure(
     }
     if with_phones:
         row["phone_agreement"] = phone_agreement(source, result)
+    if with_opinion:
+        row["dnsmos"] = opinion(result).overall
     return row

@@ -13,7 +13,8 @@ from scripts.quality_rows import Rows, bands, differences, interval, means, pict
 
 def row(recording: str, speaker: str, **figures: float | None) -> dict[str, Any]:
     usual = {"similarity_target": 0.8, "similarity_source": 0.5, "f0_correlation": 0.99, "f0_rmse_cents": 30.0}
-    return {"recording": recording, "speaker": speaker, "voicing_error": 0.03, "phone_agreement": 0.4} | usual | figures
+    usual |= {"voicing_error": 0.03, "phone_agreement": 0.4, "dnsmos": 3.1}
+    return {"recording": recording, "speaker": speaker} | usual | figures
 
 
 def test_an_interval_is_that_of_the_mean_where_every_recording_has_a_speaker_of_its_own() -> None:
@@ -78,3 +79,27 @@ def test_table_and_picture_hold_every_row(tmp_path: Path) -> None:
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith("| copy | 2 | 0.750 ± 0.0")
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_opinion_has_an_interval_and_where_there_is_none_the_table_says_why(tmp_path: Path) -> None:
+    heard = {"copy": means([row("1", "a", dnsmos=2.9), row("2", "b", dnsmos=3.3)])}
+    unheard = {"copy": means([row("1", "a", dnsmos=None), row("2", "b", dnsmos=None)])}
+
+    told, untold = table(heard), table(unheard, {"dnsmos": "its tool is not here"})
+    picture(unheard, tmp_path / "quality.png")
+
+    assert "| DNSMOS |" in told.splitlines()[0]
+    assert told.splitlines()[2].endswith("| 3.100 ± 0.200 |")
+    assert untold.splitlines()[2].endswith("| – |")
+    assert untold.splitlines()[-1] == "DNSMOS was not measured: its tool is not here."
+    assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_differences_leave_out_a_figure_that_one_of_the_reports_lacks() -> None:
+    before = row("1", "a")
+    del before["dnsmos"]
+
+    found = differences({"old": [before], "new": [row("1", "a")]}, "old", "new")
+
+    assert "dnsmos" not in found
+    assert found["phone_agreement"] == 0.0
