@@ -376,12 +376,25 @@ class Client:
             answer = self._json("POST", "/convert/jobs", key=key, data=fields, files=parts, timeout=SENDING)
         return Job.model_validate(answer)
 
+    def add_speech_job(self, texts: bytes, media_type: str, **options: Any) -> Job:
+        """Queues the texts of a file: `text/plain`, a line each, or `text/csv`, a table with the column `text`.
+
+        Options: voice (for texts that name none), language, speed, temperature, seed, format, through, pitch_shift,
+        name, priority.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        headers = {"Content-Type": media_type}
+        answer = self._json(
+            "POST", "/synthesize/jobs/file", key=new_key(), params=given, content=texts, headers=headers
+        )
+        return Job.model_validate(answer)
+
     def conversion_results(self, job: Job) -> list[FileResult]:
-        """What became of each recording of a conversion job."""
+        """What became of each recording of a conversion job, or of each text of a speech job."""
         return [FileResult.model_validate(item) for item in self._json("GET", f"{job.path}/results")["files"]]
 
     def save_conversion(self, job: Job, result: FileResult, target: Path) -> int:
-        """Saves one sound of a conversion job at `target`, whole or not at all; returns its size in bytes."""
+        """Saves one sound of such a job at `target`, whole or not at all; returns its size in bytes."""
         with self.connection.stream("GET", f"{job.path}/results/{result.number}", timeout=300.0) as response:
             return save(response, target)
 

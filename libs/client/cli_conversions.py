@@ -1,22 +1,18 @@
-"""`voicewright convert --job`, `jobs save` and `live`: folders as one job, and speech while it is spoken."""
+"""`voicewright convert --job` and `live`: folders as one job, and speech while it is spoken."""
 
 from __future__ import annotations
 
-import shlex
 import time
 import wave
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from libs.client.api import Client
-from libs.client.cli_jobs import jobs_app, watch
-from libs.client.errors import JobEnded, NotReachable
+from libs.client.cli_results import follow_and_save
 from libs.client.live import LiveConversion
-from libs.client.models import FileResult, Job
-from libs.client.terminal import Exit, byte_bar, connected, err, fail, out, seconds, speaks
+from libs.client.terminal import byte_bar, connected, out, seconds, speaks
 
 
 def check_outputs(files: list[Path], output: Path, form: str) -> None:
@@ -38,95 +34,12 @@ def convert_as_job(client: Client, files: list[Path], voice: str, output: Path, 
         task = bar.add_task("upload", total=sum(path.stat().st_size for path in files), note=f"{len(files)} files")
         job = client.add_conversion_job(files, voice, told=lambda count: bar.advance(task, count), **options)
     out.print(f"Job {job.id} is {job.status}: {len(files)} recordings as {job.voice}.", markup=False)
-    later = f"Save its results: voicewright jobs save {job.id} -o {shlex.quote(str(output))}"
-    try:
-        job = watch(client, job, later)
-        results = client.conversion_results(job)
-        saved = _save(client, job, results, output, lambda target: not _is_among(target, files))
-    except JobEnded as ended:
-        _tell(client.conversion_results(ended.job))
-        raise
-    except NotReachable:
-        err.print(later, markup=False)
-        raise
-    except KeyboardInterrupt:
-        err.print(later, markup=False)
-        raise typer.Exit(130) from None
-    _conclude(results, saved, output)
-
-
-@jobs_app.command("save")
-@speaks
-def save_results(
-    job_id: str,
-    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="The folder for the sounds")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of the same names")] = False,
-) -> None:
-    """Save the sounds of a conversion job that is over; what is there already is not fetched again."""
-    with connected() as client:
-        job = client.job(job_id)
-        if job.kind != "conversion":
-            fail(f"Job {job.id} is a {job.kind} job; only conversions have sounds to save.", Exit.refused)
-        if not job.is_over:
-            fail(f"Job {job.id} is {job.status}. Watch it: voicewright jobs follow {job.id}", Exit.refused)
-        results = client.conversion_results(job)
-        if job.status != "completed":
-            _tell(results)
-            raise JobEnded(job)
-        output.mkdir(parents=True, exist_ok=True)
-        saved = _save(client, job, results, output, lambda target: overwrite or not target.exists(), keep_fitting=True)
-    _conclude(results, saved, output)
-
-
-def _save(
-    client: Client,
-    job: Job,
-    results: list[FileResult],
-    output: Path,
-    may_write: Callable[[Path], bool],
-    *,
-    keep_fitting: bool = False,
-) -> int:
-    """Saves the converted sounds; returns how many are in `output`.
-
-    A file that may not be written stays as it is, and is named. With `keep_fitting`, one of the right size counts as
-    the sound and is not fetched again.
-    """
-    there = 0
-    for result in results:
-        if result.state != "converted" or not result.file:
-            continue
-        target = output / Path(result.file).name
-        if keep_fitting and target.is_file() and target.stat().st_size == result.size_bytes:
-            there += 1
-        elif may_write(target):
-            client.save_conversion(job, result, target)
-            there += 1
-        else:
-            err.print(f"{target} is another file and stays as it is.", style="yellow", markup=False)
-    return there
+    follow_and_save(client, job, output, lambda target: not _is_among(target, files))
 
 
 def _is_among(target: Path, files: list[Path]) -> bool:
     """Whether `target` is one of `files`, under whatever name."""
     return target.exists() and any(file.exists() and target.samefile(file) for file in files)
-
-
-def _conclude(results: list[FileResult], there: int, output: Path) -> None:
-    """Says what was saved; ends with a code of its own when not everything was."""
-    out.print(f"{there} of {len(results)} recordings are in {output}.", markup=False)
-    if _tell(results) or there < len(results):
-        raise typer.Exit(int(Exit.partly))
-
-
-def _tell(results: list[FileResult]) -> int:
-    """Says why recordings failed; returns how many."""
-    failed = [(result.name, result.problem) for result in results if result.problem is not None]
-    for name, problem in failed:
-        err.print(f"{name}: {problem.sentences()}", style="yellow", markup=False)
-    if expired := sum(result.state == "expired" for result in results):
-        err.print(f"{expired} recordings are not kept any more: convert them again.", style="yellow", markup=False)
-    return len(failed)
 
 
 @speaks

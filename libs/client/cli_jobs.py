@@ -25,7 +25,7 @@ from libs.client.terminal import (
     when,
 )
 
-jobs_app = typer.Typer(help="Training, preparation and conversion jobs.", no_args_is_help=True)
+jobs_app = typer.Typer(help="Training, preparation, conversion and speech jobs.", no_args_is_help=True)
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help="Name, slug or id")]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Show the progress until the job is over")]

@@ -1,25 +1,36 @@
-"""`voicewright say`: a text in a trained voice."""
+"""`voicewright say`: a text in a trained voice, or with `--batch` all texts of a file as one job."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from libs.client.cli_results import follow_and_save
 from libs.client.terminal import connected, err, out, seconds, speaks
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".pcm")
+TABLES = (".csv", ".tsv")
 
 
 @speaks
 def say(
-    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input")],
-    voice: Annotated[str, typer.Option(help="Name, slug or id of a voice that speaks")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where the sound goes: .wav, .flac, .mp3, .ogg, .opus or .pcm")
+        Path,
+        typer.Option("--output", "-o", help="A .wav, .flac, .mp3, .ogg, .opus or .pcm; a folder for a batch"),
     ],
+    text: Annotated[str | None, typer.Argument(help="What to say; - reads it from standard input")] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Texts for a sound each: a .csv with the column `text` (and name, voice, language), or lines",
+        ),
+    ] = None,
+    voice: Annotated[str | None, typer.Option(help="Name, slug or id of a voice that speaks")] = None,
     language: Annotated[str | None, typer.Option(help="Of the text; default: the voice's own")] = None,
     speed: Annotated[float | None, typer.Option(min=0.25, max=4, help="2 is twice as fast")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.05, max=1.5, help="How freely the voice varies")] = None,
@@ -31,25 +42,47 @@ def say(
         typer.Option(help="Default: by the suffix of the output"),
     ] = None,
 ) -> None:
-    """Say a text in a trained voice."""
+    """Say a text in a trained voice, or all texts of a file."""
+    if (text is None) is (batch is None):
+        raise typer.BadParameter("name a text, or a file of texts with --batch, and not both", param_hint="TEXT")
+    asked = {
+        "language": language,
+        "speed": speed,
+        "temperature": temperature,
+        "seed": seed,
+        "through": through,
+        "pitch_shift": pitch_shift,
+        "format": format,
+    }
+    if batch is not None:
+        say_all(batch, output, voice, asked)
+    else:
+        say_one(text or "", output, voice, asked)
+
+
+def say_all(batch: Path, output: Path, voice: str | None, asked: dict[str, Any]) -> None:
+    """Has every text of a file said as one job, and saves the sounds in the folder `output`."""
+    if output.exists() and not output.is_dir():
+        raise typer.BadParameter(f"{output} is no folder", param_hint="--output")
+    media_type = "text/csv" if batch.suffix.lower() in TABLES else "text/plain"
+    with connected() as client:
+        job = client.add_speech_job(batch.read_bytes(), media_type, voice=voice, **asked)
+        output.mkdir(parents=True, exist_ok=True)
+        out.print(f"Job {job.id} is {job.status}: {job.name}.", markup=False)
+        follow_and_save(client, job, output, lambda target: not target.exists() or not target.samefile(batch))
+
+
+def say_one(text: str, output: Path, voice: str | None, asked: dict[str, Any]) -> None:
+    """Has one text said, and saves the sound as `output`."""
+    if voice is None:
+        raise typer.BadParameter("name the voice that says it", param_hint="--voice")
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
-    if format is None and output.suffix.lower() not in SUFFIXES:
+    if asked["format"] is None and output.suffix.lower() not in SUFFIXES:
         raise typer.BadParameter(f"end it in {', '.join(SUFFIXES)}, or name a --format", param_hint="--output")
     words = sys.stdin.read() if text == "-" else text
     with connected() as client:
-        made = client.synthesize(
-            words,
-            voice,
-            output,
-            language=language,
-            speed=speed,
-            temperature=temperature,
-            seed=seed,
-            through=through,
-            pitch_shift=pitch_shift,
-            format=format,
-        )
+        made = client.synthesize(words, voice, output, **asked)
     if made.left_out:
         err.print(f"{made.left_out} signs were left out: nobody can say them.", markup=False)
     out.print(f"{output}: {seconds(made.duration_seconds)} of {voice}.", markup=False)

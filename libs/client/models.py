@@ -8,12 +8,12 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
-Kind = Literal["training", "preprocess", "model", "conversion"]
+Kind = Literal["training", "preprocess", "model", "conversion", "speech"]
 
 
 def address(kind: str) -> str:
     """Below which address the jobs of a kind are found."""
-    return "convert" if kind == "conversion" else kind
+    return {"conversion": "convert", "speech": "synthesize"}.get(kind, kind)
 
 
 class Answer(BaseModel):
@@ -142,9 +142,10 @@ class Job(Answer):
 
 
 class FileResult(Answer):
-    """What became of one recording of a conversion job; `file` is its name in the result.
+    """What became of one recording or text of a job; `file` is its name in the result.
 
-    `state`: waiting, converted, failed, left (the job ended before its turn), expired (the sound is not kept any more).
+    `state`: waiting, converted or said, failed, left (the job ended before its turn), expired (the sound is not kept
+    any more).
     """
 
     number: int

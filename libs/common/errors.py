@@ -33,6 +33,7 @@ PlatformError
     ├── StepResultLost            what an earlier step made is gone or damaged
     ├── MessageTooLarge           a command or a result is more than a message holds
     ├── NothingConverted          every recording of a conversion job failed
+    ├── NothingSaid               every text of a speech job failed
     ├── SynthesisFailed           a voice did not say a text in several attempts; retryable
     └── PoisonCommand             a command that kills its worker
 
@@ -365,6 +366,13 @@ class NothingConverted(WorkFailed):
 
     code = "nothing_converted"
     suggested_actions = ("See the reason for each recording in the job's results.",)
+
+
+class NothingSaid(WorkFailed):
+    """None of the texts could be said"""
+
+    code = "nothing_said"
+    suggested_actions = ("See the reason for each text in the job's results.",)
 
 
 class SynthesisFailed(WorkFailed):

@@ -38,6 +38,7 @@ class Step(StrEnum):
     publish = "publish"
     make = "make"
     convert = "convert"
+    say = "say"
 
 
 class JobKind(StrEnum):
@@ -47,11 +48,12 @@ class JobKind(StrEnum):
     preprocess = "preprocess"
     model = "model"  # a voice from files that are there: imported, extracted from a checkpoint, merged
     conversion = "conversion"  # recordings said in a voice
+    speech = "speech"  # texts said by voices
 
     @property
     def address(self) -> str:
         """The part of the API's addresses below which such jobs are found: `/api/v1/<address>/jobs`."""
-        return "convert" if self is JobKind.conversion else self.value
+        return {"conversion": "convert", "speech": "synthesize"}.get(self.value, self.value)
 
 
 # A kind of job is its list of steps. A new kind needs a line here, a command in `events.py` and one in the gateway's
@@ -61,6 +63,7 @@ STEPS: dict[JobKind, tuple[Step, ...]] = {
     JobKind.preprocess: (Step.validate, Step.preprocess),
     JobKind.model: (Step.make,),
     JobKind.conversion: (Step.convert,),
+    JobKind.speech: (Step.say,),
 }
 
 # A voice that speaks is learnt from clips and their texts as they are: nothing is extracted, and there is no index.
@@ -69,6 +72,8 @@ SPEECH_STEPS = (Step.validate, Step.preprocess, Step.train, Step.publish)
 # Their steps write into the folders of a dataset, so two of one kind must not run on one at once (C-23).
 WORKS_IN_DATASET = frozenset({JobKind.training, JobKind.preprocess})
 MAKES_VOICE = frozenset({JobKind.training, JobKind.model})
+# They use voices, and leave a sound for each of their inputs.
+MAKES_SOUNDS = frozenset({JobKind.conversion, JobKind.speech})
 
 # Share of a job's progress bar that each step takes, in percent.
 WEIGHTS: dict[Step, float] = {
@@ -80,6 +85,7 @@ WEIGHTS: dict[Step, float] = {
     Step.publish: 2,
     Step.make: 100,
     Step.convert: 100,
+    Step.say: 100,
 }
 
 TERMINAL = frozenset({JobState.completed, JobState.failed, JobState.cancelled})

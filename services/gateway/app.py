@@ -31,6 +31,7 @@ from services.gateway.parts import Parts
 from services.gateway.providers import api as providers
 from services.gateway.settings import GatewaySettings
 from services.gateway.speech import api as speech
+from services.gateway.speech import jobs_api as speech_jobs
 from services.gateway.speech.openai import openai_router
 from services.gateway.system import api as system
 from services.gateway.voices import api as voices
@@ -55,6 +56,7 @@ ROUTERS: list[APIRouter] = [
     voices.voice_router,
     conversions.conversion_job_router,
     conversion.conversion_router,
+    speech_jobs.speech_job_router,
     speech.speech_router,
     openai_router,
     live.live_router,

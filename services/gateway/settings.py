@@ -61,7 +61,14 @@ class GatewaySettings(CommonSettings):
     )
     conversion_files: int = Field(default=500, ge=1, le=500, description="Recordings in one conversion job")
     conversion_results_lifetime: Seconds = Field(
-        default=timedelta(days=7), description="How long the sounds of a conversion job are kept"
+        default=timedelta(days=7), description="How long the sounds of a conversion or speech job are kept"
+    )
+    speech_job_texts: int = Field(default=500, ge=1, le=5000, description="Texts in one speech job")
+    speech_job_text_limit: int = Field(
+        default=20_000, ge=1, le=100_000, description="Characters of one text of a speech job"
+    )
+    speech_job_characters: int = Field(
+        default=200_000, ge=1, le=800_000, description="Characters of all texts of a speech job"
     )
     live_sessions_per_user: int = Field(default=2, ge=0, le=100, description="Live conversions of one account")
     live_ticket_lifetime: Seconds = Field(default=timedelta(seconds=30), description="For a browser's WebSocket")
@@ -77,6 +84,13 @@ class GatewaySettings(CommonSettings):
 
     heartbeat_comment: Seconds = Field(default=timedelta(seconds=15), description="A comment on silent live feeds")
     outbox_poll: Seconds = Field(default=timedelta(seconds=1), description="How often unsent commands are tried")
+    queue_ahead: int = Field(
+        default=4,
+        ge=0,
+        le=10_000,
+        description="Preparations and trainings of one lane that wait at the broker for a worker; the others wait in the "
+        "database, and whoever has fewest in hand is next. 0 sends all at once, first come, first served",
+    )
     outbox_claim: Seconds = Field(
         default=timedelta(seconds=10), description="After this time a lost gateway's messages are sent by another"
     )

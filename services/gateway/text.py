@@ -31,6 +31,8 @@ def _text(value: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH), AfterValidator(_name)]
 Text = Annotated[str, Field(max_length=10_000), AfterValidator(_text)]
+LongText = Annotated[str, AfterValidator(_text)]
+"""As long as the field says that it may be."""
 
 
 def is_key(value: str) -> bool:

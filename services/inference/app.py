@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from libs.common.bus import Bus
 from libs.common.connecting import ConnectingWorker
-from libs.common.events import ConvertRecordings
+from libs.common.events import ConvertRecordings, SayTexts
 from libs.common.health import Check, ReadableCheck
 from libs.common.paths import Paths
 from libs.common.service import create_service
@@ -58,7 +58,8 @@ def create_app(
         EnginesCheck(voices),
     ]
 
-    handlers = Handlers(paths, voices)
+    texts = ConversionQueue(1, settings.speech_waiting, "texts")
+    handlers = Handlers(paths, voices, speaking, texts)
 
     def facts() -> dict[str, Any]:
         return {"f0_absent": absent_methods(paths.rmvpe)}
@@ -68,6 +69,7 @@ def create_app(
             connected, settings, paths, slots=settings.conversion_jobs_at_once, info={"device": device}, look=facts
         )
         worker.on(ConvertRecordings, handlers.on_convert_recordings)
+        worker.on(SayTexts, handlers.on_say_texts)
         return worker
 
     broker = ConnectingWorker(settings, "inference", make, bus)
@@ -88,7 +90,7 @@ def create_app(
         settings,
         routers=[
             make_router(paths, Batches(settings, voices)),
-            speech_api.make_router(speaking, ConversionQueue(1, settings.speech_waiting, "texts")),
+            speech_api.make_router(speaking, texts),
             make_live_router(settings, voices, LiveSessions(settings.live_sessions)),
             models_api.make_router(paths, voices, ConversionQueue(1, settings.conversions_waiting), speaks or process),
         ],

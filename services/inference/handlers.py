@@ -1,24 +1,30 @@
-"""What does inference listen to? `ConvertRecordings`."""
+"""What does inference listen to? `ConvertRecordings` and `SayTexts`."""
 
 from __future__ import annotations
 
 import asyncio
 
 from libs.common.errors import Cancelled
-from libs.common.events import ConvertRecordings, RecordingsConverted
+from libs.common.events import ConvertRecordings, RecordingsConverted, SayTexts, TextsSaid
 from libs.common.manifests import FileEntry
 from libs.common.paths import Paths
 from libs.common.work import Done, Work
-from services.inference.jobs import JobFiles, convert_all
+from services.inference.job_files import FileRecord, JobFiles
+from services.inference.jobs import convert_all
+from services.inference.queueing import ConversionQueue
+from services.inference.speech import Speaking
+from services.inference.texts import say_all
 from services.inference.voices import Voices
 
 
 class Handlers:
     """The service's commands."""
 
-    def __init__(self, paths: Paths, voices: Voices) -> None:
+    def __init__(self, paths: Paths, voices: Voices, speaking: Speaking, texts: ConversionQueue) -> None:
         self._paths = paths
         self._voices = voices
+        self._speaking = speaking
+        self._texts = texts
 
     async def on_convert_recordings(self, work: Work[ConvertRecordings]) -> Done:
         """Converts what is not converted yet; sounds that an earlier owner of the step finished are kept."""
@@ -50,6 +56,31 @@ class Handlers:
                 "failed": len(records) - len(converted),
                 "seconds": round(sum(record.seconds for record in converted), 3),
             },
-            entries={r.sound: FileEntry(sha256=r.sha256, size=r.size) for r in converted if r.sound is not None},
+            entries=_entries(records),
             data={"files": [record.model_dump(mode="json") for record in records]},
         )
+
+    async def on_say_texts(self, work: Work[SayTexts]) -> Done:
+        """Has voices say what is not said yet; sounds that an earlier owner of the step finished are kept."""
+        command = work.command
+        files = JobFiles.of(self._paths, command.job_id, work.folder, work.earlier_folders)
+        records = await work.unless_stopped(
+            say_all(command, files, self._speaking, self._texts, report=work.report, mark=work.mark)
+        )
+        said = [record for record in records if record.sound is not None]
+        return Done(
+            event=TextsSaid,
+            fields={
+                "texts": len(records),
+                "said": len(said),
+                "failed": len(records) - len(said),
+                "seconds": round(sum(record.seconds for record in said), 3),
+            },
+            entries=_entries(records),
+            data={"files": [record.model_dump(mode="json") for record in records]},
+        )
+
+
+def _entries(records: list[FileRecord]) -> dict[str, FileEntry]:
+    """The files of a manifest, whose checksums are known already."""
+    return {r.sound: FileEntry(sha256=r.sha256, size=r.size) for r in records if r.sound is not None}

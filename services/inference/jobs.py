@@ -11,11 +11,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from libs.common.errors import (
     Cancelled,
@@ -27,101 +24,20 @@ from libs.common.errors import (
 )
 from libs.common.events import ConversionInput, ConvertRecordings
 from libs.common.logs import get_logger
-from libs.common.manifests import sha256_of, write_whole
-from libs.common.paths import ConvertedFiles, Paths
+from libs.common.manifests import sha256_of
 from libs.voice.chain import convert_file, sweep_leftovers
 from services.inference.counting import counted
+from services.inference.job_files import DEATHS, FileRecord, JobFiles
 from services.inference.schemas import ConversionSettings
 from services.inference.voices import Voices
 
 log = get_logger("conversion.jobs")
-
-DEATHS = 3
-"""So many workers may end in the middle of one recording before it is given up."""
 
 
 class Report(Protocol):
     """Tells how far the step is, as `Work.report`."""
 
     def __call__(self, fraction: float, **fields: Any) -> None: ...
-
-
-class FileRecord(BaseModel):
-    """What became of one recording. `sound` is its file below DATA_ROOT, None when `problem` says why there is none."""
-
-    model_config = ConfigDict(frozen=True)
-
-    number: int
-    name: str
-    sound: str | None = None
-    seconds: float = 0.0
-    sample_rate: int = 0
-    size: int = 0
-    sha256: str = ""
-    compute_seconds: float = 0.0
-    voice_version: str = ""
-    voice_sha256: str = ""
-    attempt: int = 1
-    problem: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class JobFiles:
-    """Where a conversion job reads and writes: this attempt's folder, and those before it, newest first."""
-
-    paths: Paths
-    job_id: str
-    own: ConvertedFiles
-    earlier: tuple[ConvertedFiles, ...]
-
-    @classmethod
-    def of(cls, paths: Paths, job_id: str, own: Path, earlier: list[Path]) -> JobFiles:
-        return cls(paths, job_id, ConvertedFiles(own), tuple(ConvertedFiles(folder) for folder in earlier))
-
-    def source(self, recording: ConversionInput) -> Path:
-        """The original; raises VoiceSampleNotFound when it is gone."""
-        uploads = self.paths.uploads(recording.dataset) if recording.dataset else self.paths.job_uploads(self.job_id)
-        original = uploads.original(recording.sha256, recording.extension)
-        if not original.is_file():
-            raise VoiceSampleNotFound(f"the recording {recording.name!r} is not there any more")
-        return original
-
-    def known(self, number: int, attempt: int) -> FileRecord | None:
-        """The record that an earlier owner left, if its sound is whole; refusals count in the same attempt only."""
-        for folder in (self.own, *self.earlier):
-            try:
-                record = FileRecord.model_validate_json(folder.record(number).read_bytes())
-                if record.sound is not None:
-                    return self._take_over(record)
-            except (OSError, ValidationError):
-                continue
-            if record.attempt == attempt:
-                return record
-        return None
-
-    def _take_over(self, record: FileRecord) -> FileRecord:
-        """The record with its sound in this attempt's folder, so that the earlier one may go. Raises OSError."""
-        assert record.sound is not None
-        there = self.paths.in_data(record.sound)
-        if there.stat().st_size != record.size:
-            raise FileNotFoundError(record.sound)
-        here = self.own.sound(record.number, there.suffix.lstrip("."))
-        if here != there:
-            here.parent.mkdir(parents=True, exist_ok=True)
-            here.unlink(missing_ok=True)
-            os.link(there, here)
-            record = record.model_copy(update={"sound": self.paths.relative(here)})
-            _keep(self, record)
-        return record
-
-    def nobody_died(self) -> None:
-        """Takes away the marks of this attempt: its end is nobody's fault."""
-        for mark in self.own.begun(0).parent.glob("*"):
-            mark.unlink(missing_ok=True)
-
-    def deaths(self, number: int) -> int:
-        """How many earlier owners ended in the middle of this recording."""
-        return sum(folder.begun(number).exists() for folder in self.earlier)
 
 
 def convert_all(
@@ -177,7 +93,7 @@ def _convert_one(
     number = recording.number
     if files.deaths(number) >= DEATHS:
         problem = PoisonCommand(f"{DEATHS} workers ended while they converted {recording.name!r}")
-        return _keep(files, _failed(files, command, recording, problem))
+        return files.keep(_failed(files, command, recording, problem))
     voice = voices.get(command.voice)
     begun = files.own.begun(number)
     begun.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +107,7 @@ def _convert_one(
         with counted("job") as told:
             made = convert_file(
                 voice.converter,
-                files.source(recording),
+                _source(files, recording),
                 target,
                 settings.conversion(),
                 output_format=settings.format.value,
@@ -226,7 +142,7 @@ def _convert_one(
             voice_sha256=voice.sha256,
             attempt=command.attempt,
         )
-    _keep(files, record)
+    files.keep(record)
     begun.unlink(missing_ok=True)
     return record
 
@@ -239,9 +155,13 @@ def _failed(
     return FileRecord(number=recording.number, name=recording.name, attempt=command.attempt, problem=problem)
 
 
-def _keep(files: JobFiles, record: FileRecord) -> FileRecord:
-    write_whole(files.own.record(record.number), record.model_dump_json(indent=1).encode())
-    return record
+def _source(files: JobFiles, recording: ConversionInput) -> Path:
+    """The original; raises VoiceSampleNotFound when it is gone."""
+    uploads = files.paths.uploads(recording.dataset) if recording.dataset else files.paths.job_uploads(files.job_id)
+    original = uploads.original(recording.sha256, recording.extension)
+    if not original.is_file():
+        raise VoiceSampleNotFound(f"the recording {recording.name!r} is not there any more")
+    return original
 
 
 def _flush(path: Path) -> None:

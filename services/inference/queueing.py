@@ -49,6 +49,12 @@ class ConversionQueue:
         self._turn = asyncio.Semaphore(at_once)
 
     @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A turn for work that nobody waits for: it is never refused, and takes no place of those who wait."""
+        async with self._turn:
+            yield
+
+    @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Waits for its turn inside; raises Busy when too many wait."""
         with self._room.admitted():

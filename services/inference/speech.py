@@ -61,15 +61,15 @@ class Speaking:
         self._checked: OrderedDict[str, Vocabulary] = OrderedDict()
         self._lock = threading.Lock()
 
-    async def prepare(self, wanted: SpeechRequest) -> Speech:
-        """Looks at everything before anything is said.
+    async def prepare(self, wanted: SpeechRequest, *, longest: int | None = None) -> Speech:
+        """Looks at everything before anything is said. `longest`: characters of the text; SPEECH_LIMIT by default.
 
         Raises NotFound, InvalidInput (voice, language, text), ProviderUnavailable for a voice that its provider
         speaks, ModelFileRefused, Unavailable for files that are not those of the card.
         """
-        return await asyncio.to_thread(self._prepare, wanted)
+        return await asyncio.to_thread(self._prepare, wanted, longest or self._settings.speech_limit)
 
-    def _prepare(self, wanted: SpeechRequest) -> Speech:
+    def _prepare(self, wanted: SpeechRequest, longest: int) -> Speech:
         card = read_card(self._paths, wanted.voice)
         if card is None:
             raise NotFound(f"there is no voice {wanted.voice}", field="voice")
@@ -78,7 +78,7 @@ class Speaking:
         version = self._paths.voice(wanted.voice).version(str(card["version"]))
         sha256 = str(card["weights"]["sha256"])
         vocabulary = self._vocabulary(version, card)
-        text = sayable(wanted.text, language, vocabulary, longest=self._settings.speech_limit)
+        text = sayable(wanted.text, language, vocabulary, longest=longest)
         through = self._voices.get(wanted.through) if wanted.through is not None else None
         return Speech(
             wish=Wish(

@@ -13,22 +13,19 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from libs.audio.encode import encode
 from libs.audio.growing import MEDIA_TYPES, GrowingSound
-from libs.audio.resample import resample
 from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
-from libs.voice.xtts.guards import RATE, Wave
+from libs.voice.xtts.guards import Wave
 from services.inference.queueing import ConversionQueue
 from services.inference.schemas import SpeechFormat, SpeechRequest
 from services.inference.speech import Speaking, Speech
+from services.inference.speech_sound import at_rate, rate_of, whole_file
 
 log = get_logger("speech")
 
 LOOKS = 0.5
 """Seconds between two looks whether the caller is still there."""
-AT_24K = (SpeechFormat.opus, SpeechFormat.pcm)
-"""Formats that are promised at one rate, whatever the voice's."""
 
 
 class SpokenResponse(StreamingResponse):
@@ -58,7 +55,7 @@ def make_router(speaking: Speaking, queue: ConversionQueue) -> APIRouter:
             "X-Voice-Sha256": speech.sha256,
             "X-Language": speech.wish.language,
             "X-Characters-Left-Out": str(speech.text.left_out),
-            "X-Sample-Rate": str(_rate(speech, wanted.format)),
+            "X-Sample-Rate": str(rate_of(speech, wanted.format)),
         }
         if not wanted.stream:
             return await _whole(speaking, queue, speech, wanted.format, request, headers)
@@ -92,17 +89,10 @@ async def _whole(
         return Response(status_code=499)
     wave = np.concatenate(task.result())
     seconds = len(wave) / speech.sample_rate
-    content = await asyncio.to_thread(_file, wave, speech, format)
+    content = await asyncio.to_thread(whole_file, wave, speech, format)
     headers["X-Duration-Seconds"] = f"{seconds:.3f}"
     headers["X-Real-Time-Factor"] = f"{(time.perf_counter() - began) / max(seconds, 1e-3):.4f}"
     return Response(content, media_type=MEDIA_TYPES[format.value], headers=headers)
-
-
-def _file(wave: Wave, speech: Speech, format: SpeechFormat) -> bytes:
-    if format in AT_24K:
-        sound = GrowingSound(RATE, format.value)
-        return sound.write(_at_rate(wave, speech, format)) + sound.finish()
-    return encode(wave, speech.sample_rate, format.value)  # type: ignore[arg-type]  # the others are its formats
 
 
 async def _there(request: Request, task: asyncio.Future[Any]) -> bool:
@@ -130,18 +120,9 @@ async def _encoded(
     first: Wave, more: AsyncGenerator[Wave, None], speech: Speech, format: SpeechFormat
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of a file while it grows. What fails now breaks the answer off: it is too late for another one."""
-    sound = GrowingSound(_rate(speech, format), format.value)
+    sound = GrowingSound(rate_of(speech, format), format.value)
     async with aclosing(more):
-        yield sound.write(_at_rate(first, speech, format))
+        yield sound.write(at_rate(first, speech, format))
         async for wave in more:
-            yield await asyncio.to_thread(sound.write, _at_rate(wave, speech, format))
+            yield await asyncio.to_thread(sound.write, at_rate(wave, speech, format))
         yield sound.finish()
-
-
-def _rate(speech: Speech, format: SpeechFormat) -> int:
-    return RATE if format in AT_24K else speech.sample_rate
-
-
-def _at_rate(wave: Wave, speech: Speech, format: SpeechFormat) -> Wave:
-    rate = _rate(speech, format)
-    return wave if rate == speech.sample_rate else resample(wave, speech.sample_rate, rate)

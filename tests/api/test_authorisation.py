@@ -88,6 +88,7 @@ async def _belongings(house: House, owner: Person) -> dict[str, str]:
         "preprocess:job_id": jobs[JobKind.preprocess],
         "model:job_id": jobs[JobKind.model],
         "convert:job_id": jobs[JobKind.conversion],
+        "synthesize:job_id": jobs[JobKind.speech],
         "number": "1",
         "user_id": owner.id,
     }
@@ -241,7 +242,9 @@ def test_every_operation_has_a_readable_id_a_tag_a_summary_and_its_problems() ->
 
 def test_every_post_that_creates_takes_an_idempotency_key() -> None:
     creating = {"create_user", "create_dataset", "upload_samples", "start_training", "start_preprocessing"} | {
-        "start_conversion"
+        "start_conversion",
+        "start_speech",
+        "start_speech_from_file",
     }
     creating |= {"import_model", "extract_model", "merge_models"}
 
@@ -259,7 +262,7 @@ def test_every_post_that_creates_takes_an_idempotency_key() -> None:
 def test_every_json_body_has_an_example() -> None:
     for _, path, operation in OPERATIONS:
         body = _body(operation)
-        assert "json" not in body or set(body["json"].values()) != {"x"}, path
+        assert "json" not in body or any(value != "x" for value in body["json"].values()), path
 
 
 def test_every_json_body_refuses_a_field_that_it_does_not_know() -> None:

@@ -13,6 +13,7 @@ from libs.common.events.content import (
     MakingOptions,
     ManifestRef,
     SpokenClip,
+    TextInput,
     TrainingOptions,
 )
 from libs.common.jobs import Lane, Step
@@ -132,4 +133,14 @@ class ConvertRecordings(Command):
 
     voice: str
     inputs: tuple[ConversionInput, ...]
+    settings: dict[str, bool | int | float | str | None]
+
+
+class SayTexts(Command):
+    """Has voices say texts, one after the other. `settings` are those of one text."""
+
+    service = "inference"
+    verb = "say"
+
+    texts: tuple[TextInput, ...]
     settings: dict[str, bool | int | float | str | None]

@@ -68,6 +68,16 @@ class ConversionInput(Data):
     seconds: float = 0.0
 
 
+class TextInput(Data):
+    """One text of a speech job and the voice that says it, by its slug; `name` is what its owner calls it."""
+
+    number: int = Field(ge=1)
+    name: str
+    text: str
+    voice: str
+    language: str | None = None
+
+
 class VersionRef(Data):
     """One version of a voice: its slug, and the job that made it."""
 

@@ -173,6 +173,18 @@ class RecordingsConverted(StepFinished):
     seconds: float
 
 
+class TextsSaid(StepFinished):
+    """At least one text was said; the manifest names every file, and why others failed."""
+
+    noun = "speech"
+    fact = "said"
+
+    texts: int
+    said: int
+    failed: int
+    seconds: float
+
+
 class JobEvent(Event):
     """The gateway's word on a whole job."""
 

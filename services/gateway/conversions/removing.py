@@ -1,4 +1,4 @@
-"""When do the files of conversion jobs go? What was sent, when the job is over; what was made, when its time is up."""
+"""When do the files of jobs that make sounds go? What was sent, at their end; what was made, after a while."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from sqlalchemy import delete, select
 
 from libs.common.errors import Conflict, PlatformError
-from libs.common.jobs import JobKind, Step
+from libs.common.jobs import MAKES_SOUNDS, JobKind
 from libs.common.logs import get_logger
 from libs.common.paths import WITHOUT_DATASET
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
-from services.gateway.conversions.results import expires_at
+from services.gateway.conversions.results import expires_at, step_of
 from services.gateway.database import utcnow
 from services.gateway.jobs import outbox, reading
 from services.gateway.jobs.tables import Job
@@ -26,14 +26,14 @@ from services.gateway.text import is_key
 log = get_logger("gateway.conversions")
 
 
-async def remove(parts: Parts, caller: Caller, job_id: str) -> None:
+async def remove(parts: Parts, caller: Caller, kind: JobKind, job_id: str) -> None:
     """Removes a job that is over, with its results.
 
     Raises NotFound, and Conflict while it goes on or the broker has not been told everything: what is sent after the
     removal would leave its records there for ever, and a worker might not hear that it is to stop.
     """
     async with parts.database.write() as session:
-        job = await reading.find(session, caller, JobKind.conversion, job_id, lock=True)
+        job = await reading.find(session, caller, kind, job_id, lock=True)
         if not job.is_over:
             raise Conflict(f"the job is {job.status}", actions=("Cancel it first.",))
         if await outbox.unsent(session, job.id):
@@ -59,7 +59,9 @@ async def sweep(parts: Parts) -> None:
     """Removes recordings of jobs that are over, results whose time is up, and folders that no job stands for."""
     sent = await asyncio.to_thread(_folders, parts.paths.sent_with_jobs)
     steps = parts.paths.experiment(WITHOUT_DATASET).steps
-    made = await asyncio.to_thread(_folders, steps, Step.convert.value)
+    made: dict[str, float] = {}
+    for kind in MAKES_SOUNDS:
+        made |= await asyncio.to_thread(_folders, steps, step_of(kind).value)
     jobs = await _jobs(parts, {**sent, **made})
     unclaimed = time.time() - parts.settings.staged_lifetime.total_seconds()
 

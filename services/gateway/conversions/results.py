@@ -1,4 +1,4 @@
-"""What did a conversion job make? Told from its manifest; while it works, from the records of its attempts."""
+"""What did a job that makes sounds make? Told from its manifest; while it works, from the records of its attempts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from typing import Any
 
 from libs.common import manifests
 from libs.common.errors import Conflict, NotFound, PlatformError
-from libs.common.jobs import JobState, Step
+from libs.common.jobs import STEPS, JobKind, JobState, Step
 from libs.common.paths import ConvertedFiles, Paths
 from services.gateway.conversions.schemas import ConversionResults, FileResult, FileState
 from services.gateway.database import utcnow
 from services.gateway.jobs.tables import Job, JobStep
 
-MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
+MEDIA_TYPES = {
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "pcm": "audio/pcm",
+}
 STEM_BYTES = 180
 """File systems take names of 255 bytes; the rest is for an ending, a counter, and what a client puts around them."""
 _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
@@ -28,7 +35,7 @@ class ResultsExpired(PlatformError):
 
     status = 410
     code = "results_expired"
-    suggested_actions = ("Convert the recordings again.",)
+    suggested_actions = ("Start the same job again.",)
 
 
 class NoResult(Conflict):
@@ -39,12 +46,17 @@ class NoResult(Conflict):
 
 @dataclass(frozen=True)
 class Sound:
-    """One converted file: its name in the result, and where it is."""
+    """One file that was made: its name in the result, and where it is."""
 
     number: int
     name: str
     path: Path
     media_type: str
+
+
+def step_of(kind: JobKind) -> Step:
+    """The step whose manifest names the sounds of such jobs."""
+    return STEPS[kind][-1]
 
 
 def expires_at(job: Job, lifetime: timedelta) -> datetime | None:
@@ -53,14 +65,13 @@ def expires_at(job: Job, lifetime: timedelta) -> datetime | None:
 
 
 def listing(paths: Paths, job: Job, step: JobStep | None, lifetime: timedelta) -> ConversionResults:
-    """Every recording of the job and what became of it. Blocking: it reads files."""
+    """Every recording or text of the job and what became of it. Blocking: it reads files."""
     known = {int(record["number"]): record for record in _records(paths, job, step)}
     names = _names(job)
     until = expires_at(job, lifetime)
     is_expired = until is not None and until < utcnow()
     files = [
-        _result(known.get(recording.number), recording.number, recording.name, names[recording.number], job, is_expired)
-        for recording in job.recordings
+        _result(known.get(one.number), one.number, one.name, names[one.number], job, is_expired) for one in job.sounding
     ]
     following = len(files) + 1
     files += [
@@ -77,7 +88,7 @@ def listing(paths: Paths, job: Job, step: JobStep | None, lifetime: timedelta) -
 
 
 def sounds(paths: Paths, job: Job, step: JobStep | None, lifetime: timedelta) -> list[Sound]:
-    """The converted files of a completed job. Blocking.
+    """The files that a completed job made. Blocking.
 
     Raises NoResult while the job goes on and when it ended without one, ResultsExpired when the files are gone.
     """
@@ -110,15 +121,15 @@ def sounds(paths: Paths, job: Job, step: JobStep | None, lifetime: timedelta) ->
 
 
 def pick(found: list[Sound], number: int) -> Sound:
-    """The sound with this number; raises NotFound when that recording has none."""
+    """The sound with this number; raises NotFound when it has none."""
     for sound in found:
         if sound.number == number:
             return sound
-    raise NotFound(f"recording {number} of this job has no sound", actions=("See the job's results.",))
+    raise NotFound(f"number {number} of this job has no sound", actions=("See the job's results.",))
 
 
 def _records(paths: Paths, job: Job, step: JobStep | None) -> list[dict[str, Any]]:
-    """What is known of single recordings; the newest attempt speaks first, an earlier one where it is silent."""
+    """What is known of single inputs; the newest attempt speaks first, an earlier one where it is silent."""
     if step is not None and step.manifest is not None:
         try:
             return list(manifests.load(paths, step.manifest).data["files"])
@@ -127,14 +138,14 @@ def _records(paths: Paths, job: Job, step: JobStep | None) -> list[dict[str, Any
     told = [item for item in (job.error or {}).get("files", ()) if isinstance(item, dict) and "number" in item]
     if told or step is None:
         return told
-    folder = paths.experiment(job.experiment).step(job.id, Step.convert)
+    folder = paths.experiment(job.experiment).step(job.id, step_of(job.job_kind))
     found: dict[int, dict[str, Any]] = {}
     for attempt in folder.earlier_attempts(step.token + 1):
-        for recording in job.recordings:
-            if recording.number not in found:
-                record = _read(ConvertedFiles(attempt).record(recording.number))
+        for one in job.sounding:
+            if one.number not in found:
+                record = _read(ConvertedFiles(attempt).record(one.number))
                 if record is not None:
-                    found[recording.number] = record
+                    found[one.number] = record
     return list(found.values())
 
 
@@ -161,7 +172,7 @@ def _result(record: dict[str, Any] | None, number: int, name: str, file: str, jo
     return FileResult(
         number=number,
         name=name,
-        state=FileState.converted,
+        state=FileState.converted if job.job_kind is JobKind.conversion else FileState.said,
         file=file,
         seconds=record["seconds"],
         sample_rate=record["sample_rate"],
@@ -172,18 +183,20 @@ def _result(record: dict[str, Any] | None, number: int, name: str, file: str, jo
 
 
 def _names(job: Job) -> dict[int, str]:
-    """A name in the result for every recording: as its owner calls it, safe as a file's name, and used once."""
+    """A name in the result for every input: as its owner calls it, safe as a file's name, and used once."""
     extension = str(job.options.get("format", "wav"))
     used: set[str] = set()
     names = {}
-    for recording in job.recordings:
-        stem = _UNSAFE.sub("_", PurePosixPath(recording.name).name.rpartition(".")[0] or recording.name)
+    for one in job.sounding:
+        # A recording's name ends as its file did; a text's is whatever its owner wrote.
+        base = PurePosixPath(one.name).name.rpartition(".")[0] if job.job_kind is JobKind.conversion else ""
+        stem = _UNSAFE.sub("_", base or one.name)
         stem = stem.strip(". ").encode("utf-8", "replace")[:STEM_BYTES].decode("utf-8", "ignore").rstrip(". ")
-        stem = stem or f"recording-{recording.number}"
+        stem = stem or f"{'recording' if job.job_kind is JobKind.conversion else 'text'}-{one.number}"
         name, count = f"{stem}.{extension}", 1
         while name.lower() in used:
             count += 1
             name = f"{stem} ({count}).{extension}"
         used.add(name.lower())
-        names[recording.number] = name
+        names[one.number] = name
     return names

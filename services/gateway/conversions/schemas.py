@@ -1,4 +1,4 @@
-"""What do the results of a conversion job look like to its owner?"""
+"""What do the results of a job that makes sounds look like to its owner?"""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from libs.common.jobs import JobState
 
 
 class FileState(StrEnum):
-    """`waiting` while the job goes on; `left` when it ended before this recording's turn; `expired` when the job
-    completed and its sounds are not kept any more."""
+    """`converted` a recording, `said` a text; `waiting` while the job goes on; `left` when it ended before this one's
+    turn; `expired` when the job completed and its sounds are not kept any more."""
 
     waiting = "waiting"
     converted = "converted"
+    said = "said"
     failed = "failed"
     left = "left"
     expired = "expired"
 
 
 class FileResult(BaseModel):
-    """What became of one recording."""
+    """What became of one recording or text."""
 
-    number: int = Field(description="In the order in which they are converted; the address of its sound")
-    name: str = Field(description="What its owner calls the recording", examples=["interview.mp3"])
+    number: int = Field(description="In the order in which they are worked on; the address of its sound")
+    name: str = Field(description="What its owner calls the recording or text", examples=["interview.mp3"])
     state: FileState
     file: str | None = Field(default=None, description="Its name in the result", examples=["interview.wav"])
-    seconds: float | None = Field(default=None, description="Length of the converted sound")
-    sample_rate: int | None = Field(default=None, description="Of the converted sound, Hz")
+    seconds: float | None = Field(default=None, description="Length of the sound")
+    sample_rate: int | None = Field(default=None, description="Of the sound, Hz")
     size_bytes: int | None = Field(default=None, description="Of its file")
-    compute_seconds: float | None = Field(default=None, description="How long the conversion took")
-    voice_version: str | None = Field(default=None, description="The job that made the version that converted it")
+    compute_seconds: float | None = Field(default=None, description="How long it took to make")
+    voice_version: str | None = Field(default=None, description="The job that made the voice's version that was used")
     problem: dict[str, Any] | None = Field(default=None, description="Why it failed: problem details")
 
 
 class ConversionResults(BaseModel):
-    """The recordings of a job, one by one."""
+    """The recordings or texts of a job, one by one."""
 
     job_id: str
     status: JobState
-    is_partial: bool = Field(description="The job completed and some of its recordings failed")
+    is_partial: bool = Field(description="The job completed and some of its inputs failed")
     expires_at: datetime | None = Field(description="Until then the sounds are kept; None while the job goes on")
     files: list[FileResult]

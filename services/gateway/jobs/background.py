@@ -35,7 +35,14 @@ async def _work(parts: Parts) -> None:
     await parts.reached.wait()
     settings, database, bus = parts.settings, parts.database, parts.bus
     retries = len(settings.retry_delays)
-    relay = Relay(database, bus, poll=settings.outbox_poll, max_retries=retries, claim=settings.outbox_claim)
+    relay = Relay(
+        database,
+        bus,
+        poll=settings.outbox_poll,
+        max_retries=retries,
+        claim=settings.outbox_claim,
+        ahead=settings.queue_ahead,
+    )
     inbox = Inbox(database, bus)
     progress = ProgressWriter(database, bus, settings.progress_write, retries)
     continuity = Continuity(database, bus, settings.broker_look, retries)

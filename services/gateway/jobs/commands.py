@@ -16,6 +16,7 @@ from libs.common.events import (
     ManifestRef,
     PrepareDataset,
     PublishVoice,
+    SayTexts,
     TrainingOptions,
     TrainVoice,
     ValidateDataset,
@@ -89,3 +90,5 @@ def build(job: Job, step: Step, made: Mapping[Step, ManifestRef], after_token: i
             return MakeVoice(**frame, voice=voice, display_name=job.name, options=making)
         case Step.convert:
             return ConvertRecordings(**frame, voice=voice, inputs=job.recordings, settings=job.options)
+        case Step.say:
+            return SayTexts(**frame, texts=job.texts, settings=job.options)

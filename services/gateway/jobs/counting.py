@@ -11,10 +11,10 @@ from sqlalchemy import func, select
 from libs.common import metrics
 from libs.common.errors import PlatformError, Unavailable
 from libs.common.events import COMMANDS, Command
-from libs.common.jobs import TERMINAL, JobKind
+from libs.common.jobs import TERMINAL, JobKind, Lane
 from libs.common.logs import get_logger
 from services.gateway.database import utcnow
-from services.gateway.jobs import budget, reading
+from services.gateway.jobs import budget, reading, turns
 from services.gateway.jobs.tables import Outgoing
 from services.gateway.parts import Parts
 
@@ -49,6 +49,7 @@ async def count_jobs(parts: Parts) -> None:
         unsent = select(func.count(), func.min(Outgoing.created_at)).where(Outgoing.sent_at.is_(None))
         number, oldest = (await session.execute(unsent)).one()
         taken = await budget.spent_within_a_day(session)
+        held = await turns.held(session)
     limit = budget.limits_of(parts.settings).day
     metrics.BUDGET_TAKEN.set(taken)
     metrics.BUDGET_LIMIT.set(math.nan if limit is None else limit)
@@ -56,6 +57,9 @@ async def count_jobs(parts: Parts) -> None:
         metrics.JOBS.labels(state).set(getattr(counts, state))
     for ended in TERMINAL:
         metrics.JOBS.labels(ended.value).set(getattr(counts, ended.value))
+    for service in SERVICES:
+        for lane in Lane:
+            metrics.QUEUE.labels(service, lane.value, "held").set(held.get((service, lane.value), 0))
     metrics.OUTBOX_UNSENT.set(number)
     metrics.OUTBOX_AGE.set(max((utcnow() - oldest).total_seconds(), 0.0) if oldest else 0.0)
 

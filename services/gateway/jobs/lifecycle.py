@@ -31,6 +31,7 @@ from libs.common.events import (
     StepStarted,
 )
 from libs.common.jobs import (
+    MAKES_VOICE,
     WORKS_IN_DATASET,
     JobKind,
     JobState,
@@ -186,7 +187,7 @@ async def retry(session: AsyncSession, job: Job, actor: str, lost: Set[Step] = f
     now = utcnow()
     if job.dataset_id is not None and not await catalogue.hold(session, job.dataset_id):
         raise Conflict(f"the dataset {job.dataset!r} of this job was deleted", actions=("Start a new job.",))
-    if job.voice is not None:
+    if job.voice is not None and job.job_kind in MAKES_VOICE:
         await registry.expect_again(session, slug=job.voice)
     for row in await _steps(session, job):
         if row.step in lost:

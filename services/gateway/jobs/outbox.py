@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from libs.common.events import Command, Event, JobChanged, type_name
 from libs.common.jobs import Lane
 from libs.common.logs import current_traceparent
 from services.gateway.jobs.tables import Outgoing
+from services.gateway.jobs.turns import SHARED, Turn
 
 COMMAND, EVENT, STATE, CONTROL, WITHDRAW = "command", "event", "state", "control", "withdraw"
 
@@ -58,6 +60,10 @@ def _add(
             not_before=at,
         )
     )
+    _wake_afterwards(session)
+
+
+def _wake_afterwards(session: AsyncSession) -> None:
     event.listen(session.sync_session, "after_commit", _wake, once=True)
 
 
@@ -68,8 +74,30 @@ def _typed(message: Command | Event | JobChanged) -> dict[str, Any]:
 
 
 def command(session: AsyncSession, message: Command, lane: Lane, at: datetime) -> None:
-    """Asks a worker for a step."""
-    _add(session, message.job_id, COMMAND, message.message_id, _typed(message), at, lane)
+    """Asks a worker for a step: at once, or, for one that takes long, when it is its owner's turn (`give`)."""
+    if message.step not in SHARED:
+        _add(session, message.job_id, COMMAND, message.message_id, _typed(message), at, lane)
+        return
+    session.add(
+        Turn(
+            message_id=message.message_id,
+            job_id=message.job_id,
+            service=message.service,
+            lane=lane.value,
+            payload=_typed(message),
+            asked_at=at,
+        )
+    )
+    _wake_afterwards(session)
+
+
+async def give(session: AsyncSession, message_ids: Sequence[str], at: datetime) -> None:
+    """Asks the workers for what waited for its turn; what somebody else gave or took back meanwhile is left alone."""
+    waiting = (Turn.message_id.in_(message_ids), Turn.given_at.is_(None))
+    rows = {row.message_id: row for row in await session.scalars(select(Turn).where(*waiting).with_for_update())}
+    for row in (rows[message_id] for message_id in message_ids if message_id in rows):
+        _add(session, row.job_id, COMMAND, row.message_id, row.payload, at, Lane(row.lane))
+        row.payload, row.given_at = {}, at
 
 
 def fact(session: AsyncSession, message: Event, version: int, at: datetime) -> None:
@@ -98,6 +126,7 @@ async def withdraw(session: AsyncSession, job_id: str, message_id: str, version:
 
     A relay that is sending the row just now finds it gone afterwards and deletes the message itself.
     """
+    await session.execute(delete(Turn).where(Turn.message_id == message_id))
     row = (
         await session.scalars(select(Outgoing).where(Outgoing.message_id == message_id).with_for_update())
     ).one_or_none()
@@ -111,6 +140,7 @@ async def withdraw(session: AsyncSession, job_id: str, message_id: str, version:
 
 async def forget(session: AsyncSession, message_id: str) -> None:
     """Drops a row, sent or not, so that the same message can be written anew."""
+    await session.execute(delete(Turn).where(Turn.message_id == message_id))
     await session.execute(delete(Outgoing).where(Outgoing.message_id == message_id))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.events import RecordingsConverted, StepFinished, VoicePublished, VoiceTrained
+from libs.common.events import RecordingsConverted, StepFinished, TextsSaid, VoicePublished, VoiceTrained
 from services.gateway.jobs.history import note
 from services.gateway.jobs.tables import Job, JobStep
 from services.gateway.voices import registry
@@ -31,6 +31,9 @@ async def keep(session: AsyncSession, job: Job, row: JobStep, event: StepFinishe
             job.losses = {name: value for name, value in event.losses.items() if math.isfinite(value)}
         case RecordingsConverted():
             _count(job, event)
+        case TextsSaid():
+            told = {"texts": event.texts, "said": event.said, "failed": event.failed, "seconds": event.seconds}
+            job.summary = (job.summary or {}) | told | {"is_partial": event.failed > 0}
         case VoicePublished():
             await _publish(session, job, event)
 

@@ -13,11 +13,11 @@ from sqlalchemy.orm import aliased
 from libs.common.bus import Bus
 from libs.common.errors import MessageTooLarge, PlatformError, Unavailable
 from libs.common.events import CATALOGUE, Command, Event, JobChanged, StepFailed
-from libs.common.jobs import Lane
+from libs.common.jobs import ACTIVE, Lane
 from libs.common.logs import get_logger, within_trace
 from services.gateway.database import Database, new_ulid, utcnow
-from services.gateway.jobs import lifecycle, outbox, projection
-from services.gateway.jobs.tables import Incoming, Outgoing
+from services.gateway.jobs import lifecycle, outbox, projection, turns
+from services.gateway.jobs.tables import Incoming, Job, Outgoing
 
 log = get_logger("jobs.relay")
 
@@ -31,7 +31,8 @@ SWEEP_EVERY = timedelta(hours=1)
 
 class Relay:
     """Sends what lies in the outbox. `poll` is how often it looks unasked; `claim` is after how long a silent relay's
-    rows may be taken by another one, and must stay well below the streams' duplicate window of 120 s."""
+    rows may be taken by another one, and must stay well below the streams' duplicate window of 120 s. `ahead` is how
+    many commands of each service and lane wait at the broker, others in the database (turns.py); 0 for all."""
 
     def __init__(
         self,
@@ -41,11 +42,13 @@ class Relay:
         poll: timedelta,
         max_retries: int,
         claim: timedelta = timedelta(seconds=30),
+        ahead: int = 0,
     ) -> None:
         self._database = database
         self._bus = bus
         self._poll = poll.total_seconds()
         self._claim = claim
+        self._ahead = ahead
         self._max_retries = max_retries
         self._name = new_ulid()
         self._woken = outbox.waker()
@@ -69,7 +72,8 @@ class Relay:
                 pass
 
     async def drain(self) -> int:
-        """One pass: claims what is due, sends it, marks it. Returns how many messages were sent."""
+        """One pass: gives turns, claims what is due, sends it, marks it. Returns how many messages were sent."""
+        await self._give_turns()
         rows = await self._take()
         stopped: set[str] = set()
         sent: dict[int, int | None] = {}
@@ -99,6 +103,15 @@ class Relay:
         for job_id in {row.job_id for row in rows if row.kind == outbox.STATE and row.id in sent}:
             await self._project(job_id)
         return len(sent)
+
+    async def _give_turns(self) -> None:
+        """Puts the commands whose turn it is into the outbox."""
+        now = utcnow()
+        async with self._database.read() as session:  # without SQLite's one writing turn, which is seldom needed
+            if not await turns.due(session, self._ahead, now):
+                return
+        async with self._database.write() as session:
+            await outbox.give(session, await turns.due(session, self._ahead, now), now)
 
     # -- one pass ------------------------------------------------------------------------------------------------------
 
@@ -218,6 +231,8 @@ class Relay:
         async with self._database.write() as session:
             await session.execute(delete(Outgoing).where(Outgoing.sent_at < now - KEEP_SENT))
             await session.execute(delete(Incoming).where(Incoming.received_at < now - KEEP_RECEIVED))
+            over = select(Job.id).where(Job.status.not_in(ACTIVE))
+            await session.execute(delete(turns.Turn).where(turns.Turn.job_id.in_(over)))
 
 
 def _too_many(command: Command, error: MessageTooLarge) -> MessageTooLarge:

@@ -45,7 +45,7 @@ class JobOut(BaseModel):
     queue_state: QueueState | None = Field(description="None once the job is over")
     progress: float = Field(ge=0, le=100, description="Percent of the whole job")
     current_step: int = Field(
-        description="How many of `total_steps` are done: training steps, or recordings of other work"
+        description="How many of `total_steps` are done: training steps, or recordings and texts of other work"
     )
     total_steps: int
     current_loss: float | None = Field(description="The last step's loss, which has no unit")

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.events import ConversionInput, InputFile, ManifestRef, SpokenClip
+from libs.common.events import ConversionInput, InputFile, ManifestRef, SpokenClip, TextInput
 from libs.common.jobs import ACTIVE, WORKS_IN_DATASET, JobKind, JobState, QueueState, Step
 from services.gateway.database import Base, new_id, utcnow
 
@@ -120,6 +120,16 @@ class Job(Base):
     def recordings(self) -> tuple[ConversionInput, ...]:
         """The recordings of a conversion job."""
         return tuple(ConversionInput.model_validate(item) for item in self.inputs)
+
+    @property
+    def texts(self) -> tuple[TextInput, ...]:
+        """The texts of a speech job."""
+        return tuple(TextInput.model_validate(item) for item in self.inputs)
+
+    @property
+    def sounding(self) -> tuple[ConversionInput, ...] | tuple[TextInput, ...]:
+        """What a job has a sound made of, each with its number and name."""
+        return self.texts if self.job_kind is JobKind.speech else self.recordings
 
 
 class JobStep(Base):

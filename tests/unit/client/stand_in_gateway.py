@@ -33,6 +33,7 @@ class Gateway:
         self.seen: list[tuple[str, str, dict[str, Any]]] = []
         self.results: list[dict[str, Any]] = []
         self.sounds: dict[str, bytes] = {}
+        self.texts: tuple[str, bytes, dict[str, str]] | None = None
         self.cut_sounds = 0
         self.lock = threading.Lock()
         gateway = self
@@ -156,7 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST", ["samples"]:
                 self._upload(body)
             case "POST", [kind, "jobs"]:
-                job = state.job(kind={"convert": "conversion"}.get(kind, kind), preset=parsed.get("preset") or "lite")
+                job = state.job(
+                    kind={"convert": "conversion", "synthesize": "speech"}.get(kind, kind),
+                    preset=parsed.get("preset") or "lite",
+                )
                 self._answer(202, job)
             case "GET", [kind, "jobs"]:
                 found = sorted((j for j in state.jobs.values() if self._has(kind, j["id"])), key=lambda j: j["id"])[
@@ -179,9 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
                     "metadata": {"n": 1},
                 }
                 self._answer(200, {"items": [line], "next_cursor": None})
-            case "GET", ["convert", "jobs", _, "results"]:
+            case "POST", ["synthesize", "jobs", "file"]:
+                state.texts = (self.headers["Content-Type"], body, query)
+                self._answer(202, state.job(kind="speech", name="2 texts by linda"))
+            case "GET", ["convert" | "synthesize", "jobs", _, "results"]:
                 self._answer(200, {"files": state.results})
-            case "GET", ["convert", "jobs", _, "results", number]:
+            case "GET", ["convert" | "synthesize", "jobs", _, "results", number]:
                 self._sound(state.sounds[number])
             case "GET", [kind, "jobs", job_id, "events"] if self._has(kind, job_id):
                 self._feed()
@@ -214,7 +221,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(404, problem(404, "There is no such thing", route, "List what you have."))
 
     def _has(self, kind: str, job_id: str) -> bool:
-        return self.state.jobs.get(job_id, {}).get("kind") == {"convert": "conversion"}.get(kind, kind)
+        return self.state.jobs.get(job_id, {}).get("kind") == {"convert": "conversion", "synthesize": "speech"}.get(
+            kind, kind
+        )
 
     def _voice(self, key: str) -> dict[str, Any] | None:
         return next((v for v in self.state.voices if key in (v["id"], v["slug"])), None)

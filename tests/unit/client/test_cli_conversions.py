@@ -91,7 +91,7 @@ def test_results_are_saved_again_and_what_is_there_is_neither_fetched_nor_replac
 @pytest.mark.parametrize(
     ("fields", "code", "words"),
     [
-        ({"kind": "training", "status": "completed"}, Exit.refused, "only conversions have sounds"),
+        ({"kind": "training", "status": "completed"}, Exit.refused, "only conversions and speech have sounds"),
         ({"kind": "conversion", "status": "running"}, Exit.refused, "jobs follow job_1"),
         ({"kind": "conversion", "status": "cancelled"}, Exit.job_cancelled, "job_1 cancelled"),
     ],
@@ -116,7 +116,7 @@ def test_sounds_that_are_not_kept_any_more_and_failures_are_told(voicewright, ga
     result = voicewright("jobs", "save", "job_1", "-o", str(tmp_path))
 
     assert result.exit_code == Exit.partly
-    assert "1 recordings are not kept any more" in said(result)
+    assert "1 sounds are not kept any more" in said(result)
     assert "b.mp3: No sound: b is text" in said(result)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from tests.unit.client.stand_in_gateway import frame
 from tests.unit.client.test_cli import said
 
 
@@ -45,4 +46,49 @@ def test_an_output_that_no_format_fits_is_wrong_use(voicewright, gateway, tmp_pa
     nowhere = voicewright("say", "Hello.", "--voice", "linda", "-o", str(tmp_path / "no" / "x.wav"))
 
     assert (aiff.exit_code, nowhere.exit_code) == (2, 2)
+    assert gateway.seen == []
+
+
+def test_all_texts_of_a_file_are_said_as_one_job_and_their_sounds_saved(voicewright, gateway, tmp_path):
+    texts = tmp_path / "texts.csv"
+    texts.write_bytes(b"name,text\na,Good morning.\nb,Good night.\n")
+    for number, name in (("1", "a"), ("2", "b")):
+        gateway.sounds[number] = b"RIFF" + name.encode()
+        result = {"number": int(number), "name": name, "file": f"{name}.mp3", "state": "said", "size_bytes": 5}
+        gateway.results.append(result)
+    gateway.feed = [[frame(1, "state", {"status": "completed"})]]
+    opened = gateway.job
+    gateway.job = lambda **fields: opened(**fields | {"id": "job_1", "status": "completed"})
+
+    result = voicewright(
+        "say", "--batch", str(texts), "--voice", "linda", "--format", "mp3", "-o", str(tmp_path / "out")
+    )
+    again = voicewright("jobs", "save", "job_1", "-o", str(tmp_path / "again"))
+
+    assert result.exit_code == 0, said(result)
+    kind, body, query = gateway.texts
+    assert (kind, body) == ("text/csv", texts.read_bytes())
+    assert query == {"voice": "linda", "format": "mp3"}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        "a.mp3": b"RIFFa",
+        "b.mp3": b"RIFFb",
+    }
+    assert "2 of 2 texts are in" in said(result)
+    assert again.exit_code == 0, said(again)
+    assert (tmp_path / "again" / "b.mp3").exists()
+
+
+def test_a_text_and_a_batch_at_once_neither_or_no_voice_are_wrong_use(voicewright, gateway, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Good morning.\n")
+
+    results = [
+        voicewright("say", "Hello.", "--batch", str(texts), "--voice", "linda", "-o", str(tmp_path / "x")),
+        voicewright("say", "--voice", "linda", "-o", str(tmp_path / "x.wav")),
+        voicewright("say", "Hello.", "-o", str(tmp_path / "x.wav")),
+        voicewright("say", "--batch", str(texts), "--voice", "linda", "-o", str(texts)),
+        voicewright("say", "--batch", str(tmp_path / "none.txt"), "-o", str(tmp_path / "x")),
+    ]
+
+    assert [result.exit_code for result in results] == [2] * 5
     assert gateway.seen == []

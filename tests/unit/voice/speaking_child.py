@@ -1,7 +1,7 @@
 """A process that speaks the protocol of libs/voice/xtts/serving.py without the library: `python speaking_child.py`
 
-What it does stands in SPEAKING_CHILD at its start (missing, die, mute), then in the text: silence, endless, sometimes,
-nan, die, hang, slow, refuse, many (too many tokens); other pieces become noise.
+What it does stands in SPEAKING_CHILD at its start (missing, die, mute; brisk: nothing is slow), then in the text:
+silence, endless, sometimes, nan, die, hang, slow, refuse, many (too many tokens); other pieces become noise.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def answer(order: dict, cancelled: set[int]) -> None:
         os._exit(9)
     if "hang" in text:
         time.sleep(3600)
-    if "slow" in text:
+    if "slow" in text and os.environ.get("SPEAKING_CHILD") != "brisk":
         until = time.monotonic() + 60
         while time.monotonic() < until and number not in cancelled:
             time.sleep(0.01)
