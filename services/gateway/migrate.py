@@ -52,10 +52,11 @@ def all_tables() -> type[Base]:
     from services.gateway.audit import tables as audit
     from services.gateway.datasets import tables as datasets
     from services.gateway.jobs import tables as jobs
+    from services.gateway.jobs import turns
     from services.gateway.live import tickets as live
     from services.gateway.voices import tables as voices
 
-    assert all((accounts, audit, datasets, idempotency, jobs, live, voices))
+    assert all((accounts, audit, datasets, idempotency, jobs, live, turns, voices))
     return Base
 
 

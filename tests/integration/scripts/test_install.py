@@ -162,7 +162,8 @@ def test_an_unknown_option_is_refused(checkout):
 def test_who_cannot_render_overlays_is_told_so_with_the_tools_of_the_tests(checkout):
     programs = checkout / "bin"
     programs.mkdir()
-    for name in "bash sh cat cp mkdir rm grep sha256sum cut dirname readlink python3".split():
+    needed = ("bash", "sh", "cat", "cp", "mkdir", "rm", "grep", "sha256sum", "cut", "dirname", "readlink", "python3")
+    for name in needed:
         (programs / name).symlink_to(shutil.which(name, path="/usr/local/bin:/usr/bin:/bin") or name)
     for name in ("nats-server", "espeak-ng", "curl", "cc", "g++", "make"):
         (programs / name).write_text("#!/bin/sh\n")
