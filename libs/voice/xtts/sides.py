@@ -13,7 +13,7 @@ from pathlib import Path
 from libs.common.errors import DatasetTooShort
 from libs.voice.memory import first_line
 from libs.voice.xtts.batches import Clips
-from libs.voice.xtts.speech import FEWEST_CLIPS, MOST_TOKENS, Clip, split
+from libs.voice.xtts.speech import FEWEST_CLIPS, MOST_TOKENS, PARTS, Clip, split
 
 Tokenize = Callable[[str], list[int]]
 STOP, UNKNOWN = 0, 1
@@ -60,8 +60,8 @@ def make_sides(clips: Sequence[tuple[Clip, str]], wavs: Path, tokenize: Tokenize
 
 
 def wav_of(wavs: Path, clip: Clip) -> Path:
-    """Where the sound of a clip lies."""
-    return wavs / f"{clip.sha256}.wav"
+    """Where the sound of a clip lies: beside the check that cut it out, or in the dataset's folder `wavs`."""
+    return clip.wav or wavs / f"{clip.sha256}.wav"
 
 
 def _tokens(wav: Path, text: str, tokenize: Tokenize) -> tuple[list[int], str]:
@@ -89,11 +89,18 @@ def _reference(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def read_checked(path: Path) -> list[tuple[Clip, str]]:
-    """The clips of a dataset's check, each with its text."""
+    """The clips of a dataset's check, each with its text; parts of long recordings lie beside it."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return [
         (
-            Clip(each["sample_id"], each["sha256"], each["name"], each["text"], float(each["seconds"])),
+            Clip(
+                each["sample_id"],
+                each["sha256"],
+                each["name"],
+                each["text"],
+                float(each["seconds"]),
+                path.parent / PARTS / f"{each['sha256']}.wav" if each.get("part") else None,
+            ),
             str(each["text"]),
         )
         for each in content["clips"]

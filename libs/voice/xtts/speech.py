@@ -11,6 +11,7 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from libs.voice.xtts.vocabulary import Vocabulary
 
@@ -19,6 +20,8 @@ SHORTEST_SECONDS = 0.5
 LONGEST_SECONDS = 255_995 / SAMPLE_RATE
 MOST_TOKENS = 200
 FEWEST_CLIPS = 2
+PARTS = "parts"
+"""The folder of what was cut out of long recordings, beside the check."""
 
 # Characters of text in a second of speech, pauses included; beyond, text and sound do not belong together.
 PACE = {"zh-cn": (0.8, 10.0), "ja": (1.0, 14.0), "ko": (1.0, 14.0)}
@@ -31,13 +34,17 @@ _PLAIN = str.maketrans(_ALIKE | dict.fromkeys('"“”„«»', ""))
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording and what is said in it. `seconds`: of its sound, or None when it cannot be read."""
+    """A recording and what is said in it. `seconds`: of its sound, or None when it cannot be read.
+
+    `wav`: the file of a part that was cut out of a recording; a whole one lies in its dataset's folder.
+    """
 
     sample_id: str
     sha256: str
     name: str
     transcript: str
     seconds: float | None
+    wav: Path | None = None
 
 
 @dataclass(frozen=True)

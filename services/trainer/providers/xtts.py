@@ -7,21 +7,34 @@ import json
 import os
 import sys
 import wave
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from libs.common import manifests
-from libs.common.errors import DatasetEmpty, DatasetTooShort, InvalidInput, WorkFailed
+from libs.common.errors import (
+    BrokenAudio,
+    DatasetEmpty,
+    DatasetTooShort,
+    InvalidInput,
+    RecordingTooLong,
+    Unavailable,
+    UnsupportedAudio,
+    WorkFailed,
+)
 from libs.common.events import CheckSpeech, PublishVoice, SpeechChecked, TrainVoice, VoiceTrained
 from libs.common.paths import Paths, VoiceVersion
+from libs.common.processes import in_child
 from libs.common.providers import PROVIDERS, XTTS_LANGUAGES
 from libs.common.work import Done, Work
 from libs.voice.child import TrainingChild
 from libs.voice.xtts.base import LICENCE, BaseModel, missing_packages
-from libs.voice.xtts.speech import FEWEST_CLIPS, Clip, Looked, look
+from libs.voice.xtts.cutting import CannotCut, cut_file
+from libs.voice.xtts.speech import FEWEST_CLIPS, LONGEST_SECONDS, PARTS, Clip, Looked, look
 from libs.voice.xtts.trying import words_in
-from libs.voice.xtts.vocabulary import Vocabulary, read_vocabulary
+from libs.voice.xtts.vocabulary import read_vocabulary
 from services.trainer import training, voice_files
 from services.trainer.providers.protocol import Readiness
 from services.trainer.results import Results
@@ -94,15 +107,19 @@ class XttsProvider:
                 f"{', '.join(sorted(vocabulary.languages))}",
                 field="options.language",
             )
-        looked = await asyncio.to_thread(self._look, command, language, vocabulary)
-        _check_enough(looked, len(command.clips))
+        clips, whole = await self._in_parts(work, await asyncio.to_thread(self._clips, command), language)
+        looked = _with_reasons(look(clips, language, vocabulary), whole)
+        _check_enough(looked, len(clips))
+        parts = sorted({clip.wav for clip, _ in looked.usable if clip.wav})
         content = {
             "language": language,
             "seconds": round(looked.seconds, 3),
             "clips": [
                 {"sample_id": c.sample_id, "sha256": c.sha256, "name": c.name, "text": text, "seconds": c.seconds}
+                | ({"part": True} if c.wav else {})
                 for c, text in looked.usable
             ],
+            "parts": len(parts),
             "refused": [refusal.as_dict() for refusal in looked.refused],
         }
         target = work.folder / CHECKED
@@ -116,16 +133,43 @@ class XttsProvider:
                 "seconds": content["seconds"],
                 "language": language,
             },
-            files=[target],
-            data={name: content[name] for name in ("language", "seconds", "refused")},
+            files=[target, *parts],
+            data={name: content[name] for name in ("language", "seconds", "refused", "parts")},
         )
 
-    def _look(self, command: CheckSpeech, language: str, vocabulary: Vocabulary) -> Looked:
+    def _clips(self, command: CheckSpeech) -> list[Clip]:
         uploads = self._paths.uploads(command.dataset)
-        clips = [
+        return [
             Clip(c.sample_id, c.sha256, c.name, c.transcript, _seconds(uploads.wav(c.sha256))) for c in command.clips
         ]
-        return look(clips, language, vocabulary)
+
+    async def _in_parts(
+        self, work: Work[CheckSpeech], clips: Sequence[Clip], language: str
+    ) -> tuple[list[Clip], dict[str, str]]:
+        """The clips, long recordings as their parts where they can be cut; why not, by sample, for those that stay."""
+        uploads, folder = self._paths.uploads(work.command.dataset), work.folder / PARTS
+        found: list[Clip] = []
+        whole: dict[str, str] = {}
+        for number, clip in enumerate(clips):
+            if clip.seconds is None or clip.seconds <= LONGEST_SECONDS or not clip.transcript.strip():
+                found.append(clip)
+                continue
+            work.report(number / len(clips), message=f"cutting {clip.name}")
+            try:
+                cut = await work.unless_stopped(
+                    in_child(cut_file, uploads.wav(clip.sha256), clip.transcript, language, folder)
+                )
+            except (CannotCut, BrokenAudio, UnsupportedAudio, RecordingTooLong) as error:
+                whole[clip.sample_id] = str(error)
+            except Unavailable as error:  # the aligner is not installed
+                whole[clip.sample_id] = error.detail
+            if clip.sample_id in whole:
+                found.append(clip)
+                continue
+            for part, checksum, seconds in cut:
+                name = f"{clip.name} {part.begin:.1f}-{part.end:.1f} s"
+                found.append(Clip(clip.sample_id, checksum, name, part.text, seconds, folder / f"{checksum}.wav"))
+        return found, whole
 
     # -- train --------------------------------------------------------------------------------------------------------
 
@@ -133,6 +177,7 @@ class XttsProvider:
         """Fine-tunes in a child process, going on from the furthest earlier attempt."""
         command = work.command
         checked = await self._results.load(command.prepared)
+        await self._results.check(checked)
         child = self._child(
             {
                 "task": "train",
@@ -195,6 +240,7 @@ class XttsProvider:
             "training": {
                 **{k: result[k] for k in ("steps", "epochs", "losses", "seconds", "ended", "best_step", "device")},
                 "clips": result["clips"],
+                "parts": checked.data.get("parts", 0),
                 "refused": [*checked.data["refused"], *result["refused"]][:MOST_NAMED],
                 "options": trained.data["options"],
             },
@@ -263,6 +309,17 @@ def fine_tuning(command: TrainVoice, language: str, settings: TrainerSettings) -
         "threads": settings.training_threads,
         "checkpoint_every_seconds": settings.xtts_checkpoint_every.total_seconds(),
     }
+
+
+def _with_reasons(looked: Looked, whole: dict[str, str]) -> Looked:
+    """The same, where a recording that is too long says why it was not cut."""
+    refused = [
+        replace(each, reason=f"{each.reason}; it was not cut here: {whole[each.sample_id]}")
+        if each.code == "too_long" and each.sample_id in whole
+        else each
+        for each in looked.refused
+    ]
+    return Looked(looked.usable, refused)
 
 
 def _check_enough(looked: Looked, clips: int) -> None:

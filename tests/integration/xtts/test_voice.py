@@ -9,14 +9,17 @@ import wave
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
+from libs.audio.decode import decode
+from libs.audio.encode import write_wav
 from libs.common.events import CheckSpeech, ManifestRef, PublishVoice, SpokenClip, TrainingOptions, TrainVoice
 from libs.common.jobs import Step
 from libs.common.manifests import sha256_of
 from libs.voice.safe_load import load_tensors
-from libs.voice.xtts.speech import Clip
+from libs.voice.xtts.speech import Clip, written
 from libs.voice.xtts.vocabulary import read_vocabulary
 from tests.integration.voice_services.platform import Platform
 from tests.integration.xtts.conftest import ROOT
@@ -160,6 +163,40 @@ async def test_one_clip_of_a_hundred_that_cannot_be_read_is_named_and_the_others
     result = here.manifest(trained).data["result"]
     assert sum(result["clips"].values()) == 99
     assert result["refused"] == []
+
+
+async def test_a_recording_that_is_too_long_is_cut_at_its_pauses_and_learnt_from_where_an_aligner_knows_the_language(
+    here: Platform, xtts_python: str, xtts_base: Path, spoken: Spoken
+) -> None:
+    await here.started("trainer", XTTS_PYTHON=xtts_python, XTTS_PATH=xtts_base, XTTS_LICENCE_ACCEPTED="CPML-1.0")
+    wavs, clips = spoken
+    waves = [decode(wavs / f"{clip.sha256}.wav").wave for clip, _ in clips[:8]]
+    pause = np.zeros(22_050 // 3, np.float32)
+    whole = np.concatenate([part for wave in waves for part in (wave, pause)][:-1])
+    told = " ".join(clip.transcript for clip, _ in clips[:8])
+    uploads = here.paths.uploads("anna")
+    uploads.wavs.mkdir(parents=True)
+    made = []
+    for number, (level, text) in enumerate(((1.0, told), (0.6, told), (0.5, told.replace("fourteen", "14")))):
+        sha256 = f"{number:064x}"
+        write_wav(uploads.wav(sha256), level * whole, 22_050)
+        made.append(
+            SpokenClip(sample_id=f"smp_{number}", sha256=sha256, extension="flac", name=f"{number}", transcript=text)
+        )
+
+    checked = await here.send(check("job_1", tuple(made)), "checked")
+    trained = await here.send(train("job_1", checked.manifest), "trained", seconds=300)
+    german = await here.send(check("job_2", tuple(made), language="de"), "step_failed")
+
+    data = here.manifest(checked).data
+    content = json.loads(here.paths.in_data(f"{here.manifest(checked).folder}/checked.json").read_text())
+    assert (checked.clips, checked.refused) == (data["parts"], 1)
+    assert all(clip["part"] and 1 <= clip["seconds"] <= 11 for clip in content["clips"])
+    assert " ".join(clip["text"] for clip in content["clips"] if clip["sample_id"] == "smp_0") == written(told)
+    assert "'14' in its transcript is not written as it is said" in data["refused"][0]["reason"]
+    assert sum(here.manifest(trained).data["result"]["clips"].values()) == checked.clips
+    assert all("cut it at a pause" in each["reason"] for each in german.problem["refused"])
+    assert "only recordings in en are cut here" in german.problem["refused"][0]["reason"]
 
 
 def test_our_tokens_and_our_loss_are_the_librarys(xtts_python: str, xtts_base: Path, spoken: Spoken) -> None:
