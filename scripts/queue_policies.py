@@ -1,11 +1,13 @@
-"""Whose command is next? The platform's own order, and one that would share fairly, for the simulation of the queue."""
+"""Whose command is next? The platform's own order, without turns and with an ideal share, for the simulation."""
 
 from __future__ import annotations
 
 from collections import deque
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from libs.common.jobs import Lane
+from services.gateway.jobs.turns import Asked, InHand, choose
 
 if TYPE_CHECKING:
     from scripts.simulate_queue import Job
@@ -32,7 +34,8 @@ class Waiting(Protocol):
 
 
 class Lanes:
-    """As the platform does it: the highest lane that has one, in it what comes again first, then the oldest."""
+    """As the broker and the workers do it (QUEUE_AHEAD=0): the highest lane that has one, in it what comes again first,
+    then the oldest."""
 
     def __init__(self) -> None:
         self._again: dict[Lane, deque[Job]] = {lane: deque() for lane in Lane}
@@ -54,8 +57,47 @@ class Lanes:
         pass
 
 
+class Turns:
+    """As the platform does it: the gateway's own choice gives a few commands at a time to the lanes of the broker."""
+
+    def __init__(self, ahead: int = 4) -> None:
+        self._ahead = ahead
+        self._there = Lanes()
+        self._held: dict[str, tuple[Asked, Job]] = {}
+        self._given: dict[int, InHand] = {}
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._there)
+
+    def put(self, job: Job, now: float, *, again: bool) -> None:
+        if again:  # the broker hands it out by itself
+            self._given[job.number] = InHand(str(job.owner), "trainer", job.lane.value, waits=False)
+            self._there.put(job, now, again=True)
+            return
+        name = f"{job.number:09}"
+        self._held[name] = (Asked(name, str(job.owner), "trainer", job.lane.value, _moment(job.arrives)), job)
+
+    def take(self, now: float) -> Job:
+        asked = [one for one, _ in self._held.values()]
+        for name in choose(asked, list(self._given.values()), self._ahead, _moment(now)):
+            one, job = self._held.pop(name)
+            self._given[job.number] = InHand(one.owner, one.service, one.lane, waits=True)
+            self._there.put(job, now, again=False)
+        job = self._there.take(now)
+        self._given[job.number] = InHand(str(job.owner), "trainer", job.lane.value, waits=False)
+        return job
+
+    def gave_back(self, job: Job) -> None:
+        del self._given[job.number]
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
 class FairShare:
-    """What is not built: in the highest lane the person who has fewest in hand, and nobody is overtaken for ever.
+    """What a broker could do that knew people: in the highest lane whoever has fewest in hand, and nobody is overtaken
+    for ever.
 
     Who has waited for `aged` seconds goes before everybody, the oldest first, whatever the lane; so a command waits at
     most that long and for the work that was there before it.
@@ -100,4 +142,4 @@ class FairShare:
         return job
 
 
-POLICIES: dict[str, type[Lanes] | type[FairShare]] = {"lanes": Lanes, "fair": FairShare}
+POLICIES: dict[str, type[Lanes] | type[Turns] | type[FairShare]] = {"lanes": Lanes, "turns": Turns, "fair": FairShare}

@@ -2,7 +2,8 @@
 
 `python -m scripts.simulate_queue [--output FILE]` runs the scenarios of docs/scaling.md and writes their figures. The
 same seed gives the same figures. What is simulated is what libs/common/worker does: a free worker takes the oldest
-command of the highest lane that has one, one at a time; what comes back goes before what is new in its lane.
+command of the highest lane that has one, one at a time; what comes back goes before what is new in its lane. With the
+policy `turns` the gateway's own choice (services/gateway/jobs/turns.py) says which commands are there.
 
     arrivals ─▶ lanes ─▶ free worker ─▶ done          lost with a word: saved, back at once
                   ▲                └──▶ lost ──────────┤
@@ -179,7 +180,7 @@ class Scenario:
     name: str
     cluster: Cluster
     load: float
-    policy: Literal["lanes", "fair"] = "lanes"
+    policy: Literal["lanes", "turns", "fair"] = "lanes"
     mean_seconds: float = 1800.0
     spread: float = 0.5
     hours: float = 100.0
@@ -254,10 +255,12 @@ SCENARIOS = [
     Scenario("10 spot nodes, load 80%, 5% lost an hour, announced", replace(CALM, losses_per_hour=0.05), 0.8),
     Scenario("10 spot nodes, load 80%, 5% lost an hour, not announced", Cluster(10, 0.05, notice=0.0), 0.8),
     Scenario("10 spot nodes, load 80%, all lost once an hour, not announced", Cluster(10, 1.0, notice=0.0), 0.8),
-    Scenario("10 nodes, load 60%, one person asks for 100 at once", CALM, 0.6, heap=100),
-    Scenario("the same with fair share (not built)", CALM, 0.6, "fair", heap=100),
-    Scenario("10 nodes asked for 120%, lanes", CALM, 1.2, hours=48),
-    Scenario("the same with fair share (not built)", CALM, 1.2, "fair", hours=48),
+    Scenario("10 nodes, load 60%, one person asks for 100 at once, without turns", CALM, 0.6, heap=100),
+    Scenario("the same in turns, as shipped", CALM, 0.6, "turns", heap=100),
+    Scenario("the same with an ideal share", CALM, 0.6, "fair", heap=100),
+    Scenario("10 nodes asked for 120%, without turns", CALM, 1.2, hours=48),
+    Scenario("the same in turns, as shipped", CALM, 1.2, "turns", hours=48),
+    Scenario("the same with an ideal share", CALM, 1.2, "fair", hours=48),
 ]
 
 

@@ -24,7 +24,7 @@ LABELS = {
     "root": "data, uploads, models",
     "route": "the route's template; `unmatched` for an address that none has",
     "service": "whose work it is: ingest, preprocessor, trainer, models (the trainer's short work), inference",
-    "state": "of a job: its state; of commands: pending or unacknowledged",
+    "state": "of a job: its state; of commands: pending or unacknowledged at the broker, held until their turn",
     "status": "the HTTP status; 499 when the client went away",
     "step": "the step of a job: validate, preprocess, train, index, evaluate, publish, make, convert",
     "stream": "a stream of the broker, KV_ before those of buckets",
@@ -75,9 +75,7 @@ JOB_SECONDS = Histogram(
     buckets=_LONG,
 )
 JOB_FAILURES = Counter("voicewright_job_failures_total", "Jobs that failed, by reason", ["kind", "code"])
-QUEUE = Gauge(
-    "voicewright_queue_commands", "Commands in the queue of a service, waiting or in hand", ["service", "lane", "state"]
-)
+QUEUE = Gauge("voicewright_queue_commands", "Commands for a service, waiting or in hand", ["service", "lane", "state"])
 BUDGET_TAKEN = Gauge(
     "voicewright_training_budget_taken",
     "Estimated costs of trainings that wait, run, or began within 24 hours, in the currency of GPU_HOUR_PRICE",

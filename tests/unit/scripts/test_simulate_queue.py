@@ -37,6 +37,8 @@ SPOT = Cluster(5, losses_per_hour=2.0, notice=0.5)
 SMALL = [
     Scenario("calm", Cluster(4), 0.9, hours=30),
     Scenario("fair", Cluster(4), 0.9, "fair", hours=30, heap=40),
+    Scenario("turns", Cluster(4), 0.9, "turns", hours=30, heap=40),
+    Scenario("turns and spot", SPOT, 0.7, "turns", hours=30),
     Scenario("spot", SPOT, 0.7, hours=30),
     Scenario("fair and spot", SPOT, 0.7, "fair", hours=30),
 ]
@@ -127,6 +129,17 @@ def test_under_fair_share_nobody_waits_longer_than_the_bound() -> None:
         turns = job.arrives + aged
         before = sum(_left(other, turns) for other in oldest_first[:place])
         assert job.wait <= aged + before / scenario.cluster.workers + longest
+
+
+def test_in_turns_a_heap_of_one_person_holds_up_others_for_minutes_and_not_for_hours() -> None:
+    heap = Scenario("", Cluster(10), 0.5, priorities=((50, 1.0),), hours=30, heap=80)
+
+    def worst_of_others(scenario: Scenario) -> float:
+        jobs = [job for job in simulate(scenario).jobs if job.owner != scenario.heaper]
+        return quantile([job.wait for job in jobs], 0.95) / 60
+
+    assert worst_of_others(heap) > 60
+    assert worst_of_others(replace(heap, policy="turns")) < 30
 
 
 def _left(job: Job, when: float) -> float:
