@@ -93,6 +93,8 @@ def _object(one: Object, everybody: list[Pod], rendering: Rendering) -> Iterator
             yield f"there is no {target.get('kind', 'Deployment')}/{target.get('name')} to scale"
     elif kind == "Ingress":
         yield from _ingress(spec, rendering)
+    elif kind == "HTTPRoute":
+        yield from _route(spec, rendering)
     elif kind == "ServiceMonitor":
         yield from _monitor(spec, rendering)
     elif kind == "PodMonitor":
@@ -161,6 +163,28 @@ def _ingress(spec: dict[str, Any], rendering: Rendering) -> Iterator[str]:
             yield f"there is no Service/{wanted.get('name')}"
         elif not _has_port(service, wanted.get("port") or {}):
             yield f"Service/{wanted['name']} has no port {wanted.get('port')}"
+
+
+def _route(spec: dict[str, Any], rendering: Rendering) -> Iterator[str]:
+    """A route of the Gateway API: the listeners that it names, their public names, and the services behind it."""
+    for parent in spec.get("parentRefs") or []:
+        gateway = rendering.named("Gateway", str(parent.get("name")))
+        if gateway is None:
+            yield f"there is no Gateway/{parent.get('name')}"
+            continue
+        listeners = gateway["spec"].get("listeners") or []
+        taken = [one for one in listeners if parent.get("sectionName") in (None, one["name"])]
+        if not taken:
+            yield f"{called(gateway)} has no listener {parent.get('sectionName')}"
+        for listener in taken:
+            if listener.get("hostname") and spec.get("hostnames") and listener["hostname"] not in spec["hostnames"]:
+                yield f"listener {listener['name']} is for {listener['hostname']}, which the route does not name"
+    for wanted in (each for rule in spec.get("rules") or [] for each in rule.get("backendRefs") or []):
+        service = rendering.named("Service", str(wanted.get("name")))
+        if service is None:
+            yield f"there is no Service/{wanted.get('name')}"
+        elif not _has_port(service, {"number": wanted.get("port")}):
+            yield f"{called(service)} has no port {wanted.get('port')}"
 
 
 def _has_port(service: Object, wanted: dict[str, Any]) -> bool:
