@@ -113,6 +113,10 @@ class TrainingSettings(BaseModel):
         description="Of the clips, for a voice that speaks text",
         examples=["en"],
     )
+    transcribe: bool = Field(
+        default=False,
+        description="Recordings without a transcript get one by machine; the voice's card says so",
+    )
     consent_recording: str | None = Field(
         default=None,
         max_length=64,

@@ -69,6 +69,10 @@ class TrainerSettings(ScaledSettings):
     xtts_licence_accepted: str = Field(
         default="", description="`CPML-1.0` accepts the licence of XTTS-v2's weights: non-commercial use only"
     )
+    whisper_path: Path | None = Field(
+        default=None,
+        description="Folder of a faster-whisper model, for trainings that ask for transcripts (docs/xtts.md)",
+    )
     xtts_checkpoint_every: timedelta = Field(
         default=timedelta(minutes=10), description="How often a training of XTTS is saved; its state has gigabytes"
     )

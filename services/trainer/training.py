@@ -16,7 +16,7 @@ from services.trainer.settings import TrainerSettings
 
 log = get_logger("training")
 
-NOT_THE_ENGINES = {"f0_method", "index_mode", "max_training_seconds", "language", "consent_recording"}
+NOT_THE_ENGINES = {"f0_method", "index_mode", "max_training_seconds", "language", "consent_recording", "transcribe"}
 """Options of other steps and providers, and the limit that goes by another name in the engine; it knows the rest."""
 
 
@@ -57,7 +57,7 @@ async def run(
         return await follow(work, child)
 
 
-async def follow(work: Work[TrainVoice], child: TrainingChild) -> dict[str, Any]:
+async def follow(work: Work[Any], child: TrainingChild) -> dict[str, Any]:
     """Starts the child, passes its words and the worker's wishes on, and returns what it made; raises as `run`."""
     await child.start()
     work.mark("child started")  # from here on a crash is the child's and costs the job, not the worker
@@ -73,7 +73,7 @@ async def follow(work: Work[TrainVoice], child: TrainingChild) -> dict[str, Any]
     return _judge(work, outcome)
 
 
-async def _obey(work: Work[TrainVoice], child: TrainingChild) -> None:
+async def _obey(work: Work[Any], child: TrainingChild) -> None:
     """Turns the worker's reasons to stop into the child's."""
     why = await work.stopped()
     log.info("training.stopping", why=why)
@@ -85,7 +85,7 @@ async def _obey(work: Work[TrainVoice], child: TrainingChild) -> None:
         child.kill("another worker owns this step now")
 
 
-def _pass_on(work: Work[TrainVoice], line: dict[str, Any]) -> None:
+def _pass_on(work: Work[Any], line: dict[str, Any]) -> None:
     step, total = int(line.get("step") or 0), int(line.get("total_steps") or 0)
     if step:
         work.mark(f"step {step}")
@@ -101,7 +101,7 @@ def _pass_on(work: Work[TrainVoice], line: dict[str, Any]) -> None:
     )
 
 
-def _judge(work: Work[TrainVoice], outcome: Outcome) -> dict[str, Any]:
+def _judge(work: Work[Any], outcome: Outcome) -> dict[str, Any]:
     if outcome.ending == "completed" and outcome.result is not None:
         return outcome.result
     if work.should_stop() == "lost":

@@ -2,7 +2,7 @@
 
 It talks as libs/voice/training_main.py does: progress and the end as JSON lines, `cancel` and `preempt` on stdin. The
 interpreter may be another one than the service's (XTTS_PYTHON): coqui-tts need not be in the same environment.
-`{"inputs": {"task": "train" | "try", …}, "config": {…}}`
+`{"inputs": {"task": "train" | "try" | "transcribe", …}, "config": {…}}`
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def run_job(path: Path, voice: Voice, asked: list[str]) -> int:
         job = json.loads(path.read_text(encoding="utf-8"))
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see docs/decisions/0045
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # whatever a library looks for, it is here or nowhere
-        result = (_train if job["inputs"]["task"] == "train" else _try)(job, voice, asked)
+        result = {"train": _train, "try": _try, "transcribe": _transcribe}[job["inputs"]["task"]](job, voice, asked)
     except Cancelled as stop:
         voice.say("stopped", reason="cancelled", detail=str(stop))
         return EXIT_CANCELLED
@@ -104,6 +104,34 @@ def _try(job: dict[str, Any], voice: Voice, asked: list[str]) -> dict[str, Any]:
     with Reporter(lambda progress: voice.say("progress", **progress.as_dict())) as reporter:
         reporter.tell(Progress("validate"), now=True)
         return dict(try_voice(Path(given["voice"]), given["weights"], given["text"], given["language"]))
+
+
+def _transcribe(job: dict[str, Any], voice: Voice, asked: list[str]) -> dict[str, Any]:
+    """Writes what is said in each of `wavs` to `output`: {checksum: text}."""
+    from libs.audio.decode import decode
+    from libs.audio.resample import resample
+    from libs.common.errors import Cancelled, InvalidInput, Preempted
+    from libs.voice.atomic import write_text_atomically
+    from libs.voice.progress import Progress, Reporter
+    from libs.voice.transcribing import RATE, Transcriber
+
+    given = job["inputs"]
+    wavs = [Path(each) for each in given["wavs"]]
+    texts: dict[str, str] = {}
+    with Reporter(lambda progress: voice.say("progress", **progress.as_dict())) as reporter:
+        reporter.tell(Progress("prepare", total_steps=len(wavs)), now=True)
+        transcriber = Transcriber(Path(given["model"]), job["config"].get("threads"))
+        for number, wav in enumerate(wavs):
+            if asked:
+                raise (Cancelled if "cancel" in asked else Preempted)(f"after {number} of {len(wavs)} recordings")
+            try:
+                sound = decode(wav)
+            except InvalidInput:  # the check that follows says so
+                continue
+            texts[wav.stem] = transcriber.text_of(resample(sound.wave, sound.sample_rate, RATE), given["language"])
+            reporter.tell(Progress("prepare", step=number + 1, total_steps=len(wavs)))
+    write_text_atomically(Path(given["output"]), json.dumps(texts))
+    return {"texts": len(texts)}
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ PRESETS: dict[str, Preset] = {
 FOR_CPU, FOR_GPU = "lite", "rvc-v2-40k"
 SPEECH_OPTIONS = {"preset", "language", "consent_recording"}
 LEARNING_OPTIONS = {
+    "transcribe",
     "epochs",
     "batch_size",
     "accumulation",
@@ -79,8 +80,8 @@ def check_options(name: str, options: TrainingOptions) -> None:
     if name in SPEECH_PRESETS:
         _check_speech_options(name, options)
         return
-    for field in ("language", "consent_recording"):
-        if getattr(options, field) is not None:
+    for field in ("language", "consent_recording", "transcribe"):
+        if getattr(options, field) not in (None, False):
             raise InvalidInput(f"{name} learns from sound alone and takes no {field}", field=f"options.{field}")
     if name != "lite":
         return

@@ -43,16 +43,22 @@ def learnt_from(clips: Sequence[SpokenClip], options: TrainingOptions) -> list[S
     return rest
 
 
-def check_transcripts(provider: Provider, clips: Sequence[SpokenClip]) -> None:
-    """Raises DatasetEmpty when not one clip says what is spoken in it; the rest is for the worker's closer look."""
-    if not provider.needs.transcripts or not clips:
+def check_transcripts(provider: Provider, clips: Sequence[SpokenClip], *, by_machine: bool = False) -> None:
+    """Raises DatasetEmpty when not one clip says what is spoken in it; the rest is for the worker's closer look.
+
+    `by_machine`: the worker will write what is missing.
+    """
+    if by_machine or not provider.needs.transcripts or not clips:
         return
     silent = [clip for clip in clips if not clip.transcript.strip()]
     if len(silent) == len(clips):
         raise DatasetEmpty(
             f"none of the {len(clips)} recordings has a transcript, and {provider.name} learns from text and sound",
             field="transcript",
-            actions=("Send the text of each recording: PATCH /api/v1/samples/{id}, or with the upload.",),
+            actions=(
+                "Send the text of each recording: PATCH /api/v1/samples/{id}, or with the upload.",
+                "Or have a machine write them: options.transcribe, where the trainer has faster-whisper.",
+            ),
             recordings=[clip.name for clip in silent[:NAMED]],
         )
 

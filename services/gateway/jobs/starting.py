@@ -102,7 +102,7 @@ async def plan_training(
         learnt = speech.learnt_from(clips, options)
         seconds = sum(clip.seconds for clip in learnt)
         check_speech(dataset, learnt, seconds, preset.min_seconds)
-        speech.check_transcripts(provider, learnt)
+        speech.check_transcripts(provider, learnt, by_machine=options.transcribe)
     else:
         _check_pitch(request.options.f0_method, alive, "options.f0_method")
         inputs, seconds = await recordings_of(session, dataset)

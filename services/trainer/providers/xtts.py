@@ -29,6 +29,7 @@ from libs.common.paths import Paths, VoiceVersion
 from libs.common.processes import in_child
 from libs.common.providers import PROVIDERS, XTTS_LANGUAGES
 from libs.common.work import Done, Work
+from libs.voice import transcribing
 from libs.voice.child import TrainingChild
 from libs.voice.xtts.base import LICENCE, BaseModel, missing_packages
 from libs.voice.xtts.cutting import CannotCut, cut_file
@@ -41,6 +42,8 @@ from services.trainer.results import Results
 from services.trainer.settings import TrainerSettings
 
 CHECKED, RESULT = "checked.json", "result.json"
+HEARD, TRANSCRIPTS = "heard.json", "transcripts.csv"
+"""What a machine heard; and the same as `metadata.csv` takes it, for a person to read and mend."""
 RUN_FILES = (RESULT, "metrics.jsonl", "train.log")
 MOST_NAMED = 50
 PROBE_SECONDS = 60.0
@@ -107,7 +110,11 @@ class XttsProvider:
                 f"{', '.join(sorted(vocabulary.languages))}",
                 field="options.language",
             )
-        clips, whole = await self._in_parts(work, await asyncio.to_thread(self._clips, command), language)
+        clips = await asyncio.to_thread(self._clips, command)
+        heard = await self._heard(work, clips, language) if command.options.transcribe else {}
+        clips = [replace(clip, transcript=heard.get(clip.sample_id, clip.transcript)) for clip in clips]
+        lines = [f"{clip.sha256}|{clip.transcript}|{clip.transcript}\n" for clip in clips if clip.sample_id in heard]
+        clips, whole = await self._in_parts(work, clips, language)
         looked = _with_reasons(look(clips, language, vocabulary), whole)
         _check_enough(looked, len(clips))
         parts = sorted({clip.wav for clip, _ in looked.usable if clip.wav})
@@ -120,10 +127,15 @@ class XttsProvider:
                 for c, text in looked.usable
             ],
             "parts": len(parts),
+            "by_machine": sorted(heard.keys() & {clip.sample_id for clip, _ in looked.usable}),
             "refused": [refusal.as_dict() for refusal in looked.refused],
         }
         target = work.folder / CHECKED
         await asyncio.to_thread(manifests.write_whole, target, json.dumps(content, indent=1).encode())
+        files = [target, *parts]
+        if lines:
+            files.append(work.folder / TRANSCRIPTS)
+            await asyncio.to_thread(manifests.write_whole, files[-1], "".join(lines).encode())
         return Done(
             event=SpeechChecked,
             fields={
@@ -133,8 +145,8 @@ class XttsProvider:
                 "seconds": content["seconds"],
                 "language": language,
             },
-            files=[target, *parts],
-            data={name: content[name] for name in ("language", "seconds", "refused", "parts")},
+            files=files,
+            data={name: content[name] for name in ("language", "seconds", "refused", "parts", "by_machine")},
         )
 
     def _clips(self, command: CheckSpeech) -> list[Clip]:
@@ -142,6 +154,32 @@ class XttsProvider:
         return [
             Clip(c.sample_id, c.sha256, c.name, c.transcript, _seconds(uploads.wav(c.sha256))) for c in command.clips
         ]
+
+    async def _heard(self, work: Work[CheckSpeech], clips: Sequence[Clip], language: str) -> dict[str, str]:
+        """By sample, what a machine hears in the recordings that have no transcript, as far as it hears anything.
+
+        Raises ProviderUnavailable with what that lacks here.
+        """
+        model = transcribing.check_model(self._settings.whisper_path)
+        uploads = self._paths.uploads(work.command.dataset)
+        silent = [clip for clip in clips if clip.seconds is not None and not clip.transcript.strip()]
+        if not silent:
+            return {}
+        output = work.folder / HEARD
+        child = self._child(
+            {
+                "task": "transcribe",
+                "run": str(work.folder),
+                "model": str(model),
+                "wavs": [str(uploads.wav(clip.sha256)) for clip in silent],
+                "language": language,
+                "output": str(output),
+            },
+            {"threads": self._settings.training_threads},
+        )
+        await training.follow(work, child)
+        texts = json.loads(await asyncio.to_thread(output.read_text))
+        return {clip.sample_id: text for clip in silent if (text := texts.get(clip.sha256, "").replace("|", " "))}
 
     async def _in_parts(
         self, work: Work[CheckSpeech], clips: Sequence[Clip], language: str
@@ -223,6 +261,9 @@ class XttsProvider:
         trained = await self._results.load(command.trained)
         result = trained.data["result"]
         weights, *others = [await self._results.file(trained, name) for name in result["files"]]
+        by_machine = checked.data.get("by_machine", [])
+        if by_machine:
+            others.append(await self._results.file(checked, TRANSCRIPTS))
         card: dict[str, Any] = {
             "format": 1,
             "kind": self.name,
@@ -241,6 +282,7 @@ class XttsProvider:
                 **{k: result[k] for k in ("steps", "epochs", "losses", "seconds", "ended", "best_step", "device")},
                 "clips": result["clips"],
                 "parts": checked.data.get("parts", 0),
+                "transcripts": {"by_machine": len(by_machine), "confirmed_by_a_person": not by_machine},
                 "refused": [*checked.data["refused"], *result["refused"]][:MOST_NAMED],
                 "options": trained.data["options"],
             },

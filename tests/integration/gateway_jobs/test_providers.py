@@ -150,6 +150,8 @@ async def test_a_speaking_voice_takes_four_steps_with_the_clips_and_their_texts(
         ({"provider": "xtts", "options": ENGLISH | {"dropout": 0.1}}, "options.dropout"),
         ({"provider": "xtts", "options": ENGLISH}, "transcript"),
         ({"provider": "rvc", "options": ENGLISH}, "options.language"),
+        ({"provider": "rvc", "options": {"transcribe": True}}, "options.transcribe"),
+        ({"provider": "google", "options": {"language": "en-US", "transcribe": True}}, "options.transcribe"),
         ({"provider": "openai", "options": ENGLISH}, "options.consent_recording"),
         ({"provider": "openai", "options": ENGLISH | {"consent_recording": "smp_1"}}, "options.consent_recording"),
         ({"provider": "google", "options": {"language": "en-US", "epochs": 3}}, "options.epochs"),
@@ -164,6 +166,22 @@ async def test_what_a_provider_cannot_take_is_refused_by_field(house: House, ask
     assert answer.status_code == 422
     assert answer.json()["field"] == field
     assert (await anna.get("/training/jobs")).json()["items"] == []
+
+
+async def test_a_dataset_without_a_text_is_taken_when_a_machine_shall_write_them(
+    house: House, workers: Workers
+) -> None:
+    anna = await house.person()
+    dataset = await house.dataset(anna)
+    workers.work()
+
+    job = await house.train(anna, dataset, provider="xtts", options=ENGLISH | {"transcribe": True})
+    await house.wait_status(anna, job["id"], "completed")
+
+    _, check, *_ = workers.seen
+    assert isinstance(check, CheckSpeech)
+    assert check.options.transcribe
+    assert {clip.transcript for clip in check.clips} == {""}
 
 
 async def test_too_little_speech_for_the_provider_is_refused_with_both_numbers(house: House) -> None:
