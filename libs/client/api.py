@@ -349,6 +349,23 @@ class Client:
         with self.connection.stream("POST", "/synthesize", json=body, timeout=timeout) as response:
             return _saved(response, target)
 
+    def imitate(
+        self, text: str, reference: Path, target: Path, *, speaker: str, consent: str, language: str, **options: Any
+    ) -> Conversion:
+        """Has the voice of the recording `reference` (3-30 s) say `text` and saves the sound at `target`.
+
+        `consent`: what `speaker` has agreed to; it is put on record. Options: those of `synthesize`.
+        """
+        given = {name: str(value) for name, value in options.items() if value is not None}
+        given.setdefault("format", target.suffix.lstrip(".").lower() or "wav")
+        fields = given | {"text": text, "speaker": speaker, "consent": consent, "language": language}
+        with reference.open("rb") as stream:
+            files = {"audio": (reference.name, stream, media_type(reference))}
+            timeout = httpx.Timeout(10.0, read=1800.0, write=300.0)
+            path = "/synthesize/reference"
+            with self.connection.stream("POST", path, data=fields, files=files, timeout=timeout) as response:
+                return _saved(response, target)
+
     def add_conversion_job(
         self,
         recordings: Sequence[Path],

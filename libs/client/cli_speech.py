@@ -37,6 +37,14 @@ def say(
     seed: Annotated[int | None, typer.Option(min=0, help="Fixes all chance")] = None,
     through: Annotated[str | None, typer.Option(help="A voice that converts what is said")] = None,
     pitch_shift: Annotated[float | None, typer.Option(min=-24, max=24, help="Semitones, with --through")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Instead of --voice: a recording whose voice is imitated"),
+    ] = None,
+    speaker: Annotated[str | None, typer.Option(help="Whose voice the reference has")] = None,
+    consent: Annotated[
+        str | None, typer.Option(help="What the speaker agreed to, and how you know; it is put on record")
+    ] = None,
     format: Annotated[
         Literal["wav", "flac", "mp3", "ogg", "opus", "pcm"] | None,
         typer.Option(help="Default: by the suffix of the output"),
@@ -55,9 +63,15 @@ def say(
         "format": format,
     }
     if batch is not None:
+        if reference is not None:
+            raise typer.BadParameter("a batch is said by voices that were trained", param_hint="--reference")
         say_all(batch, output, voice, asked)
-    else:
-        say_one(text or "", output, voice, asked)
+        return
+    if (voice is None) is (reference is None):
+        raise typer.BadParameter("name a voice, or a --reference, and not both", param_hint="--voice")
+    if reference is not None:
+        asked |= {"speaker": speaker, "consent": consent}
+    say_one(text or "", output, voice, reference, asked)
 
 
 def say_all(batch: Path, output: Path, voice: str | None, asked: dict[str, Any]) -> None:
@@ -72,17 +86,22 @@ def say_all(batch: Path, output: Path, voice: str | None, asked: dict[str, Any])
         follow_and_save(client, job, output, lambda target: not target.exists() or not target.samefile(batch))
 
 
-def say_one(text: str, output: Path, voice: str | None, asked: dict[str, Any]) -> None:
-    """Has one text said, and saves the sound as `output`."""
-    if voice is None:
-        raise typer.BadParameter("name the voice that says it", param_hint="--voice")
+def say_one(text: str, output: Path, voice: str | None, reference: Path | None, asked: dict[str, Any]) -> None:
+    """Has one text said, by a voice or by that of a recording, and saves the sound as `output`."""
+    if reference is not None:
+        for name in ("language", "speaker", "consent"):
+            if not asked[name]:
+                raise typer.BadParameter(f"a reference needs --{name}", param_hint=f"--{name}")
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     if asked["format"] is None and output.suffix.lower() not in SUFFIXES:
         raise typer.BadParameter(f"end it in {', '.join(SUFFIXES)}, or name a --format", param_hint="--output")
     words = sys.stdin.read() if text == "-" else text
     with connected() as client:
-        made = client.synthesize(words, voice, output, **asked)
+        if reference is not None:
+            made = client.imitate(words, reference, output, **asked)
+        else:
+            made = client.synthesize(words, voice or "", output, **asked)
     if made.left_out:
         err.print(f"{made.left_out} signs were left out: nobody can say them.", markup=False)
-    out.print(f"{output}: {seconds(made.duration_seconds)} of {voice}.", markup=False)
+    out.print(f"{output}: {seconds(made.duration_seconds)} of {voice or asked['speaker']}.", markup=False)

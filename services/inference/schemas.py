@@ -48,12 +48,13 @@ class SpeechFormat(StrEnum):
 
 
 class SpeechRequest(BaseModel):
-    """A text, the voice that says it, and how."""
+    """A text, the voice that says it, and how: a published voice, or that of a recording which is imitated."""
 
     model_config = ConfigDict(extra="forbid")
 
     text: str
-    voice: str = Field(description="The voice's slug")
+    voice: str | None = Field(default=None, description="The voice's slug; not with a reference")
+    reference: str | None = Field(default=None, description="A recording that ingest has staged, to be imitated")
     language: str | None = Field(default=None, max_length=20, description="Default: that of the voice's training")
     speed: float = Field(default=1.0, ge=0.25, le=4.0)
     temperature: float = Field(default=0.65, ge=0.05, le=1.5)

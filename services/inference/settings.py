@@ -42,6 +42,10 @@ class InferenceSettings(CommonSettings):
     xtts_python: Path | None = Field(
         default=None, description="Interpreter that has coqui-tts (scripts/install-xtts); empty: inference's own"
     )
+    xtts_licence_accepted: str = Field(
+        default="",
+        description="`CPML-1.0` accepts the licence of XTTS-v2's weights, non-commercial use only; to imitate voices",
+    )
     speech_waiting: int = Field(default=8, ge=0, le=1000, description="Texts that wait to be said; more get 429")
     speech_limit: int = Field(default=5000, ge=1, le=1_000_000, description="Characters of one text")
     speech_attempts: int = Field(default=3, ge=1, le=10, description="How often a sentence that failed is said at all")

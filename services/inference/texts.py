@@ -157,7 +157,7 @@ async def _waves(speaking: Speaking, speech: Speech, tell: Callable[[float], Non
 
 
 def _request(command: SayTexts, wanted: TextInput) -> SpeechRequest:
-    own = {"text": wanted.text, "voice": wanted.voice}
+    own = {"text": wanted.text, "voice": wanted.voice, "reference": None}
     language = {"language": wanted.language} if wanted.language else {}
     try:
         return SpeechRequest.model_validate(command.settings | own | language)

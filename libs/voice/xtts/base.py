@@ -42,6 +42,10 @@ class BaseModel:
         """80 means, one for each mel band; for training only."""
         return self.folder / MEL_STATS
 
+    def missing_to_speak(self) -> list[str]:
+        """Names of files that are not there and that speaking needs."""
+        return [path.name for path in (self.config, self.weights, self.vocabulary) if not path.is_file()]
+
     def missing(self) -> list[str]:
         """Names of files that are not there."""
         files = (self.config, self.weights, self.vocabulary, self.dvae, self.mel_stats)

@@ -31,7 +31,10 @@ HOW = "Run scripts/install-xtts where inference runs, and set XTTS_PYTHON as it 
 
 @dataclass(frozen=True)
 class Order:
-    """A piece of text and how it is said. `key` stands for a version's files; `seconds`: at most, at speed 1."""
+    """A piece of text and how it is said. `key` stands for a version's files; `seconds`: at most, at speed 1.
+
+    `reference`: a WAV whose speaker is imitated; without one it is the version's own.
+    """
 
     key: str
     folder: str
@@ -42,6 +45,7 @@ class Order:
     temperature: float
     seed: int
     seconds: float
+    reference: str = ""
 
 
 @dataclass(frozen=True)

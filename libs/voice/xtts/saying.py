@@ -28,7 +28,10 @@ class Speaks(Protocol):
 
 @dataclass(frozen=True)
 class Wish:
-    """Which voice speaks and how. `key`, `folder`, `weights`: its version; `speed` 0.25-4; `temperature` 0.05-1.5."""
+    """Which voice speaks and how. `key`, `folder`, `weights`: its version; `speed` 0.25-4; `temperature` 0.05-1.5.
+
+    `reference`: a WAV of whoever is imitated; without one it is the version's own speaker.
+    """
 
     key: str
     folder: str
@@ -37,6 +40,7 @@ class Wish:
     speed: float = 1.0
     temperature: float = 0.65
     seed: int = 0
+    reference: str = ""
 
 
 async def say(
@@ -99,4 +103,5 @@ def _order(part: str, wish: Wish, place: str) -> Order:
         temperature=wish.temperature,
         seed=int.from_bytes(chance[:4], "big") & 0x7FFFFFFF,
         seconds=guards.longest_seconds(part, wish.language),
+        reference=wish.reference,
     )

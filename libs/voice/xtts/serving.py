@@ -92,7 +92,8 @@ def answer(order: dict[str, Any], speakers: Any, parent: Parent, stop: Any) -> N
             raise Cancelled
         speaker = speakers.get(order["key"], Path(order["folder"]), order["weights"])
         said = {name: order[name] for name in ("speed", "temperature", "seed", "seconds")}
-        wave, ended = speaker.say(order["text"], order["language"], stop=stop, **said)
+        whose = speaker.imitated(Path(order["reference"])) if order.get("reference") else speaker.own()
+        wave, ended = speaker.say(order["text"], order["language"], whose, stop=stop, **said)
     except Cancelled:
         parent.say("cancelled", id=order["id"])
     except TooManyTokens:

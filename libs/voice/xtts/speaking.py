@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from libs.common.errors import Cancelled, InvalidInput, ModelFileRefused
+from libs.common.errors import BrokenAudio, Cancelled, InvalidInput, ModelFileRefused
 from libs.voice.xtts.exporting import CONFIG, SPEAKER, VOCABULARY
-from libs.voice.xtts.network import Wave, load_xtts
+from libs.voice.xtts.network import SAMPLE_RATE, Wave, load_xtts, speaker_of
 
 CODES_PER_SECOND = 22_050 / 1024
 STOP_CODE = 1025
 Stop = Callable[[], bool]
+Latents = tuple[torch.Tensor, torch.Tensor]
+"""How a speaker sounds: `gpt_cond_latent` and `speaker_embedding`."""
 
 
 class TooManyTokens(Exception):
@@ -28,18 +31,16 @@ class Speaker:
     """One voice, in evaluation mode on its device, with the latents of its speaker."""
 
     def __init__(self, folder: Path, weights: str, device: str) -> None:
-        """`folder`: a version as docs/xtts.md describes it. Raises ModelFileRefused, NotFound."""
-        from safetensors.torch import load_file
-
+        """`folder`: a version as docs/xtts.md describes it, or the base model's. Raises ModelFileRefused, NotFound."""
         self._xtts = load_xtts(folder / CONFIG, folder / VOCABULARY, folder / weights)
         self._xtts.gpt.init_gpt_for_inference(kv_cache=self._xtts.args.kv_cache, use_deepspeed=False)
         self._xtts.gpt.eval()
         self._xtts.to(device)
-        try:
-            speaker = load_file(folder / SPEAKER)
-            self._latent, self._embedding = speaker["gpt_cond_latent"], speaker["speaker_embedding"]
-        except Exception as error:
-            raise ModelFileRefused(f"{SPEAKER} does not hold a speaker: {error}") from error
+        self._file = folder / SPEAKER
+        self._own: Latents | None = None
+        self._imitated: tuple[Path, Latents] | None = None
+        if self._file.exists():
+            self.own()
         self._codes: Any = None
         generate = self._xtts.gpt.generate
 
@@ -49,12 +50,44 @@ class Speaker:
 
         self._xtts.gpt.generate = remembered
 
-    def say(
-        self, text: str, language: str, *, speed: float, temperature: float, seed: int, seconds: float, stop: Stop
-    ) -> tuple[Wave, bool]:
-        """`text` at `speed` as float32 `[T]` at 24 kHz, and whether the network ended by itself within `seconds`.
+    def own(self) -> Latents:
+        """The speaker of the version. Raises ModelFileRefused for a file that holds none."""
+        from safetensors.torch import load_file
 
-        `seconds` are those at speed 1. Raises TooManyTokens, Cancelled when `stop` says so between two codes.
+        if self._own is None:
+            try:
+                speaker = load_file(self._file)
+                self._own = speaker["gpt_cond_latent"], speaker["speaker_embedding"]
+            except Exception as error:
+                raise ModelFileRefused(f"{SPEAKER} does not hold a speaker: {error}") from error
+        return self._own
+
+    def imitated(self, reference: Path) -> Latents:
+        """The speaker of a WAV, mono, 16 bits, at 22,050 Hz; kept until another one is asked for, and never on disk.
+
+        Raises BrokenAudio for another file, and for one that is gone.
+        """
+        if self._imitated is None or self._imitated[0] != reference:
+            self._imitated = None
+            speaker = speaker_of(self._xtts, _read(reference))
+            self._imitated = reference, (speaker["gpt_cond_latent"], speaker["speaker_embedding"])
+        return self._imitated[1]
+
+    def say(
+        self,
+        text: str,
+        language: str,
+        whose: Latents,
+        *,
+        speed: float,
+        temperature: float,
+        seed: int,
+        seconds: float,
+        stop: Stop,
+    ) -> tuple[Wave, bool]:
+        """`text` said by `whose` voice at `speed`, float32 `[T]` at 24 kHz, and whether the network ended by itself.
+
+        It is given `seconds`, those at speed 1. Raises TooManyTokens, Cancelled when `stop` says so between two codes.
         """
         settings = self._xtts.args
         try:
@@ -69,14 +102,24 @@ class Speaker:
             made = self._xtts.inference(
                 text,
                 language,
-                self._latent,
-                self._embedding,
+                *whose,
                 temperature=temperature,
                 speed=speed,
                 max_new_tokens=most,
             )["wav"]
         has_ended = bool((self._codes[0] == STOP_CODE).any()) or self._codes.shape[-1] < most
         return np.asarray(made, dtype=np.float32).reshape(-1), has_ended
+
+
+def _read(path: Path) -> Wave:
+    try:
+        with wave.open(str(path), "rb") as file:
+            if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, SAMPLE_RATE):
+                raise BrokenAudio(f"the reference is not of {SAMPLE_RATE} Hz, mono, 16 bits", field="audio")
+            content = file.readframes(file.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        raise BrokenAudio(f"the reference cannot be read: {type(error).__name__}", field="audio") from error
+    return np.frombuffer(content, dtype="<i2").astype(np.float32) / np.float32(32_768)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What can be asked of voices that speak?"""
+"""What can be asked of voices that speak, and of a recording whose voice is to speak?"""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from services.gateway.accounts.current import Creator
-from services.gateway.openapi import binary
+from services.gateway.openapi import FILE, binary, multipart
 from services.gateway.parts import SharedParts
 from services.gateway.patience import while_there
-from services.gateway.routing import problems, router
-from services.gateway.speech.schemas import SynthesisRequest
+from services.gateway.routing import problems, router, streams
+from services.gateway.speech.imitate import imitate
+from services.gateway.speech.schemas import ImitationRequest, SynthesisRequest
 from services.gateway.speech.synthesize import synthesize
+from services.gateway.staging import receive
 
 speech_router = router("/synthesize", "speech")
 
@@ -47,3 +49,29 @@ async def post_synthesize(body: SynthesisRequest, request: Request, caller: Crea
     Sentences that come out wrong are said again before they are sent. A stream that fails later breaks off.
     """
     return await while_there(request, synthesize(parts, caller, body))
+
+
+_SCHEMA = ImitationRequest.model_json_schema()
+_FORM = multipart(
+    {"audio": FILE | {"description": "A recording of the speaker alone, 3 to 30 s"}, **_SCHEMA["properties"]},
+    required=("audio", *_SCHEMA["required"]),
+)
+
+
+@speech_router.post(
+    "/reference",
+    operation_id="synthesize_from_reference",
+    summary="Have the voice of a recording say a text",
+    response_class=Response,
+    dependencies=[streams],
+    responses=problems(403, 404, 409, 413, 415, 429, 500, 507) | _SOUND,
+    openapi_extra=_FORM,
+)
+async def post_reference(request: Request, caller: Creator, parts: SharedParts) -> Response:
+    """XTTS's base model imitates the speaker, without training: less like the speaker than a trained voice.
+
+    The speaker's consent must be stated, and is put on record with the recording's checksum. Neither the recording nor
+    how its speaker sounds is kept.
+    """
+    form = await receive(parts, request, parts.settings.convert_limit)
+    return await while_there(request, imitate(parts, caller, form))

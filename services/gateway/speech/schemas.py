@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from services.gateway.jobs.schemas import Priority
 from services.gateway.text import LongText, Name, Text
@@ -95,3 +95,20 @@ class SpeechJobRequest(SpeechJobOptions):
         description="Up to SPEECH_JOB_TEXTS of them, in the order in which they are said",
         examples=[[{"text": "Good morning.", "name": "morning"}, {"text": "Good night."}]],
     )
+
+
+class ImitationRequest(SpeechOptions):
+    """A text said by the voice of a recording, whose speaker has agreed to that."""
+
+    text: LongText = Field(
+        max_length=_LONGEST, description="Up to SPEECH_LIMIT characters", examples=["Good morning. How are you today?"]
+    )
+    language: str = Field(min_length=1, max_length=20, description="Of the text", examples=["en"])
+    speaker: Name = Field(description="Whose voice the recording has", examples=["Anna Berg"])
+    consent: Annotated[Text, StringConstraints(strip_whitespace=True)] = Field(
+        min_length=10,
+        max_length=2000,
+        description="What the speaker has agreed to, and how you know; it is recorded, with your account and the time",
+        examples=["Anna Berg agreed by e-mail of 3 May that her voice says our opening hours."],
+    )
+    stream: bool = Field(default=False, description="Send each sentence as soon as it is made")

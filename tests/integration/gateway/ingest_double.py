@@ -32,6 +32,7 @@ class IngestDouble:
     token: str
     file_limit: int = 50_000_000
     total_limit: int = 10_000_000_000
+    seconds: float = 12.5
     staged: dict[str, tuple[str, str, bytes]] = field(default_factory=dict)
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
@@ -194,8 +195,8 @@ class IngestDouble:
                     "extension": extension,
                     "mime_type": mime_type,
                     "size_bytes": len(data),
-                    "duration_seconds": 12.5,
-                    "report": {"duration_seconds": 12.5, "peak": 0.5, "warnings": []},
+                    "duration_seconds": self.seconds,
+                    "report": {"duration_seconds": self.seconds, "peak": 0.5, "warnings": []},
                 }
         return {"field": "files", "name": name, "problem": UnsupportedAudio("this is text").problem()}
 

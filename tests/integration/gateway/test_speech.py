@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from services.gateway.accounts.tables import Role
 from services.inference.app import create_app
 from services.inference.settings import InferenceSettings
 from tests.conftest import TOKEN
-from tests.integration.gateway.conftest import House, running_house, served
+from tests.integration.gateway.conftest import House, Person, running_house, served
 from tests.integration.gateway.voices_made import make_speaking_voice, make_voice
 from tests.integration.inference.speaking_voices import publish_speaking
 from tests.unit import voice as unit_voice
@@ -137,11 +139,13 @@ async def speaking_house(tmp_path: Path, migrated_sqlite: Path) -> AsyncIterator
         data_root=tmp_path / "data",
         models_root=tmp_path / "models",
         inference_threads=1,
+        speech_waiting=12,
         conversion_jobs_at_once=0,
         log_files=False,
     )
     process = SpeakingProcess(command=[sys.executable, str(CHILD)], environment=dict(os.environ))
-    publish_speaking(Paths(settings), tmp_path / "scratch")
+    for slug in ("linda", "emma"):
+        publish_speaking(Paths(settings), tmp_path / slug, slug)
     async with served(create_app(settings, speaks=process)) as url:
         database = f"sqlite+aiosqlite:///{tmp_path}/gateway.db"
         async with running_house(tmp_path, database, inference_url=url) as house:
@@ -169,3 +173,96 @@ async def test_sentences_reach_the_client_while_the_next_one_is_made(speaking_ho
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/wav")
     assert (empty.status_code, empty.json()["field"]) == (422, "text")
+
+
+async def test_of_fifty_at_once_some_wait_and_hear_their_own_text_and_the_others_are_asked_back(
+    speaking_house: House,
+) -> None:
+    house, anna, ben = speaking_house, await speaking_house.person("anna"), await speaking_house.person("ben")
+    await make_speaking_voice(house, anna, "Linda")
+    await make_speaking_voice(house, ben, "Emma")
+    asked = [(anna, "linda", n) if n % 2 else (ben, "emma", n) for n in range(50)]
+
+    async def say(person: Person, voice: str, number: int) -> httpx.Response:
+        text = f"This is number {number} of fifty. {'And more of it. ' * (number % 5)}"
+        return await person.post("/synthesize", json={"text": text, "voice": voice, "seed": number})
+
+    together = await asyncio.gather(*(say(*each) for each in asked))
+    heard = [(each, answer) for each, answer in zip(asked, together, strict=True) if answer.status_code == 200]
+    alone = [await say(*each) for each, _ in heard]
+
+    assert {answer.status_code for answer in together} == {200, 429}
+    assert len(heard) >= 13  # one speaks and twelve wait
+    assert {voice for (_, voice, _), _ in heard} == {"linda", "emma"}
+    assert [answer.content for _, answer in heard] == [answer.content for answer in alone]
+    for (_, voice, _), answer in heard:
+        weights = sha256(f"{voice} job_1".encode()).hexdigest()
+        assert answer.headers["X-Voice-Sha256"] == weights
+    refused = [answer for answer in together if answer.status_code == 429]
+    assert all(int(answer.headers["Retry-After"]) >= 1 and answer.json()["code"] == "busy" for answer in refused)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "field", "words"),
+    [
+        ({"text": ""}, 422, "text", "empty"),
+        ({"text": " \n\t"}, 422, "text", "empty"),
+        ({"text": "🙂🎉"}, 422, "text", "no word"),
+        ({"text": "a" * 100_000}, 422, "text", "100000 characters"),
+        ({"text": "word " * 20_000}, 422, "text", "5000"),
+        ({"text": "שלום עולם"}, 422, "text", "U+05E9"),
+        ({"text": "مرحبا"}, 422, "text", "U+0645"),
+        ({"text": "Hello.", "language": "tlh"}, 422, "language", "does not speak 'tlh'"),
+        ({"text": "Hello.", "language": "it"}, 422, "language", "does not speak 'it'"),
+        ({"text": "Hello 🙂, here I am."}, 200, None, ""),
+        ({"text": "\u202eHello, here I am.\u202c"}, 200, None, ""),
+    ],
+    ids=[
+        "empty",
+        "blank",
+        "emoji",
+        "100000",
+        "many words",
+        "hebrew",
+        "arabic",
+        "klingon",
+        "italian",
+        "smile",
+        "turned",
+    ],
+)
+async def test_texts_that_voices_are_tried_with_are_said_or_refused_with_the_reason(
+    speaking_house: House, more: dict[str, Any], status: int, field: str | None, words: str
+) -> None:
+    anna = await speaking_house.person()
+    await make_speaking_voice(speaking_house, anna)
+
+    answer = await anna.post("/synthesize", json={"voice": "linda"} | more)
+
+    assert answer.status_code == status, answer.text
+    if field:
+        assert (answer.json()["field"], words in answer.json()["detail"]) == (field, True), answer.text
+        assert answer.json()["suggested_actions"]
+    else:
+        assert int(answer.headers["X-Characters-Left-Out"]) >= 1
+        assert answer.content.startswith(b"RIFF")
+
+
+async def test_a_voice_that_is_deleted_while_it_speaks_ends_its_text_and_is_then_gone(speaking_house: House) -> None:
+    house, anna = speaking_house, await speaking_house.person()
+    await make_speaking_voice(house, anna)
+    text = "This is the first sentence of two. And this is the second one of them."
+
+    async with anna.http.stream(
+        "POST", "/api/v1/synthesize", json={"text": text, "voice": "linda", "stream": True}
+    ) as answer:
+        pieces = answer.aiter_raw()
+        heard = await anext(pieces)
+        deleted = await anna.delete("/models/linda")
+        heard += b"".join([piece async for piece in pieces])
+    after = await anna.post("/synthesize", json=ASKED)
+
+    assert (answer.status_code, deleted.status_code) == (200, 204)
+    assert len(heard) > 2 * 24_000 * 3
+    assert (after.status_code, after.json()["field"]) == (404, "voice")
+    assert not house.parts.paths.voice("linda").folder.exists()

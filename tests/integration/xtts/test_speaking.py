@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
 from libs.audio.decode import decode
+from libs.audio.encode import write_wav
 from libs.common.paths import Paths
 from services.inference.app import create_app
 from services.inference.settings import InferenceSettings
@@ -107,3 +110,78 @@ async def test_a_caller_that_goes_away_ends_the_sentence_and_the_next_one_is_sai
 
     assert first.status_code == 200, first.text
     assert second.content == first.content
+
+
+@pytest.fixture
+def imitating(
+    xtts_python: str, xtts_base: Path, tmp_path: Path
+) -> tuple[Paths, Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]]:
+    """Inference with a base model that stops by itself, and two staged recordings."""
+    base = tmp_path / "base"
+    subprocess.run(
+        [xtts_python, "-m", "tests.xtts_voice", "base", str(xtts_base), str(base)],
+        cwd=ROOT,
+        check=True,
+        timeout=300,
+        capture_output=True,
+    )
+
+    def settings(**changes: Any) -> InferenceSettings:
+        values: dict[str, Any] = {
+            "service_token": TOKEN,
+            "data_root": tmp_path / "data",
+            "models_root": tmp_path / "models",
+            "xtts_python": Path(xtts_python),
+            "xtts_path": base,
+            "xtts_licence_accepted": "CPML-1.0",
+            "inference_threads": 2,
+            "conversion_jobs_at_once": 0,
+            "speech_attempts": 10,
+            "log_files": False,
+        }
+        return InferenceSettings(**values | changes)
+
+    @asynccontextmanager
+    async def serving(**changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            served(create_app(settings(**changes))) as url,
+            httpx.AsyncClient(base_url=url, headers=headers, timeout=5 * PATIENCE, trust_env=False) as client,
+        ):
+            yield client
+
+    paths = Paths(settings())
+    for number, name in enumerate(("upl_a", "upl_b")):
+        upload = paths.staged_upload(name)
+        upload.folder.mkdir(parents=True)
+        wave = (0.1 + 0.1 * number) * np.random.default_rng(number).standard_normal(4 * 22_050)
+        write_wav(upload.wav, wave.astype(np.float32).clip(-1, 1), 22_050)
+    return paths, serving
+
+
+async def test_the_voice_of_a_recording_says_a_text_without_training(imitating: Any) -> None:
+    paths, serving = imitating
+    asked = {"text": "Hello there.", "language": "en", "seed": 1, "format": "flac"}
+
+    async with serving() as client:
+        first, again, other = [
+            await client.post("/speech", json=asked | {"reference": upload}) for upload in ("upl_a", "upl_a", "upl_b")
+        ]
+        gone = await client.post("/speech", json=asked | {"reference": "upl_c"})
+        klingon = await client.post("/speech", json=asked | {"reference": "upl_a", "language": "tlh"})
+        neither = await client.post("/speech", json=asked)
+    async with serving(xtts_licence_accepted="") as client:
+        unlicensed = await client.post("/speech", json=asked | {"reference": "upl_a"})
+    async with serving(xtts_path=paths.data_root) as client:
+        baseless = await client.post("/speech", json=asked | {"reference": "upl_a"})
+
+    assert [answer.status_code for answer in (first, again, other)] == [200] * 3, first.text
+    assert first.content == again.content
+    assert first.content != other.content
+    assert first.headers["X-Voice-Version"] == "xtts-v2"
+    assert (gone.status_code, neither.status_code) == (404, 404)
+    assert (klingon.status_code, klingon.json()["field"]) == (422, "language")
+    assert (unlicensed.status_code, baseless.status_code) == (503, 503)
+    assert "XTTS_LICENCE_ACCEPTED" in unlicensed.json()["suggested_actions"][0]
+    assert "fetch-assets" in baseless.json()["suggested_actions"][0]
+    assert [path for path in paths.data_root.rglob("*") if "speaker" in path.name] == []

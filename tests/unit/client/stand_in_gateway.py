@@ -201,6 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(204, None)
             case "GET", ["models", key, "export"] if self._voice(key):
                 self._bytes(b"PK" + b"z" * 5000, "application/zip")
+            case "POST", ["synthesize", "reference"]:
+                self._bytes(b"RIFF" + body, "audio/wav", {"X-Duration-Seconds": "1.5"})
             case "POST", ["synthesize"]:
                 if not parsed["text"].strip():
                     self._answer(

@@ -92,3 +92,26 @@ def test_a_text_and_a_batch_at_once_neither_or_no_voice_are_wrong_use(voicewrigh
 
     assert [result.exit_code for result in results] == [2] * 5
     assert gateway.seen == []
+
+
+def test_the_voice_of_a_recording_says_a_text_with_its_speakers_consent(voicewright, gateway, tmp_path):
+    clip = tmp_path / "anna.wav"
+    clip.write_bytes(b"RIFF her voice")
+    target = tmp_path / "out.flac"
+    said_so = {"--speaker": "Anna Berg", "--consent": "She agreed by e-mail.", "--language": "en"}
+    asked = ["say", "Hello.", "--reference", str(clip), "-o", str(target)]
+
+    result = voicewright(*asked, *(part for pair in said_so.items() for part in pair))
+    wrong = [
+        voicewright(*asked, *(part for name, value in said_so.items() if name != left for part in (name, value)))
+        for left in said_so
+    ]
+    wrong.append(voicewright(*asked, "--voice", "linda"))
+
+    assert result.exit_code == 0, result.output
+    sent = target.read_bytes()
+    for words in (b"her voice", b"Anna Berg", b"She agreed by e-mail.", b"Hello.", b"flac"):
+        assert words in sent
+    assert "of Anna Berg" in said(result)
+    assert [each.exit_code for each in wrong] == [2] * 4
+    assert len(gateway.seen) == 1

@@ -128,3 +128,16 @@ def test_every_language_of_xtts_has_a_limit() -> None:
 
     assert set(LIMITS) == set(XTTS_LANGUAGES)
     assert all(70 <= limit <= 300 for limit in LIMITS.values())
+
+
+def test_text_that_runs_from_right_to_left_keeps_its_order_and_loses_only_what_steers_the_drawing() -> None:
+    arabic = "مرحبا بكم، كيف حالكم اليوم؟ أنا بخير، شكرا."
+    known = Vocabulary({letter: number for number, letter in enumerate(dict.fromkeys(arabic))}, {})
+    drawn = "\u202b" + arabic.replace(" ", " \u200f") + "\u202c"
+
+    said = sayable(drawn + " 🙂", "ar", known, longest=1000)
+
+    assert said.text == arabic
+    assert said.left_out == 3 + arabic.count(" ")
+    assert "".join(pieces(said.text, LIMITS["ar"])) == arabic
+    assert len(pieces(said.text * 10, 40)) > 5
