@@ -26,6 +26,10 @@ from libs.common.work import Done, Work, volumes_named
 from libs.common.worker.telling import Registered, Telling, log
 
 
+LONGEST_DELAY = 3600.0
+"""Seconds: more than this a job does not wait for anybody, however long it is asked to."""
+
+
 class Concluding(Telling):
     """The ends that a step can come to. Each acknowledges the message or gives it back."""
 
@@ -153,14 +157,17 @@ class Concluding(Telling):
     async def _failed(
         self, delivery: Delivery, command: Command, lease: Lease, error: PlatformError, *, retryable: bool
     ) -> None:
-        """Counts the failure; asks for the message again after 5, 25, 125 s, or ends the step for good."""
+        """Counts the failure; asks for the message again after 5, 25, 125 s, or ends the step for good.
+
+        Whoever failed may ask for more time (Retry-After of an outside service): then it is asked no sooner.
+        """
         delays = self._settings.retry_delays
         try:
             failures = lease.record.failures + 1
             if retryable and failures <= len(delays):
                 failures = await lease.fail()
                 _count(command, error, "retry")
-                delay = delays[failures - 1]
+                delay = max(delays[failures - 1], _asked_for(error))
                 log.warning("worker.delayed", failures=failures, delay=delay.total_seconds(), detail=error.detail)
                 await self._tell(
                     StepDelayed,
@@ -208,6 +215,10 @@ class Concluding(Telling):
         await self._tell(StepCancelled, command, lease.token)
         await delivery.ack()
         log.info("worker.cancelled")
+
+
+def _asked_for(error: PlatformError) -> timedelta:
+    return timedelta(seconds=min(error.retry_after or 0.0, LONGEST_DELAY))
 
 
 def _count(command: Command, error: PlatformError, verdict: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,19 +116,22 @@ async def test_a_voice_is_checked_made_elsewhere_heard_and_published(here: Platf
     assert not here.paths.voice("anna").weights.exists()
 
 
-async def test_a_busy_service_is_asked_again_and_a_retry_makes_nothing_twice(
+async def test_a_busy_service_is_asked_again_when_it_said_and_a_retry_makes_nothing_twice(
     here: Platform, cloud: CloudServer
 ) -> None:
     await start(here, cloud)
     checked = await here.send(check("job_1", "openai", clips(here, "openai")), "checked")
-    cloud.next += [Answer(429, headers={"Retry-After": "1"})]
+    cloud.next += [Answer(429, headers={"Retry-After": "3"})]
+    asked = time.monotonic()
 
     trained = await here.send(train("job_1", "openai", checked.manifest), "trained")
+    waited = time.monotonic() - asked
     cloud.spoken = tone(level=0.0)
     failed = await here.send(publish("job_1", "openai", checked.manifest, trained.manifest), "step_failed")
 
     delayed = here.events.of("step_delayed", "job_1")
-    assert [event.problem["code"] for event in delayed] == ["provider_failed"]
+    assert [(event.problem["code"], event.delay_seconds) for event in delayed] == [("provider_failed", 3.0)]
+    assert waited > 2.7  # a little less than was said, because the broker has its own clock
     assert failed.problem["code"] == "model_validation_failed"
     assert cloud.paths().count("/v1/audio/voices") == 1
     assert cloud.paths().count("/v1/audio/voice_consents") == 2  # one was refused
