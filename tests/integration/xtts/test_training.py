@@ -23,6 +23,14 @@ from scripts.speech import speak
 pytestmark = [pytest.mark.slow, pytest.mark.xtts, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[3]
 Spoken = tuple[Path, list[tuple[Clip, str]]]
+# The process of a run on a machine whose disks are nearly full.
+LITTLE_ROOM = """
+import shutil, sys
+usage, room = shutil.disk_usage, int(sys.argv.pop(1))
+shutil.disk_usage = lambda path: usage(path)._replace(free=room)
+from libs.voice.xtts.main import main
+sys.exit(main(sys.argv[1:]))
+"""
 SENTENCES = {
     "de": ("Guten Morgen, wie geht es Ihnen?", "Der Zug fährt um zehn Uhr.", "Das war schön.", "Wir müssen los."),
     "es": ("Buenos dias, vamos a la playa.", "El tren sale a las diez.", "Mañana es lunes.", "Hoy llueve mucho."),
@@ -51,8 +59,11 @@ class Runs:
         *,
         earlier: tuple[str, ...] = (),
         base: Path | None = None,
+        room: int | None = None,
         **config: Any,
     ) -> TrainingChild:
+        """A run that is not started yet; `room`: bytes that its disk has left."""
+        full = [self._python, "-c", LITTLE_ROOM, str(room)]
         asked = {"language": "en", "total_steps": 5, "batch_size": 2, "learning_rate": 1e-4, "seed": 3}
         asked |= {"device": "cpu", "threads": 1, "checkpoint_every_seconds": 0.1, "keep_checkpoints": 2}
         return TrainingChild(
@@ -65,7 +76,7 @@ class Runs:
                 "earlier": [str(self.folder / each) for each in earlier],
             },
             asked | config,
-            command=[self._python, "-m", "libs.voice.xtts.main"],
+            command=[self._python, "-m", "libs.voice.xtts.main"] if room is None else full,
             environment={**os.environ, "PYTHONPATH": str(ROOT)},
             start_silence=300,
             silence=300,
@@ -178,6 +189,15 @@ async def test_a_disk_that_is_full_at_the_end_leaves_no_half_voice(runs: Runs) -
     assert (outcome.error.code, outcome.error.retryable) == ("storage_full", True)
     assert checkpoints(runs.folder / "run") == ["checkpoint-00000006"]
     assert not [path for path in (runs.folder / "run").iterdir() if "voice" in path.name]
+
+
+async def test_a_disk_without_room_for_the_whole_run_is_noticed_before_the_first_step(runs: Runs) -> None:
+    outcome = await runs.run("run", room=50_000_000)
+
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.retryable) == ("storage_full", True)
+    assert not list((runs.folder / "run").glob("*.pth"))
+    assert not (runs.folder / "run/checkpoints").exists()
 
 
 async def test_a_disk_that_is_full_in_the_middle_costs_only_what_came_after_the_last_checkpoint(runs: Runs) -> None:
