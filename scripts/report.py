@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from libs.audio.decode import decode
 from libs.audio.resample import resample
 from libs.voice.artefact import load_synthesizer
+from libs.voice.conversion.loudness import below_full_scale, mix_loudness
 from libs.voice.evaluation import measure
 from libs.voice.likeness import best_embedding
 from libs.voice.lite import QUIETEST, LiteSynthesizer, glide, pulses
@@ -80,7 +81,7 @@ def copy_synthesis(wave: Wave, f0: NDArray[np.floating], synthesizer: LiteSynthe
     """`wave` at 16 kHz and its F0 in Hz per 10 ms → the same through pulses, noise and filters; 16 kHz.
 
     The filters are the smoothed log spectrum of the sound less that of the excitation. Voiced frames are harmonic up
-    to 5 kHz and noise above; unvoiced frames are noise.
+    to 5 kHz and noise above; unvoiced frames are noise. It is as loud as `wave`, and below full scale.
     """
     rate, hop, fft = synthesizer.sample_rate, synthesizer.hop_length, synthesizer.config.fft
     sound = torch.from_numpy(resample(wave, RATE, rate))[None]
@@ -105,7 +106,8 @@ def copy_synthesis(wave: Wave, f0: NDArray[np.floating], synthesizer: LiteSynthe
     breath = torch.where(voiced & (bins <= VOICED_UP_TO), nothing, shape - envelope(noise))
     with torch.inference_mode():
         made = synthesizer.sound(pitch, harmonic[None], breath[None], noise)[0]
-    return resample(made.numpy(), rate, RATE)
+    # Between harmonics pulses are emptier than a voice, so the filters come out too strong, the more the higher it is.
+    return resample(below_full_scale(mix_loudness(wave, RATE, made.numpy(), rate, 0.0)), rate, RATE)
 
 
 def measured(

@@ -93,6 +93,21 @@ def test_copy_synthesis_keeps_pitch_and_phones(spoken):
     assert sound_of(made).level_db == pytest.approx(sound_of(wave).level_db, abs=6)
 
 
+@pytest.mark.parametrize("who", ["low", "high"])
+def test_copy_synthesis_is_as_loud_as_its_source_and_below_full_scale(spoken, who):
+    wave = report.read(spoken / f"{who}.wav")
+    wave = (0.99 * wave / np.abs(wave).max()).astype(np.float32)
+
+    made = report.copy_synthesis(wave, Pitch().f0(wave), LiteSynthesizer(LiteConfig()))
+
+    assert np.abs(made).max() <= 1.0
+    assert sound_of(made).level_db < sound_of(wave).level_db + 1
+
+    quieter = report.copy_synthesis(wave / 8, Pitch().f0(wave / 8), LiteSynthesizer(LiteConfig()))
+
+    assert sound_of(quieter).level_db == pytest.approx(sound_of(wave / 8).level_db, abs=3)
+
+
 def test_silence_through_copy_synthesis_stays_silent():
     silence = np.zeros(16000, np.float32)
 
