@@ -87,7 +87,7 @@ def test_only_the_pods_of_this_gateway_may_reach_ours(staging: Rendering) -> Non
 @pytest.mark.parametrize(
     ("kind", "change", "said"),
     [
-        ("HTTPRoute", lambda s: s["rules"][0]["backendRefs"][0].update(name="gatway"), "there is no Service/gatway"),
+        ("HTTPRoute", lambda s: s["rules"][0]["backendRefs"][0].update(name="door"), "there is no Service/door"),
         ("HTTPRoute", lambda s: s["rules"][0]["backendRefs"][0].update(port=80), "Service/gateway has no port 80"),
         ("HTTPRoute", lambda s: s["parentRefs"][0].update(sectionName="tls"), "Gateway/gateway has no listener tls"),
         ("HTTPRoute", lambda s: s["parentRefs"][0].update(name="other"), "there is no Gateway/other"),
