@@ -25,6 +25,7 @@ from libs.client import feed
 from libs.client.errors import ApiProblem, JobEnded
 from libs.client.http import Connection, new_key
 from libs.client.models import (
+    AccessKey,
     Answer,
     Conversion,
     Dataset,
@@ -105,6 +106,18 @@ class Client:
 
     def users(self) -> list[User]:
         return list(self._pages("/admin/users", User))
+
+    def create_key(self, name: str, scopes: Sequence[str], *, lifetime_days: int | None = 365) -> AccessKey:
+        """A key for a program: `look`, `use`, `make` are its scopes. Its `token` is told this once."""
+        body = {"name": name, "scopes": list(scopes), "lifetime_days": lifetime_days}
+        return AccessKey.model_validate(self._json("POST", "/auth/tokens", json=body))
+
+    def keys(self) -> list[AccessKey]:
+        """Your keys, newest first, also those that do not work any more."""
+        return list(self._pages("/auth/tokens", AccessKey))
+
+    def revoke_key(self, key_id: str) -> None:
+        self.connection.request("DELETE", f"/auth/tokens/{key_id}")
 
     # -- recordings ---------------------------------------------------------------------------------------------------
 

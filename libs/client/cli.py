@@ -16,6 +16,7 @@ from libs.client import cli_models, credentials
 from libs.client.api import Client
 from libs.client.cli_conversions import live
 from libs.client.cli_jobs import jobs_app, preprocess, train, transcribe
+from libs.client.cli_keys import keys_app
 from libs.client.cli_speech import say
 from libs.client.cli_voices import convert, voices_app
 from libs.client.errors import ApiProblem, ClientError, UploadBroken
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 users_app = typer.Typer(help="Accounts; for administrators.", no_args_is_help=True)
 app.add_typer(users_app, name="users")
+app.add_typer(keys_app, name="keys")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(voices_app, name="voices")
 assert cli_models  # its commands are among those of `voices`

@@ -36,6 +36,20 @@ class User(Answer):
     created_at: datetime | None = None
 
 
+class AccessKey(Answer):
+    """A key for a program; `token` is there in the answer that made it, and never again."""
+
+    id: str
+    name: str = ""
+    begins_with: str = ""
+    scopes: list[str] = []
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+    revoked_at: datetime | None = None
+    token: str | None = Field(default=None, exclude=True)
+
+
 class Problem(Answer):
     """Problem details (RFC 9457) with the platform's own fields."""
 

@@ -48,6 +48,7 @@ async def migrate(settings: GatewaySettings, direction: str = "up", revision: st
 def all_tables() -> type[Base]:
     """`Base` with every domain's tables known to it."""
     from services.gateway import idempotency
+    from services.gateway.accounts import keys
     from services.gateway.accounts import tables as accounts
     from services.gateway.audit import tables as audit
     from services.gateway.datasets import tables as datasets
@@ -56,7 +57,7 @@ def all_tables() -> type[Base]:
     from services.gateway.live import tickets as live
     from services.gateway.voices import tables as voices
 
-    assert all((accounts, audit, datasets, idempotency, jobs, live, turns, voices))
+    assert all((accounts, audit, datasets, idempotency, jobs, keys, live, turns, voices))
     return Base
 
 

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from libs.common.errors import TooLarge
 from services.gateway import idempotency
+from services.gateway.accounts import scopes
 from services.gateway.accounts.current import authenticate
 from services.gateway.body_print import BodyPrint
 from services.gateway.parts import parts_of
@@ -116,11 +117,14 @@ class PublicRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()
         marks = {mark.dependency for mark in self.dependencies}
+        path = self.path
         is_public, is_streamed, is_creating = self.is_public, _streams in marks, _creates in marks
 
         async def handle(request: Request) -> Response:
             parts = parts_of(request)
             caller = None if is_public else await authenticate(request)
+            if caller is not None:
+                scopes.check(caller, request.method, path)
             body = None if is_streamed else await bounded_body(request, parts.settings.json_limit)
             key = request.headers.get("idempotency-key")
             if not is_creating or caller is None or key is None:

@@ -38,6 +38,7 @@ class GatewaySettings(CommonSettings):
     admin_password: SecretStr | None = Field(
         default=None, description="Their password; made at first start and printed once when it is absent"
     )
+    access_keys_per_user: int = Field(default=50, ge=0, le=1000, description="Keys for programs of one account")
     password_min_length: int = Field(default=10, ge=8, le=128)
     login_attempts: int = Field(default=8, ge=1, description="Failed logins of one account before it has to wait")
     login_window: Seconds = Field(default=timedelta(minutes=5), description="How long failed logins count")

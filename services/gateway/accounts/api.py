@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from fastapi import Request, Response
 
-from services.gateway.accounts import sessions, users
-from services.gateway.accounts.current import Admin, CurrentUser
+from services.gateway.accounts import keys, sessions, users
+from services.gateway.accounts.current import Admin, Creator, CurrentUser
 from services.gateway.accounts.schemas import (
+    CreatedKey,
+    KeyPage,
+    KeyView,
     Login,
     Logout,
     Me,
+    NewKey,
     NewUser,
     Refresh,
     TokenPair,
@@ -52,6 +58,46 @@ async def logout(caller: CurrentUser, parts: SharedParts, body: Logout | None = 
 async def me(caller: CurrentUser) -> Me:
     """Your account, with its role: viewers look, creators make things of their own, administrators see everything."""
     return Me(id=caller.id, email=caller.email, name=caller.name, role=caller.role)
+
+
+@auth_router.post(
+    "/tokens",
+    operation_id="create_token",
+    summary="Make a key for a program",
+    status_code=201,
+    responses=problems(403, 409),
+)
+async def create_token(body: NewKey, caller: Creator, parts: SharedParts) -> CreatedKey:
+    """The secret is in this answer and nowhere else; only its hash is kept. Send it as a token is sent.
+
+    A key sees and makes what is its account's, in its scopes; it never administrates, and makes no other keys. A new
+    password, another role, or a lock of the account ends all of its keys.
+    """
+    lifetime = timedelta(days=body.lifetime_days) if body.lifetime_days is not None else None
+    most = parts.settings.access_keys_per_user
+    key, secret = await keys.create(parts.database, caller.id, body.name, body.scopes, lifetime, most)
+    return CreatedKey(**KeyView.of(key).model_dump(), token=secret)
+
+
+@auth_router.get("/tokens", operation_id="list_tokens", summary="Your keys, newest first", responses=problems(403))
+async def list_tokens(caller: CurrentUser, parts: SharedParts, paging: Page) -> KeyPage:
+    """Also those that were taken back or have expired; no secrets."""
+    found = await keys.listing(parts.database, caller.id, before=paging.after, limit=paging.asked)
+    items, following = paging.cut(found)
+    return KeyPage(items=[KeyView.of(key) for key in items], next_cursor=following)
+
+
+@auth_router.delete(
+    "/tokens/{token_id}",
+    operation_id="revoke_token",
+    summary="Take a key back",
+    status_code=204,
+    responses=problems(403, 404),
+)
+async def revoke_token(token_id: str, caller: CurrentUser, parts: SharedParts) -> Response:
+    """It stops to work at once, and stays in the list."""
+    await keys.revoke(parts.database, caller.id, token_id)
+    return Response(status_code=204)
 
 
 @admin_router.post(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,24 +11,28 @@ from sqlalchemy import ColumnElement, bindparam, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from libs.common.errors import Forbidden, Unauthenticated
+from services.gateway.accounts import keys
+from services.gateway.accounts.keys import Scope
 from services.gateway.accounts.tables import Role, User
 from services.gateway.accounts.tokens import read_access_token
 from services.gateway.parts import Parts, parts_of
 
+_SENT = "The access_token of POST /api/v1/auth/login, or a key of POST /api/v1/auth/tokens"
 # Declares the scheme in the OpenAPI document; `authenticate` reads the header, and refuses with a problem document.
-_bearer = HTTPBearer(auto_error=False, scheme_name="token", description="The access_token of POST /api/v1/auth/login")
+_bearer = HTTPBearer(auto_error=False, scheme_name="token", description=_SENT)
 # Looked up at every request: whoever was deactivated or got another role has it at once.
 _ACTIVE = select(User).where(User.id == bindparam("user_id"), User.is_active)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """The account behind a request."""
+    """The account behind a request. `scopes`: of the key that was sent; None for a person who signed in."""
 
     id: str
     email: str
     name: str
     role: Role
+    scopes: frozenset[Scope] | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -44,7 +48,15 @@ class Caller:
 
 
 async def caller_of(parts: Parts, token: str) -> Caller:
-    """The active account that an access token names; raises Unauthenticated otherwise."""
+    """The active account that an access token or a key names; raises Unauthenticated otherwise.
+
+    A key is never an administrator's: it sees what its account owns.
+    """
+    if token.startswith(keys.PREFIX):
+        user_id, scopes = await keys.owner_of(parts.database, token)
+        account = await active_account(parts, user_id)
+        role = Role.creator if account.is_admin else account.role
+        return replace(account, role=role, scopes=scopes)
     return await active_account(parts, read_access_token(parts.settings, token))
 
 

@@ -7,8 +7,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from services.gateway.accounts.keys import AccessKey, Scope
 from services.gateway.accounts.tables import Role
 from services.gateway.paging import NextCursor
+from services.gateway.text import Name as KeyName
 
 # Not checked against the list of top-level domains: an installation may have its own.
 Email = Annotated[
@@ -90,3 +92,48 @@ class UserChange(BaseModel):
     role: Role | None = None
     is_active: bool | None = Field(default=None, description="False: it may not sign in any more")
     password: str | None = Field(default=None, description="At least PASSWORD_MIN_LENGTH characters")
+
+
+class NewKey(BaseModel):
+    """A key for a program."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "door announcements", "scopes": ["use"]}]}
+    )
+
+    name: KeyName = Field(description="What it is for")
+    scopes: list[Scope] = Field(
+        min_length=1,
+        max_length=len(Scope),
+        description="`look` at what you have, `use` voices (convert, synthesize), `make` and change what is yours",
+    )
+    lifetime_days: int | None = Field(default=365, ge=1, le=3650, description="null: it does not expire")
+
+
+class KeyView(BaseModel):
+    """A key as its owner sees it later on."""
+
+    id: str = Field(examples=["key_01JD0000000000000000000000"])
+    name: str
+    begins_with: str = Field(description="The beginning of the secret", examples=["vwk_3xT4aB9c"])
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    used_at: datetime | None = Field(description="The last time, to a minute")
+    revoked_at: datetime | None = Field(description="Since then it does not work any more")
+
+    @classmethod
+    def of(cls, key: AccessKey) -> KeyView:
+        """The row as JSON has it."""
+        return cls(**{name: getattr(key, name) for name in KeyView.model_fields})
+
+
+class KeyPage(BaseModel):
+    items: list[KeyView]
+    next_cursor: NextCursor = None
+
+
+class CreatedKey(KeyView):
+    """A new key. This is the only time that the secret is told."""
+
+    token: str = Field(description="Send it as `Authorization: Bearer …`", examples=["vwk_3x…"])

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import Conflict, NotFound
+from services.gateway.accounts.keys import revoke_all
 from services.gateway.accounts.passwords import check_password, hash_password
 from services.gateway.accounts.sessions import end_all
 from services.gateway.accounts.tables import Role, User
@@ -78,7 +79,7 @@ async def change(
     password: str | None,
     min_length: int,
 ) -> User:
-    """The account with what is not None changed. A new password or role, and a lock, end all of its sessions."""
+    """The account with what is not None changed. A new password or role, and a lock, end its sessions and keys."""
     hashed = None
     if password is not None:
         check_password(password, min_length)
@@ -101,6 +102,7 @@ async def change(
         await _check_an_admin_remains(session)
         if {"role", "password_changed"} & changed.keys() or is_active is False:
             await end_all(session, user_id)
+            await revoke_all(session, user_id)
         audit.record(session, actor, "user.changed", user_id, **changed)
     return user
 
@@ -119,6 +121,7 @@ async def remove(database: Database, user_id: str, *, actor: str) -> None:
         await session.flush()
         await _check_an_admin_remains(session)
         await end_all(session, user_id)
+        await revoke_all(session, user_id)
         audit.record(session, actor, "user.deleted", user_id)
 
 

@@ -15,6 +15,7 @@ from libs.common import tasks
 from libs.common.errors import Forbidden, InvalidInput, PlatformError, Unauthenticated, Unavailable, WorkFailed
 from libs.common.logs import get_logger
 from libs.common.sockets import RESTART, close, read_message, refuse
+from services.gateway.accounts import scopes
 from services.gateway.accounts.current import Caller, caller_of
 from services.gateway.accounts.tables import Role
 from services.gateway.audit import audit
@@ -68,6 +69,7 @@ async def _caller(parts: Parts, socket: WebSocket) -> Caller:
                 actions=("Send `Authorization: Bearer …`, or ?ticket= from POST /api/v1/ws/tickets.",),
             )
         caller = await caller_of(parts, token.strip())
+        scopes.check(caller, "POST", "/api/v1/ws/convert")
     if caller.role is Role.viewer:
         raise Forbidden("viewers may look, and not make or change anything")
     return caller

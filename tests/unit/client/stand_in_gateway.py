@@ -22,6 +22,7 @@ class Gateway:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.voices: list[dict[str, Any]] = []
         self.users: list[dict[str, Any]] = []
+        self.access_keys: list[dict[str, Any]] = []
         self.uploads: list[str] = []
         self.metadata: dict[str, str] = {}
         self.converted = b""
@@ -139,6 +140,19 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(204, None)
             case "GET", ["auth", "me"]:
                 self._answer(200, {"id": "usr_1", "email": "anna@example.com", "name": "Anna", "role": "admin"})
+            case "POST", ["auth", "tokens"]:
+                made = parsed | {
+                    "id": f"key_{len(state.access_keys)}",
+                    "begins_with": "vwk_secret",
+                    "created_at": MOMENT,
+                }
+                state.access_keys.append(made)
+                self._answer(201, made | {"token": "vwk_secret_words"})
+            case "GET", ["auth", "tokens"]:
+                self._page(state.access_keys, query)
+            case "DELETE", ["auth", "tokens", key_id]:
+                state.access_keys = [key for key in state.access_keys if key["id"] != key_id]
+                self._answer(204, None)
             case "POST", ["admin", "users"]:
                 state.users.append(parsed | {"id": f"usr_{len(state.users)}", "is_active": True, "created_at": MOMENT})
                 self._answer(201, state.users[-1])

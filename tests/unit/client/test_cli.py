@@ -80,6 +80,21 @@ def test_users_are_added_and_listed(voicewright):
     assert "ben@example.com" in voicewright("users", "list").output
 
 
+def test_a_key_is_printed_alone_and_once_listed_without_its_secret_and_taken_back(voicewright, gateway):
+    made = voicewright("keys", "create", "door", "--scope", "use", "--scope", "look", "--forever")
+    listed, as_json = voicewright("keys", "list"), voicewright("keys", "list", "--json")
+    gone = voicewright("keys", "revoke", "key_0")
+    nothing = voicewright("keys", "create", "door")
+
+    assert made.exit_code == 0, said(made)
+    assert made.stdout == "vwk_secret_words\n"
+    assert gateway.seen[0][2] == {"name": "door", "scopes": ["use", "look"], "lifetime_days": None}
+    assert "vwk_secret" in listed.output
+    assert "vwk_secret_words" not in listed.output + as_json.output
+    assert (gone.exit_code, gateway.access_keys) == (0, [])
+    assert nothing.exit_code == 2
+
+
 def test_a_folder_is_uploaded_with_its_sound_files_only_and_rejects_are_named(voicewright, gateway, tmp_path):
     folder = tmp_path / "with space"
     (folder / "deeper").mkdir(parents=True)
