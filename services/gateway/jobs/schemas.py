@@ -22,6 +22,10 @@ PRIORITY = "Higher starts first; 70 and more is the high lane"
 LONGEST_TRAINING_SECONDS = 7 * 24 * 3600
 
 
+_RATES = {"rvc-v": (1e-4, 4e-4), "xtts-v": (5e-6, 5e-5)}
+"""The usual learning rate of a family of networks, and above what a run often diverges."""
+
+
 class Recovery(BaseModel):
     """What can be done about failures (F-093)."""
 
@@ -97,11 +101,12 @@ def _warnings(job: Job) -> list[str]:
 
 def warnings_about(options: TrainingOptions) -> list[str]:
     """Legal values that are unusual for this family of networks (C-09)."""
-    if options.learning_rate is not None and options.preset.startswith("rvc-v") and options.learning_rate > 4e-4:
-        return [
-            f"learning_rate {options.learning_rate:g} is far above the usual 0.0001 of {options.preset}; "
-            "the run may diverge"
-        ]
+    for family, (usual, most) in _RATES.items():
+        if options.preset.startswith(family) and options.learning_rate is not None and options.learning_rate > most:
+            return [
+                f"learning_rate {options.learning_rate:g} is far above the usual {usual:g} of {options.preset}; "
+                "the run may diverge"
+            ]
     return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from sqlalchemy import func, select, text, update
+from websockets.asyncio.client import connect
 
 from services.gateway.accounts import users
 from services.gateway.accounts.keys import AccessKey
@@ -17,7 +19,7 @@ from services.gateway.accounts.tables import Role
 from services.gateway.audit.tables import AuditEntry
 from services.gateway.database import utcnow
 from tests.integration.gateway.conftest import House, Person
-from tests.integration.gateway.voices_made import make_speaking_voice
+from tests.integration.gateway.voices_made import make_speaking_voice, make_voice
 
 TOKENS = "/auth/tokens"
 
@@ -201,3 +203,21 @@ async def test_the_time_of_the_last_use_is_written_once_a_minute(sqlite_house: H
     assert await used() > times[0]
     async with house.database.read() as session:
         assert await session.scalar(select(func.count()).select_from(AccessKey)) == 1
+
+
+async def test_a_live_conversion_opens_with_a_key_to_use_voices_and_with_no_other(sqlite_house: House) -> None:
+    house, anna = sqlite_house, await sqlite_house.person()
+    await make_voice(house, anna)
+    told = {}
+
+    for scope in ("use", "look"):
+        secret = (await _key(anna, scope))["token"]
+        address = house.url.replace("http", "ws", 1) + "/api/v1/ws/convert"
+        async with connect(address, additional_headers={"Authorization": f"Bearer {secret}"}, proxy=None) as socket:
+            if scope == "use":
+                await socket.send(json.dumps({"voice_id": "anna-warm", "sample_rate": 16_000, "format": "f32le"}))
+            told[scope] = json.loads(await socket.recv())
+
+    assert told["look"]["problem"]["code"] == "forbidden"
+    assert "scope `use`" in told["look"]["problem"]["detail"]
+    assert told["use"]["problem"]["service"] == "inference"  # it came so far; the double speaks no WebSocket
