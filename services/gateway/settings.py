@@ -89,8 +89,8 @@ class GatewaySettings(CommonSettings):
         default=4,
         ge=0,
         le=10_000,
-        description="Preparations and trainings of one lane that wait at the broker for a worker; the others wait in the "
-        "database, and whoever has fewest in hand is next. 0 sends all at once, first come, first served",
+        description="Preparations and trainings of one lane that wait at the broker for a worker; the others wait in "
+        "the database, and whoever has fewest in hand is next. 0 sends all at once, first come, first served",
     )
     outbox_claim: Seconds = Field(
         default=timedelta(seconds=10), description="After this time a lost gateway's messages are sent by another"

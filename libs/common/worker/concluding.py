@@ -25,7 +25,6 @@ from libs.common.metrics import WORK_FAILURES, code_label
 from libs.common.work import Done, Work, volumes_named
 from libs.common.worker.telling import Registered, Telling, log
 
-
 LONGEST_DELAY = 3600.0
 """Seconds: more than this a job does not wait for anybody, however long it is asked to."""
 

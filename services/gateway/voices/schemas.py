@@ -146,7 +146,9 @@ class ModelFacts(BaseModel):
 class VoiceCheck(BaseModel):
     """What trying a voice showed."""
 
-    valid: bool = Field(description="Its files are those of its card; where it can be tried here, it loads and makes sound")
+    valid: bool = Field(
+        description="Its files are those of its card; where it can be tried here, it loads and makes sound"
+    )
     usable: bool = Field(description="This installation can convert or speak with it")
     problems: list[dict[str, Any]] = Field(description="What stands in the way, as problem details")
     peak: float | None = Field(default=None, description="Of the test sound, 0-1")
