@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # A file's tests stay together in one of these (docs/decisions/0170).
 TEST_PROCESSES ?= 2
 
-.PHONY: help install demo check test test-slow test-xtts bench bench-large quality fixtures up down golden docs
+.PHONY: help install demo check test test-slow test-xtts bench bench-large bench-xtts quality fixtures up down golden docs
 
 help: ## print this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -53,6 +53,12 @@ bench-large: ## retrieval indices of a million frames of the speech in VOICE_COR
 	@scripts/install --dev
 	@[[ -n "$${VOICE_CORPUS:-}" ]] || { echo "make bench-large needs VOICE_CORPUS: a folder of speech" && exit 1; }
 	@$(PY) -m scripts.bench_index --frames 1000000
+
+bench-xtts: ## the true-size network of XTTS with random weights: memory, seconds per step, load time (13 GB, 10 minutes)
+	@scripts/install --dev
+	@scripts/install-xtts
+	@[[ -n "$${VOICE_CORPUS:-}" ]] || { echo "make bench-xtts needs VOICE_CORPUS: a folder with ljspeech/" && exit 1; }
+	@$(PY) -m scripts.bench_xtts
 
 quality: ## how good the lite voice is on the recordings in VOICE_CORPUS: trains, converts, measures (40 minutes)
 	@scripts/install --dev

@@ -86,7 +86,8 @@ PROVIDERS: dict[str, Provider] = {
                 seconds=(60.0, 300.0),
                 transcripts=True,
                 clip_seconds=(0.5, 11.6),
-                advice="1-5 minutes of clean speech in clips of one sentence, each with its exact text.",
+                advice="1-5 minutes of clean speech in clips of one sentence, each with its exact text; longer "
+                "recordings in English are cut at their silences.",
             ),
             languages=XTTS_LANGUAGES,
             aliases=("xtts-v2", "xtts_v2"),
