@@ -26,6 +26,8 @@ from libs.voice.child import error_from_problem
 from libs.voice.xtts.guards import Wave
 
 ROOT = Path(__file__).resolve().parents[3]
+_GOING = 1.0
+"""Seconds that a process which says nothing more has to end by itself."""
 HOW = "Run scripts/install-xtts where inference runs, and set XTTS_PYTHON as it says."
 
 
@@ -202,6 +204,10 @@ class SpeakingProcess:
                     future.set_result((answer, content))
         except (ValueError, asyncio.IncompleteReadError):
             pass  # it broke off, or said what is none of this: it has nothing more to say
+        # It is about to end. A kill looks first whether it has ended, and whoever sees that takes the code with it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOING):
+                await process.wait()
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

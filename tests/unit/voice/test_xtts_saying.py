@@ -97,8 +97,9 @@ async def test_a_piece_of_too_many_tokens_is_cut_and_said_whole(make: Make) -> N
 
 async def test_a_process_that_dies_costs_one_piece_and_is_started_anew(make: Make) -> None:
     process = make()
-    with pytest.raises(SynthesisFailed, match="ended with code 9"):
-        await spoken(process, "die")
+    for _ in range(5):  # its code was lost once in three times, to a kill that came too late
+        with pytest.raises(SynthesisFailed, match="ended with code 9"):
+            await spoken(process, "die")
 
     waves = await spoken(process, "It goes on.")
 
