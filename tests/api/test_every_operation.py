@@ -16,6 +16,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
+from libs.common.jobs import JobKind
 from scripts.processes import free_port
 from services.gateway.routing import PREFIX
 from tests.conftest import TOKEN
@@ -24,7 +25,7 @@ from tests.integration.gateway.conftest import ADMIN, create_database, postgres
 assert postgres
 
 # A feed does not end, and its refusals are those of its job's other routes.
-ENDLESS = {"training_job_events", "preprocess_job_events", "model_job_events", "conversion_job_events"}
+ENDLESS = {f"{kind.value}_job_events" for kind in JobKind}
 EXAMPLES = 40
 
 
@@ -72,7 +73,7 @@ def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_no_request_is_answered_with_a_500_or_with_what_is_not_declared(gateway: str) -> None:
     login = httpx.post(f"{gateway}/api/v1/auth/login", json={"email": ADMIN[0], "password": ADMIN[1]}, trust_env=False)
     headers = {"Authorization": f"Bearer {login.json()['access_token']}"}

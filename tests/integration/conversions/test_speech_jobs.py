@@ -195,6 +195,26 @@ async def test_a_voice_that_is_deleted_while_a_job_speaks_fails_its_texts_alone(
     assert told == {"slow": None, "emma": 404, "linda": None}
 
 
+@pytest.mark.slow
+async def test_texts_of_a_job_go_through_a_voice_that_converts(studio: Studio, interpreter: Path) -> None:
+    anna = await studio.person()
+    await studio.voice(anna, "warm")
+    await _speaking(studio, anna, interpreter, "linda")
+
+    plain, through = [
+        await _start(anna, {"text": "Hello there, it is me."}, **more)
+        for more in ({}, {"through": "warm", "pitch_shift": 2})
+    ]
+    done = [await _over(anna, job["id"]) for job in (plain, through)]
+    (first,), (second,) = [
+        (await anna.get(f"/synthesize/jobs/{job['id']}/results")).json()["files"] for job in (plain, through)
+    ]
+
+    assert [job["status"] for job in done] == ["completed", "completed"], done
+    assert first["sample_rate"] == 24_000 != second["sample_rate"]
+    assert first["seconds"] == pytest.approx(second["seconds"], abs=0.15)
+
+
 async def test_without_the_library_a_job_fails_and_says_how_to_get_it(studio: Studio, interpreter: Path) -> None:
     anna = await studio.person()
     await _speaking(studio, anna, interpreter, "linda", mode="missing")

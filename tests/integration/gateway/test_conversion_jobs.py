@@ -166,7 +166,7 @@ def test_names_in_the_result_fit_into_a_file_system_whatever_their_script() -> N
         {"number": number, "name": name, "sha256": "0" * 64, "extension": "wav"} for number, name in enumerate(names, 1)
     ]
 
-    found = list(results._names(Job(options={"format": "flac"}, inputs=inputs)).values())
+    found = list(results._names(Job(kind="conversion", options={"format": "flac"}, inputs=inputs)).values())
 
     assert found[:2] == [f"{'説' * 60}.flac", f"{'説' * 60} (2).flac"]
     assert found[2:] == ["_.._etc_passwd.flac", "recording-4.flac", f"{'x' * 180}.flac"]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
+from libs.common.paths import WITHOUT_DATASET
 from services.gateway.accounts.tables import Role
 from services.gateway.audit.tables import AuditEntry
+from services.gateway.conversions import removing, results
+from services.gateway.database import utcnow
 from services.gateway.jobs.tables import Job, Outgoing
 from tests.integration.gateway.conftest import House, Person
 from tests.integration.gateway.voices_made import make_speaking_voice, make_voice
@@ -211,3 +214,42 @@ async def test_a_waiting_job_is_cancelled_taken_up_again_and_seen_by_nobody_else
     assert (cancelled["status"], cancelled["recovery"]["can_retry"]) == ("cancelled", True)
     assert [file["state"] for file in left["files"]] == ["left", "left"]
     assert (again.status_code, again.json()["status"], again.json()["attempt"]) == (202, "queued", 2)
+
+
+def test_names_of_sounds_are_those_of_the_texts_and_fit_into_a_file_system() -> None:
+    names = ["Dr. Who", "dr. who", "説" * 150, "../../etc/passwd", "...", "1.5 km"]
+    inputs = [{"number": number, "name": name, "text": "x", "voice": "linda"} for number, name in enumerate(names, 1)]
+
+    found = list(results._names(Job(kind="speech", options={"format": "opus"}, inputs=inputs)).values())
+
+    assert found == [
+        "Dr. Who.opus",
+        "dr. who (2).opus",
+        f"{'説' * 60}.opus",
+        "_.._etc_passwd.opus",
+        "text-5.opus",
+        "1.5 km.opus",
+    ]
+
+
+async def test_sounds_whose_time_is_up_and_those_without_a_job_are_swept(house: House) -> None:
+    anna = await house.person()
+    await make_speaking_voice(house, anna)
+    jobs = [(await anna.post("/synthesize/jobs", json=_texts("Hello."))).json()["id"] for _ in range(2)]
+    steps = house.parts.paths.experiment(WITHOUT_DATASET).steps
+    for name in (*jobs, "job_of_nobody"):
+        (steps / name / "say").mkdir(parents=True)
+        house.ingest.sent[name] = []
+    long_ago = utcnow() - 2 * house.settings.conversion_results_lifetime
+    async with house.database.write() as session:
+        await session.execute(update(Job).where(Job.id == jobs[0]).values(status="completed", finished_at=long_ago))
+
+    await removing.sweep(house.parts)
+    young = set(house.ingest.sent)
+    house.settings.staged_lifetime = -house.settings.staged_lifetime  # as if it had lain for long
+    await removing.sweep(house.parts)
+    listed = (await anna.get(f"/synthesize/jobs/{jobs[0]}/results")).json()
+
+    assert young == {jobs[1], "job_of_nobody"}
+    assert set(house.ingest.sent) == {jobs[1]}
+    assert [file["state"] for file in listed["files"]] == ["expired"]
