@@ -303,7 +303,8 @@ class Stack:
         return self._base() | settings | self.secrets | self._addresses | self._extra
 
     def _base(self) -> dict[str, str]:
-        passed = {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith("OMP_")}
+        prefixes = ("OMP_", "OTEL_")
+        passed = {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith(prefixes)}
         return passed | {"PYTHONUNBUFFERED": "1", processes.MARKER: self._marker}
 
     def _log_path(self, name: str) -> Path:

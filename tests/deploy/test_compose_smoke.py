@@ -86,6 +86,7 @@ def test_the_kept_run_worked_in_both_stacks_and_names_no_place_of_its_machine():
         assert "everything worked" in part
         assert "taken down: no container, network or volume is left" in part
         assert "two trainers, two voices: Anna, Ben, Cleo" in part
+    assert re.search(r"traces: a training is one, \d+ spans of gateway, ingest, preprocessor, trainer\n", full)
     assert set(re.findall(r"(\w+) restarted while the job was running", plain)) == {*SERVICES, "nats"}
     for name in COMMANDS:
         assert re.search(rf"curl, {name}: 20[0-2]\n", plain)

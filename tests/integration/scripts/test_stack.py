@@ -86,6 +86,15 @@ def test_variables_of_the_callers_shell_do_not_reach_the_services(make_stack):
     assert "UPLOAD_LIMIT" not in httpx.get(stack.url("ingest") + "/environment", timeout=PATIENCE).json()
 
 
+def test_where_traces_go_may_be_said_in_the_shell(make_stack, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+
+    stack = make_stack().start()
+
+    environment = httpx.get(stack.url("ingest") + "/environment", timeout=PATIENCE).json()
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
+
+
 def test_settings_beside_the_secrets_reach_every_service(make_stack, tmp_path):
     env = tmp_path / ".env"
     env.write_text("# mine\nUPLOAD_FILE_LIMIT=1MB\nHUBERT_PATH=/srv/hubert_base.pt\n")
