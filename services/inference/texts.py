@@ -1,6 +1,6 @@
 """How are many texts said, one after the other? Each is done, failed alone, or still to do.
 
-Between two texts the voice may say what somebody waits for: a job takes a turn for each text, as a request does.
+Between two sentences the voice says what somebody waits for: a job takes a turn for each piece of a text.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,11 +122,9 @@ async def _said(
     tell: Callable[[float], None],
 ) -> FileRecord:
     asked = _request(command, wanted)
-    async with queue.turn():
-        # Looked up at its turn: the voice may have a newer version by then, or be gone.
-        speech = await speaking.prepare(asked, longest=len(wanted.text))
-        started = time.perf_counter()
-        waves = await _waves(speaking, speech, tell)
+    # Looked up now, and not when the job was opened: the voice may have a newer version, or be gone.
+    speech = await speaking.prepare(asked, longest=len(wanted.text))
+    waves, computed = await _waves(speaking, speech, queue, tell)
     wave = np.concatenate(waves)
     target = files.own.sound(wanted.number, asked.format.value)
     size, sha256 = await asyncio.to_thread(_write, target, wave, speech, asked)
@@ -137,23 +136,29 @@ async def _said(
         sample_rate=rate_of(speech, asked.format),
         size=size,
         sha256=sha256,
-        compute_seconds=round(time.perf_counter() - started, 3),
+        compute_seconds=round(computed, 3),
         voice_version=speech.version,
         voice_sha256=speech.sha256,
         attempt=command.attempt,
     )
 
 
-async def _waves(speaking: Speaking, speech: Speech, tell: Callable[[float], None]) -> list[Wave]:
-    waves = []
-    sounds = speaking.sounds(speech)
-    try:
-        async for wave in sounds:
+async def _waves(
+    speaking: Speaking, speech: Speech, queue: ConversionQueue, tell: Callable[[float], None]
+) -> tuple[list[Wave], float]:
+    """The sounds of a speech, and the seconds that they took to make, without those of waiting."""
+    waves: list[Wave] = []
+    computed = 0.0
+    async with aclosing(speaking.sounds(speech)) as sounds:
+        while True:
+            async with queue.turn():
+                started = time.perf_counter()
+                wave = await anext(sounds, None)
+                computed += time.perf_counter() - started
+            if wave is None:
+                return waves, computed
             waves.append(wave)
             tell(len(waves) / len(speech.parts))
-    finally:
-        await sounds.aclose()
-    return waves
 
 
 def _request(command: SayTexts, wanted: TextInput) -> SpeechRequest:
