@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import func, select
 
+from libs.common.bus import Bus
 from libs.common.jobs import Step
+from libs.common.tasks import end
 from services.gateway.database import Database
+from services.gateway.jobs.relay import Relay
 from services.gateway.jobs.turns import Turn
 from services.gateway.settings import GatewaySettings
 from tests.integration.gateway_jobs.conftest import BOTH_DATABASES, House, Person
@@ -106,6 +112,23 @@ async def test_a_job_that_is_cancelled_while_it_waits_for_its_turn_never_reaches
     assert following.command.job_id == held[1]
     assert await workers.is_idle()
     assert await waiting(house.database) == 0
+
+
+async def test_two_gateways_together_send_no_more_than_one_would(
+    house: House, workers: Workers, database: Database, bus: Bus
+) -> None:
+    other = Relay(database, bus, poll=timedelta(seconds=0.02), max_retries=3, ahead=1)
+    beside = asyncio.create_task(other.run())
+    try:
+        await ask(house, await house.person("anna"), 5)
+        taken = await validated(house, workers, 5)
+
+        assert await workers.is_idle()
+        await taken.start()
+        assert (await workers.take()).command.step is Step.preprocess
+        assert await workers.is_idle()
+    finally:
+        await end([beside])
 
 
 async def test_a_heap_of_trainings_is_done_to_the_last_one(house: House, workers: Workers) -> None:
