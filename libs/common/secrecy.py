@@ -8,9 +8,10 @@ from typing import Any
 HIDDEN = "***"
 
 _NAMES = re.compile(r"passw|secret|token|authori[sz]ation|api_?key|access_?key|cookie|credential", re.IGNORECASE)
+# vwk_ and vwr_ begin our own keys and refresh tokens.
 # `token` is also what counts the owners of a lease: a number is nobody's secret. An address without @ has no password.
 _LOOKS = re.compile(
-    r"(?P<before>\b(?:Bearer|Basic)\s+|://[^\s/:@]*:(?=[^\s/@]*@)|\b(?:password|secret|token|api_key)=)"
+    r"(?P<before>\b(?:Bearer|Basic)\s+|://[^\s/:@]*:(?=[^\s/@]*@)|\b(?:password|secret|token|api_key)=|\bvw[kr]_)"
     r"(?P<secret>[^\s@&\"',;]+)",
     re.IGNORECASE,
 )

@@ -85,6 +85,7 @@ def test_more_processes_than_names_are_told_so(tmp_path: Path, monkeypatch: pyte
         ("SERVICE_TOKEN", "abc", HIDDEN),
         ("headers", {"Authorization": "Bearer abc.def", "accept": "x"}, {"Authorization": HIDDEN, "accept": "x"}),
         ("error", "401 for Bearer eyJhbGciOi.x.y", f"401 for Bearer {HIDDEN}"),
+        ("error", "no account of vwk_3xT4aB9c-_x, or 'vwr_7'", f"no account of vwk_{HIDDEN}, or 'vwr_{HIDDEN}'"),
         ("url", "nats://gateway:hunter2@nats:4222", f"nats://gateway:{HIDDEN}@nats:4222"),
         ("query", "GET /live?token=abc123&x=1", f"GET /live?token={HIDDEN}&x=1"),
         ("exception", ["postgresql+asyncpg://u:p4ss@db/x"], [f"postgresql+asyncpg://u:{HIDDEN}@db/x"]),
