@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from libs.common.errors import ModelFileRefused, ProviderUnavailable
+
+if TYPE_CHECKING:  # a trainer asks what a model lacks, and stays without numpy
+    import numpy as np
+    import numpy.typing as npt
 
 RATE = 16_000
 PACKAGE = "faster-whisper"

@@ -7,33 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from libs.common.errors import InvalidInput, ModelValidationFailed
+from libs.common.errors import ModelValidationFailed
 from libs.voice.xtts.guards import RATE, Wave
 from libs.voice.xtts.process import Order
 from libs.voice.xtts.saying import Speaks
+from libs.voice.xtts.words import words_in
 
-# fmt: off
-WORDS = {
-    "en": "This is a test.", "de": "Guten Tag, wir versuchen es.", "fr": "Ceci est un essai.",
-    "es": "Esto es una prueba.", "it": "Questa è una prova.", "pt": "Isto é um teste.", "pl": "To jest próba.",
-    "tr": "Deneme yapıyoruz.", "ru": "Это проверка.", "nl": "Dit is een proef.", "cs": "To je zkouška.",
-    "ar": "هذا اختبار.", "zh-cn": "这是一个测试。", "hu": "Ez egy próba.", "ko": "이것은 시험입니다.",
-    "ja": "これはテストです。", "hi": "यह एक परीक्षण है।",
-}
-# fmt: on
-"""What is said for a test, by language."""
 LONGEST_SECONDS = 5.5
 """Enough to hear whether there is sound; a network that never stops is not waited for."""
 SHORTEST_SECONDS = 0.2
 AUDIBLE = 1e-4
-
-
-def words_in(language: str) -> str:
-    """What is said for a test. Raises InvalidInput for a language that XTTS does not have."""
-    try:
-        return WORDS[language]
-    except KeyError:
-        raise InvalidInput(f"XTTS does not speak {language!r}; it knows {', '.join(WORDS)}", field="language") from None
 
 
 def heard(wave: Wave) -> dict[str, float]:

@@ -15,13 +15,9 @@ from typing import Any
 
 from libs.common import manifests
 from libs.common.errors import (
-    BrokenAudio,
     DatasetEmpty,
     DatasetTooShort,
     InvalidInput,
-    RecordingTooLong,
-    Unavailable,
-    UnsupportedAudio,
     WorkFailed,
 )
 from libs.common.events import CheckSpeech, PublishVoice, SpeechChecked, TrainVoice, VoiceTrained
@@ -32,11 +28,11 @@ from libs.common.work import Done, Work
 from libs.voice import transcribing
 from libs.voice.child import TrainingChild
 from libs.voice.xtts.base import LICENCE, BaseModel, missing_packages
-from libs.voice.xtts.cutting import CannotCut, cut_file
 from libs.voice.xtts.speech import FEWEST_CLIPS, LONGEST_SECONDS, PARTS, Clip, Looked, look
-from libs.voice.xtts.trying import words_in
 from libs.voice.xtts.vocabulary import read_vocabulary
+from libs.voice.xtts.words import words_in
 from services.trainer import training, voice_files
+from services.trainer.providers.long_clips import pieces
 from services.trainer.providers.protocol import Readiness
 from services.trainer.results import Results
 from services.trainer.settings import TrainerSettings
@@ -193,20 +189,17 @@ class XttsProvider:
                 found.append(clip)
                 continue
             work.report(number / len(clips), message=f"cutting {clip.name}")
-            try:
-                cut = await work.unless_stopped(
-                    in_child(cut_file, uploads.wav(clip.sha256), clip.transcript, language, folder)
-                )
-            except (CannotCut, BrokenAudio, UnsupportedAudio, RecordingTooLong) as error:
-                whole[clip.sample_id] = str(error)
-            except Unavailable as error:  # the aligner is not installed
-                whole[clip.sample_id] = error.detail
-            if clip.sample_id in whole:
+            cut = await work.unless_stopped(
+                in_child(pieces, uploads.wav(clip.sha256), clip.transcript, language, folder)
+            )
+            if isinstance(cut, str):
+                whole[clip.sample_id] = cut
                 found.append(clip)
                 continue
-            for part, checksum, seconds in cut:
-                name = f"{clip.name} {part.begin:.1f}-{part.end:.1f} s"
-                found.append(Clip(clip.sample_id, checksum, name, part.text, seconds, folder / f"{checksum}.wav"))
+            for one in cut:
+                name = f"{clip.name} {one.begin:.1f}-{one.end:.1f} s"
+                place = folder / f"{one.checksum}.wav"
+                found.append(Clip(clip.sample_id, one.checksum, name, one.text, one.seconds, place))
         return found, whole
 
     # -- train --------------------------------------------------------------------------------------------------------
