@@ -54,7 +54,7 @@ class Lanes:
         return next(queue[lane].popleft() for lane in Lane for queue in (self._again, self._new) if queue[lane])
 
     def gave_back(self, job: Job) -> None:
-        pass
+        """Whose job it was counts for nothing here."""
 
 
 class Turns:

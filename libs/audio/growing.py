@@ -18,14 +18,6 @@ from libs.audio.write_stream import open_writer
 from libs.common.errors import BrokenAudio
 
 SentFormat = Literal["wav", "flac", "mp3", "ogg", "opus", "pcm"]
-MEDIA_TYPES: dict[SentFormat, str] = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "opus": "audio/ogg",
-    "pcm": "audio/pcm",
-}
 UNKNOWN_LENGTH = 0xFFFFFFFF
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 

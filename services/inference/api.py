@@ -8,9 +8,10 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 
 from libs.common.errors import Cancelled, InvalidName, VoiceSampleNotFound
+from libs.common.media_types import MEDIA_TYPES
 from libs.common.paths import Paths
 from services.inference.batching import Batches
-from services.inference.schemas import MEDIA_TYPES, ConversionRequest
+from services.inference.schemas import ConversionRequest
 
 LOOKS = 0.5
 """Seconds between two looks whether the caller is still there."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from libs.common.errors import Cancelled
-from libs.common.events import ConvertRecordings, RecordingsConverted, SayTexts, TextsSaid
+from libs.common.events import ConvertRecordings, RecordingsConverted, SayTexts, StepFinished, TextsSaid
 from libs.common.manifests import FileEntry
 from libs.common.paths import Paths
 from libs.common.work import Done, Work
@@ -46,19 +47,7 @@ class Handlers:
         except asyncio.CancelledError:
             files.nobody_died()  # the worker goes before the thread has come to a place to stop
             raise
-        converted = [record for record in records if record.sound is not None]
-        return Done(
-            event=RecordingsConverted,
-            fields={
-                "voice": command.voice,
-                "files": len(records),
-                "converted": len(converted),
-                "failed": len(records) - len(converted),
-                "seconds": round(sum(record.seconds for record in converted), 3),
-            },
-            entries=_entries(records),
-            data={"files": [record.model_dump(mode="json") for record in records]},
-        )
+        return _done(RecordingsConverted, records, "files", "converted", voice=command.voice)
 
     async def on_say_texts(self, work: Work[SayTexts]) -> Done:
         """Has voices say what is not said yet; sounds that an earlier owner of the step finished are kept."""
@@ -67,18 +56,19 @@ class Handlers:
         records = await work.unless_stopped(
             say_all(command, files, self._speaking, self._texts, report=work.report, mark=work.mark)
         )
-        said = [record for record in records if record.sound is not None]
-        return Done(
-            event=TextsSaid,
-            fields={
-                "texts": len(records),
-                "said": len(said),
-                "failed": len(records) - len(said),
-                "seconds": round(sum(record.seconds for record in said), 3),
-            },
-            entries=_entries(records),
-            data={"files": [record.model_dump(mode="json") for record in records]},
-        )
+        return _done(TextsSaid, records, "texts", "said")
+
+
+def _done(event: type[StepFinished], records: list[FileRecord], all_of: str, of_which: str, **fields: Any) -> Done:
+    """The end of a step that made a sound of each, told with its counts under the names of `event`."""
+    made = [record for record in records if record.sound is not None]
+    counts = {all_of: len(records), of_which: len(made), "failed": len(records) - len(made)}
+    return Done(
+        event=event,
+        fields=fields | counts | {"seconds": round(sum(record.seconds for record in made), 3)},
+        entries=_entries(records),
+        data={"files": [record.model_dump(mode="json") for record in records]},
+    )
 
 
 def _entries(records: list[FileRecord]) -> dict[str, FileEntry]:

@@ -17,14 +17,6 @@ class SoundFormat(StrEnum):
     ogg = "ogg"
 
 
-MEDIA_TYPES = {
-    SoundFormat.wav: "audio/wav",
-    SoundFormat.flac: "audio/flac",
-    SoundFormat.mp3: "audio/mpeg",
-    SoundFormat.ogg: "audio/ogg",
-}
-
-
 class ConversionSettings(ConversionParameters):
     """What can be turned, for one recording or for all of a job."""
 

@@ -13,9 +13,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from libs.audio.growing import MEDIA_TYPES, GrowingSound
+from libs.audio.growing import GrowingSound
 from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
+from libs.common.media_types import MEDIA_TYPES
 from libs.voice.xtts.guards import Wave
 from services.inference.queueing import ConversionQueue
 from services.inference.schemas import SpeechFormat, SpeechRequest

@@ -79,12 +79,13 @@ def start(source: Source) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
 def test_a_change_ends_the_old_program_and_starts_the_new_one(source, start):
     source.write("first")
-    start()
+    process = start()
     wait_for(lambda: source.words() == ["first"])
 
     source.write("second")
 
     wait_for(lambda: source.words() == ["first", "second"])
+    assert process.poll() is None
 
 
 def test_a_program_that_ended_is_started_again_when_its_source_is_mended(source, start):

@@ -12,19 +12,12 @@ from typing import Any
 from libs.common import manifests
 from libs.common.errors import Conflict, NotFound, PlatformError
 from libs.common.jobs import STEPS, JobKind, JobState, Step
+from libs.common.media_types import MEDIA_TYPES
 from libs.common.paths import ConvertedFiles, Paths
 from services.gateway.conversions.schemas import ConversionResults, FileResult, FileState
 from services.gateway.database import utcnow
 from services.gateway.jobs.tables import Job, JobStep
 
-MEDIA_TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "opus": "audio/ogg",
-    "pcm": "audio/pcm",
-}
 STEM_BYTES = 180
 """File systems take names of 255 bytes; the rest is for an ending, a counter, and what a client puts around them."""
 _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|]')

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
 
 from libs.common.jobs import JobKind
+from libs.common.media_types import MEDIA_TYPES
 from libs.common.ranges import RangedFile
 from services.gateway.accounts.current import Caller, Creator, CurrentUser
 from services.gateway.conversions import removing, results
@@ -25,7 +26,7 @@ Number = Annotated[int, Path(ge=1, le=1_000_000, description="As the job's resul
 _SOUND: dict[int | str, dict[str, Any]] = {
     200: binary(
         "The sound; a zip of all sounds for a job of several",
-        *sorted(set(results.MEDIA_TYPES.values())),
+        *sorted(set(MEDIA_TYPES.values())),
         "application/zip",
     ),
     206: {"description": "The range of a single sound that was asked for"},

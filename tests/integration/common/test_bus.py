@@ -319,8 +319,10 @@ async def test_a_feed_ends_when_its_reader_says_so_without_a_cancellation(bus: B
     await bus.publish_state(JobChanged(job_id="j", state=JobState.queued, version=1), message_id="1")
     await until(lambda: got == ["1"])
     gone.set()
+    done, _ = await asyncio.wait([reader], timeout=PATIENCE)
 
-    await asyncio.wait_for(reader, PATIENCE)
+    assert done == {reader}
+    assert (reader.exception(), got) == (None, ["1"])
 
 
 async def test_a_broker_without_room_for_the_streams_is_named_with_what_to_do(

@@ -41,6 +41,8 @@ async def test_a_command_that_nobody_can_read_is_a_dead_letter(bus: Bus, process
 
     await until_messages(bus, "DEADLETTERS", 1)
     await until_messages(bus, "COMMANDS", 0)
+    (letter,) = await bus.dead_letters()
+    assert (letter.subject, letter.content) == ("cmd.preprocessor.prepare.normal", "not a cloud event")
 
 
 async def test_the_job_of_a_command_that_nobody_can_read_is_told(

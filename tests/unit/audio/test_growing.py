@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from libs.audio.decode import decode
-from libs.audio.growing import MEDIA_TYPES, GrowingSound, SentFormat
+from libs.audio.growing import GrowingSound, SentFormat
 from libs.common.errors import BrokenAudio
+from libs.common.media_types import MEDIA_TYPES
 
 RATE = 24_000
 NOISE = np.random.default_rng(0).standard_normal(3 * RATE)

@@ -16,6 +16,7 @@ class Connection:
 
     def __init__(self, *, has_gone: bool = False) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.tried = 0
         self._has_gone = has_gone
         self.socket = WebSocket({"type": "websocket"}, self._receive, self._send)
         self.socket.client_state = self.socket.application_state = WebSocketState.CONNECTED
@@ -24,6 +25,7 @@ class Connection:
         raise AssertionError("nobody reads")
 
     async def _send(self, message: Any) -> None:
+        self.tried += 1
         if self._has_gone:
             raise OSError("the connection is closed")
         self.sent.append(dict(message))
@@ -40,8 +42,12 @@ async def test_a_refusal_is_a_message_with_its_problem_and_a_close_code_that_say
 
 
 async def test_a_client_that_has_gone_is_no_error() -> None:
-    await refuse(Connection(has_gone=True).socket, PlatformError("too late"))
-    await close(Connection(has_gone=True).socket, DONE, "")
+    refused, closed = Connection(has_gone=True), Connection(has_gone=True)
+
+    await refuse(refused.socket, PlatformError("too late"))
+    await close(closed.socket, DONE, "")
+
+    assert (refused.tried, closed.tried) == (1, 1)  # and not once more
 
 
 async def test_what_is_closed_already_is_not_closed_again() -> None:

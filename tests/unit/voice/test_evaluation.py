@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +14,7 @@ from libs.voice.evaluation import compare_pitch, measure, phone_agreement, sound
 from libs.voice.likeness import NeuralEmbedding, StatisticalEmbedding, best_embedding, similarity
 from libs.voice.phones import PHONES, frame_phones
 from libs.voice.pitch import Pitch
+from tests.absent import absent
 from tests.factories_audio import speech
 
 Wave = NDArray[np.float32]
@@ -32,17 +32,11 @@ def man() -> Wave:
 
 @pytest.fixture
 def without_the_extra() -> Iterator[None]:
-    """As if Resemblyzer and PocketSphinx were not installed: importing them fails, as Python does it for None."""
-    hidden = {name: sys.modules.get(name) for name in ("resemblyzer", "pocketsphinx")}
+    """As if Resemblyzer and PocketSphinx were not installed."""
     likeness._resemblyzer.cache_clear()
     phones._decoder.cache_clear()
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    yield
-    for name, module in hidden.items():
-        if module is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = module
+    with absent("resemblyzer", "pocketsphinx"):
+        yield
     likeness._resemblyzer.cache_clear()
     phones._decoder.cache_clear()
 

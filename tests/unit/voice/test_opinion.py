@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +14,7 @@ from libs.voice.evaluation import measure
 from libs.voice.likeness import StatisticalEmbedding
 from libs.voice.opinion import opinion, opinions_are_available
 from libs.voice.pitch import Pitch
+from tests.absent import absent
 from tests.factories_audio import speech
 
 Wave = NDArray[np.float32]
@@ -27,16 +27,10 @@ def spoken() -> Wave:
 
 @pytest.fixture
 def without_the_extra() -> Iterator[None]:
-    """As if speechmos were not installed: importing it fails, as Python does it for None."""
-    hidden = {name: sys.modules.get(name) for name in ("speechmos", "speechmos.dnsmos")}
+    """As if speechmos were not installed."""
     door._judge.cache_clear()
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    yield
-    for name, module in hidden.items():
-        if module is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = module
+    with absent("speechmos", "speechmos.dnsmos"):
+        yield
     door._judge.cache_clear()
 
 
