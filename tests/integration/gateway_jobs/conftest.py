@@ -24,9 +24,9 @@ from scripts.processes import free_port
 from services.gateway.accounts.tables import Role, User
 from services.gateway.accounts.tokens import issue_access_token
 from services.gateway.app import create_app
-from services.gateway.database import Database, new_id, new_ulid
+from services.gateway.database import Database, new_id, new_ulid, utcnow
 from services.gateway.datasets.tables import Dataset, Sample, SampleStatus
-from services.gateway.jobs import outbox
+from services.gateway.jobs import outbox, turns
 from services.gateway.migrate import migrate
 from services.gateway.settings import GatewaySettings
 from tests.conftest import TOKEN, NatsServer
@@ -240,11 +240,12 @@ class House:
         return found
 
     async def until_all_is_sent(self) -> None:
-        """Waits until nothing is left in the outbox."""
+        """Waits until no command has its turn before it and nothing is left in the outbox."""
 
         async def is_empty() -> bool:
-            async with self.database.read() as session:
-                return await outbox.unsent(session) == 0
+            async with self.database.read() as session:  # in the order in which a command passes
+                due = await turns.due(session, self.settings.queue_ahead, utcnow())
+                return not due and await outbox.unsent(session) == 0
 
         await until(is_empty)
 
