@@ -50,6 +50,9 @@ def _faults(service: dict[str, Any], stack: Stack) -> Iterator[str]:
             yield "its root can be written"
         if service.get("cap_drop") != ["ALL"]:
             yield "keeps capabilities"
+    health = service.get("healthcheck", {})
+    if health.get("disable") or not (is_ours(service) or health.get("test")):  # ours have one in the image
+        yield "nobody asks whether it is healthy"
     for port in service.get("ports", []):
         if with_defaults(str(port)).split(":")[0] != "127.0.0.1":
             yield f"port {port} can be reached from outside without being asked for"

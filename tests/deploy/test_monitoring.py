@@ -136,6 +136,8 @@ def test_caddy_leads_to_the_gateway_and_keeps_the_metrics_inside():
     assert f"reverse_proxy gateway:{PORTS['gateway']}" in text
     assert re.search(r"@inner path /metrics\n\s+respond @inner 404", text)
     assert "flush_interval -1" in text
+    [inside] = re.findall(r"^(http://127\.0\.0\.1:\d+) \{\n\tbind 127\.0\.0\.1\n\trespond /healthz 200\n", text, re.M)
+    assert caddy["healthcheck"]["test"][-1] == f"{inside}/healthz"
     assert set(re.findall(r"\{\$([A-Z_]+)", text)) == set(caddy["environment"])
     assert text.count("{") == text.count("}")
 
@@ -182,3 +184,4 @@ def test_the_services_and_the_s3_server_agree_on_its_address():
     for service in SERVICES:
         assert services[service]["environment"]["STORAGE_URL"] == "s3+http://s3:8333"
     assert "-s3.port=8333" in (FOLDER / "seaweedfs" / "start.sh").read_text()
+    assert services["s3"]["healthcheck"]["test"][-1].startswith("http://127.0.0.1:8333/")

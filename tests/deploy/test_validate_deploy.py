@@ -105,6 +105,14 @@ def test_every_query_of_dashboards_and_rules_has_an_answer_and_parses_where_prom
         ),
         ("compose.prod.yaml", "mem_limit: 1g", "mem_reservation: 1g", "--prod", "nats: has no limit of memory"),
         ("compose.prod.yaml", "max-size: 10m", "compress: 'true'", "--prod", "trainer: its log has no end"),
+        (
+            "compose.full.yaml",
+            '/-/ready"]',
+            '/-/ready"]\n      disable: true',
+            "--full",
+            "nobody asks whether it is healthy",
+        ),
+        ("compose.yaml", "healthcheck:", "x-healthcheck:", "", "nats: nobody asks whether it is healthy"),
     ],
 )
 def test_an_unsafe_container_is_found(project, file, right, wrong, options, said):
