@@ -22,7 +22,7 @@ from scripts.deploy_checks.kustomize import Object, Rendering
 from scripts.deploy_checks.objects import called
 from scripts.deploy_checks.rows import Row, found
 
-SUPPORTED = ("1.33", "1.34", "1.35", "1.36", "1.37")
+SUPPORTED = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 """Kubernetes versions whose schemas every object must fit."""
 OWN = Path(__file__).with_name("schemas")
 _GROUP = re.compile(r"^([^./]*)(?:\.[^/]*)?/")

@@ -133,11 +133,14 @@ def test_only_caddy_can_be_reached_from_outside_and_only_when_one_says_so():
 
 
 def test_production_leaves_time_to_save_the_work_in_hand():
-    drain = CommonSettings.model_fields["drain_timeout"].default.total_seconds()
+    usual = CommonSettings.model_fields["drain_timeout"].default.total_seconds()
 
     for service in SERVICES:
-        grace = stack("prod")["services"][service]["stop_grace_period"]
-        assert int(grace.removesuffix("s")) > drain + 10
+        content = stack("prod")["services"][service]
+        drain = float(content["environment"].get("DRAIN_TIMEOUT", usual))
+        assert int(content["stop_grace_period"].removesuffix("s")) > drain + 10
+        # What docs/benchmarks.md measured of the largest checkpoint on a busy machine, and as long for the step before.
+        assert service != "trainer" or drain > 2 * 30
 
 
 def test_production_limits_memory_and_logs_of_every_service_of_ours():

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from services.gateway.app import create_app
+from services.gateway.settings import GatewaySettings
 from tests.deploy.k8s import (
     CLUSTER,
     KEEPS_OBJECTS,
@@ -111,6 +113,30 @@ def test_addresses_budgets_and_monitors_mean_pods_that_exist(overlay):
             if matches(monitor["spec"]["selector"], s["metadata"]["labels"])
         ]
         assert {service["metadata"]["name"] for service in found} == {"gateway", "ingest", "inference"}
+
+
+def is_passed_on(path: str, rules: list[Object]) -> bool:
+    """Whether an Ingress leads a path to its service: `Exact` to the letter, `Prefix` by whole parts of the path."""
+    parts = path.strip("/").split("/")
+    for rule in rules:
+        wanted = rule["path"].strip("/").split("/")
+        if path == rule["path"] if rule["pathType"] == "Exact" else parts[: len(wanted)] == wanted:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("overlay", CLUSTER)
+def test_every_address_of_the_api_is_passed_on_and_what_is_for_the_inside_is_not(overlay, tmp_path, make_settings):
+    given = make_settings().model_dump(include={"service_token", "data_root"})
+    app = create_app(GatewaySettings(**given, database_url=f"sqlite+aiosqlite:///{tmp_path}/gateway.db"))
+    [rule] = of_kind(overlay, "Ingress")["gateway"]["spec"]["rules"]
+    inside = {"/livez", "/readyz", "/health", "/metrics"}
+
+    asked = {*app.openapi()["paths"], "/docs", "/openapi.json", "/version", "/metrics"}
+    passed = {path for path in asked if is_passed_on(path, rule["http"]["paths"])}
+
+    assert asked - passed == inside
+    assert "/v1/audio/speech" in passed
 
 
 @pytest.mark.parametrize("overlay", CLUSTER)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.deploy_checks import object_schemas
+from scripts.deploy_checks.kustomize import Rendering
 from services.trainer.settings import TrainerSettings
 from tests.conftest import TOKEN
 from tests.deploy.k8s import FOLDER, matches, rendering
@@ -74,3 +76,9 @@ def test_the_address_where_they_meet_is_the_first_pods_and_open_to_the_team_alon
     )
     assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
     assert policy["egress"] == [{"to": [{"podSelector": policy["podSelector"]}]}]
+
+
+def test_a_cluster_would_take_its_objects(objects):
+    rows = object_schemas.check([Rendering("a team", tuple(objects.values()))])
+
+    assert [row.faults for row in rows] == [()]

@@ -148,7 +148,7 @@ def test_a_kind_that_only_newer_versions_know_is_said_with_the_versions_that_lac
     [row] = object_schemas.check([Rendering("made up", (one,))])
 
     assert "there is no MutatingAdmissionPolicy" in faults(row)
-    assert "(Kubernetes 1.33" in faults(row)
+    assert f"(Kubernetes {object_schemas.SUPPORTED[0]}" in faults(row)
     assert "1.37" not in faults(row)
 
 

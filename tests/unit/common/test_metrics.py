@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import subprocess
 from collections import Counter as Tally
@@ -13,6 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from libs.common import disks, gpu, metrics
 from libs.common.errors import WorkFailed
+from libs.common.jobs import JobKind, Lane, Step
 from libs.common.settings import CommonSettings
 
 DECLARED = [value for value in vars(metrics).values() if isinstance(value, Counter | Gauge | Histogram)]
@@ -41,6 +43,13 @@ def test_every_label_says_which_few_values_it_takes() -> None:
     used = {label for metric in DECLARED for label in metric._labelnames}
 
     assert used == set(metrics.LABELS)
+    assert named(metrics.LABELS["kind"].split(";")[0]) >= {kind.value for kind in JobKind}
+    assert named(metrics.LABELS["step"]) >= {step.value for step in Step}
+    assert named(metrics.LABELS["lane"]) == {lane.value for lane in Lane}
+
+
+def named(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text))
 
 
 def test_a_word_of_a_client_or_of_a_message_makes_no_new_series() -> None:
