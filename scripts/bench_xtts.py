@@ -39,67 +39,8 @@ from libs.voice.xtts.vocabulary import read_vocabulary
 from scripts.bench import cpu_name
 from scripts.stack import PROJECT
 
-TOKENS = 6681
-"""As many as the vocabulary of XTTS-v2 has."""
-SPECIAL = ("[STOP]", "[UNK]", "[SPACE]", "[START]", "[en]")
-LETTERS = "abcdefghijklmnopqrstuvwxyz.,!?'-:;()"
 TEXT = "Printing, in the only sense with which we are at present concerned, differs from most arts."
 SAID_SECONDS = 6.0
-
-
-def write_vocabulary(path: Path) -> None:
-    """A `vocab.json` of the true size; all but letters and the special tokens are never used."""
-    tokens = [*SPECIAL, *LETTERS]
-    tokens += [f"\u2421{number}" for number in range(TOKENS - len(tokens))]
-    numbers = {token: number for number, token in enumerate(tokens)}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    content = {
-        "version": "1.0",
-        "added_tokens": [{"id": numbers[token], "content": token, **flags} for token in SPECIAL],
-        "pre_tokenizer": {"type": "Whitespace"},
-        "model": {"type": "BPE", "unk_token": "[UNK]", "vocab": numbers, "merges": []},
-    }
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def make_base(folder: Path) -> None:
-    """The five files of XTTS_PATH in the true size, random; runs where coqui-tts is, and prints the parameters."""
-    import torch
-    from TTS.tts.configs.xtts_config import XttsArgs, XttsConfig
-    from TTS.tts.layers.xtts.dvae import DiscreteVAE
-    from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
-    from TTS.tts.models.xtts import Xtts
-
-    torch.manual_seed(0)
-    write_vocabulary(folder / "vocab.json")
-    config = XttsConfig()
-    config.model_args = XttsArgs(
-        gpt_num_audio_tokens=1026,
-        gpt_start_audio_token=1024,
-        gpt_stop_audio_token=1025,
-        gpt_use_perceiver_resampler=True,
-    )
-    config.save_json(str(folder / "config.json"))
-    model = Xtts(config)
-    model.tokenizer = VoiceBpeTokenizer(str(folder / "vocab.json"))
-    model.init_models()
-    torch.save({"model": model.state_dict()}, folder / "model.pth")
-    dvae = DiscreteVAE(
-        channels=80,
-        normalization=None,
-        positional_dims=1,
-        num_tokens=1024,
-        codebook_dim=512,
-        hidden_dim=512,
-        num_resnet_blocks=3,
-        kernel_size=3,
-        num_layers=2,
-        use_transposed_convs=False,
-    )
-    torch.save(dvae.state_dict(), folder / "dvae.pth")
-    torch.save(torch.ones(80), folder / "mel_stats.pth")
-    counted = {"network": model, "GPT": model.gpt, "decoder": model.hifigan_decoder, "DVAE": dvae}
-    print(json.dumps({name: sum(value.numel() for value in part.parameters()) for name, part in counted.items()}))
 
 
 def write_clips(speech: Path, wavs: Path) -> list[Clip]:
@@ -229,10 +170,9 @@ async def speak(python: str, voice: Path, threads: int) -> dict[str, Any]:
 def measure(folder: Path, speech: Path, python: str, steps: int, threads: int) -> dict[str, Any]:
     """All figures; `folder` is empty and has 20 GB of room."""
     base, wavs = folder / "base", folder / "wavs"
-    base.mkdir(parents=True)
-    wavs.mkdir()
+    wavs.mkdir(parents=True)
     made = subprocess.run(
-        [python, "-m", "scripts.bench_xtts", "--make-base", str(base)],
+        [python, "-m", "scripts.xtts_base", str(base)],
         cwd=PROJECT,
         check=True,
         stdout=subprocess.PIPE,
@@ -261,11 +201,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=PROJECT / "var/bench/xtts.json", help="where the figures go")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--make-base", type=Path, metavar="FOLDER", help="only write the five random files")
     options = parser.parse_args()
-    if options.make_base is not None:
-        make_base(options.make_base)
-        return
     corpus = os.environ.get("VOICE_CORPUS")
     if not corpus:
         parser.error("VOICE_CORPUS has to name a folder with ljspeech/")

@@ -10,18 +10,19 @@ import sys
 from pathlib import Path
 
 from libs.voice.xtts.vocabulary import read_vocabulary
-from scripts.bench_xtts import TEXT, TOKENS, most_memory, write_vocabulary
+from scripts.bench_xtts import TEXT, most_memory
+from scripts.xtts_base import TRUE, write_vocabulary
 
 PROJECT = Path(__file__).resolve().parents[3]
 KEPT = json.loads((PROJECT / "docs/benchmarks/2026-11-21-xtts.json").read_text(encoding="utf-8"))
 
 
 def test_the_vocabulary_has_the_true_size_and_can_write_what_is_said(tmp_path: Path) -> None:
-    write_vocabulary(tmp_path / "vocab.json")
+    write_vocabulary(tmp_path / "vocab.json", TRUE)
 
     found = read_vocabulary(tmp_path / "vocab.json")
 
-    assert len(found.numbers) == TOKENS
+    assert len(found.numbers) == TRUE.tokens == 6681
     assert found.languages == {"en"}
     assert found.unknown(TEXT.lower()) == []
 
