@@ -147,8 +147,16 @@ class Client(Conversions):
         sent = {key: value for key, value in (body | {"options": given}).items() if value not in (None, {})}
         return Job.model_validate(self._json("POST", "/training/jobs", key=new_key(), json=sent))
 
+    def read_transcripts(self, dataset: str) -> bytes:
+        """The texts of a dataset (id or slug) as LJSpeech's `metadata.csv`, which `write_transcripts` takes."""
+        return self.connection.request("GET", f"/datasets/{dataset}/metadata.csv").content
+
     def write_transcripts(self, dataset: str, metadata: bytes) -> dict[str, int]:
-        """Gives recordings of a dataset (id or slug) their texts: the lines of a `metadata.csv` as LJSpeech has it."""
+        """Gives recordings of a dataset (id or slug) their texts: the lines of a `metadata.csv` as LJSpeech has it.
+
+        What a machine wrote counts as a person's afterwards. `changed`, `confirmed`: how many were;
+        `without_transcript`, `by_machine`: how many of the dataset have none, or one that nobody has confirmed.
+        """
         path = f"/datasets/{dataset}/metadata.csv"
         return cast(dict[str, int], self._json("PUT", path, content=metadata, headers={"Content-Type": "text/csv"}))
 

@@ -15,8 +15,9 @@ import typer
 from libs.client import cli_models, credentials
 from libs.client.api import Client
 from libs.client.cli_conversions import live
-from libs.client.cli_jobs import jobs_app, preprocess, train, transcribe
+from libs.client.cli_jobs import jobs_app, preprocess, train
 from libs.client.cli_keys import keys_app
+from libs.client.cli_recordings import recordings, transcribe
 from libs.client.cli_speech import say
 from libs.client.cli_voices import convert, voices_app
 from libs.client.errors import ApiProblem, ClientError, UploadBroken
@@ -41,6 +42,7 @@ app.add_typer(voices_app, name="voices")
 assert cli_models  # its commands are among those of `voices`
 app.command()(train)
 app.command()(preprocess)
+app.command()(recordings)
 app.command()(transcribe)
 app.command()(convert)
 app.command()(say)

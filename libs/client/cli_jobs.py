@@ -125,19 +125,6 @@ def train(
 
 
 @speaks
-def transcribe(
-    dataset: DatasetOption,
-    metadata: Annotated[
-        typer.FileBinaryRead, typer.Argument(help="metadata.csv as LJSpeech has it: `name|text`, a line each")
-    ],
-) -> None:
-    """Give recordings the texts that are said in them, all at once."""
-    with connected() as client:
-        done = client.write_transcripts(dataset_key(client, dataset), metadata.read())
-    out.print(f"{done['changed']} transcripts written; {done['without_transcript']} recordings have none.")
-
-
-@speaks
 def preprocess(
     dataset: DatasetOption,
     f0_method: Annotated[str, typer.Option(help="auto, rmvpe, swift, harvest, …")] = "auto",

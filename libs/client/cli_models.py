@@ -95,7 +95,8 @@ def inspect_voice(voice: str, json: JsonOption = False) -> None:
     if json:
         show_json(facts)
         return
-    show_facts(facts.model_dump(mode="json"))
+    values = facts.model_dump(mode="json").items()
+    show_facts({name: ", ".join(value) or None if isinstance(value, list) else value for name, value in values})
 
 
 @voices_app.command("verify")

@@ -97,9 +97,9 @@ def list_voices(json: JsonOption = False) -> None:
     if json:
         show_json(found)
         return
-    rows = table("id", "slug", "name", "status", "preset", "created")
+    rows = table("id", "slug", "name", "status", "base", "created")
     for voice in found:
-        rows.add_row(voice.id, voice.slug, voice.name, voice.status, voice.preset or "–", when(voice.created_at))
+        rows.add_row(voice.id, voice.slug, voice.name, voice.status, voice.base_model or "–", when(voice.created_at))
     out.print(rows)
 
 

@@ -93,6 +93,7 @@ class Sample(Answer):
     duration_seconds: float | None = None
     status: str = ""
     transcript: str = ""
+    transcript_by_machine: bool = False
     warnings: list[Warned] = []
     duplicate: bool = False
 
@@ -184,7 +185,7 @@ class Voice(Answer):
     slug: str
     name: str = ""
     status: str = ""
-    preset: str | None = None
+    base_model: str | None = None
     sample_rate: int | None = None
     training_job_id: str | None = None
     created_at: datetime | None = None
@@ -210,6 +211,9 @@ class ModelFacts(Answer):
     size_bytes: int = 0
     sha256: str = ""
     index_rows: int | None = None
+    language: str | None = None
+    languages: list[str] = []
+    licence: str | None = None
 
 
 class VoiceCheck(Answer):

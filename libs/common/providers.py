@@ -17,12 +17,18 @@ Kind = Literal["conversion", "speech"]
 
 @dataclass(frozen=True)
 class Needs:
-    """The recordings that a provider asks for. `seconds` of speech: the least, and as much as helps (None: any)."""
+    """The recordings that a provider asks for. `seconds` of speech: the least, and as much as helps (None: any).
+
+    `clip_seconds`: how long one may be. Longer ones with their texts, up to `cut_seconds`, are cut where their language
+    is one of `cut_languages`.
+    """
 
     seconds: tuple[float, float | None]
     transcripts: bool = False
     consent_recording: bool = False
     clip_seconds: tuple[float, float] | None = None
+    cut_seconds: float = 0.0
+    cut_languages: tuple[str, ...] = ()
     advice: str = ""
 
 
@@ -86,6 +92,8 @@ PROVIDERS: dict[str, Provider] = {
                 seconds=(60.0, 300.0),
                 transcripts=True,
                 clip_seconds=(0.5, 11.6),
+                cut_seconds=600.0,
+                cut_languages=("en",),
                 advice="1-5 minutes of clean speech in clips of one sentence, each with its exact text; longer "
                 "recordings in English are cut at their silences.",
             ),

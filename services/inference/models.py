@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from libs.common.errors import InvalidName, ModelFileRefused, NotFound, PlatformError
+from libs.common.errors import InvalidInput, InvalidName, ModelFileRefused, NotFound, PlatformError
 from libs.common.manifests import sha256_of
 from libs.common.paths import Paths, VoiceVersion
 from services.inference.cards import ELSEWHERE, served_weights
@@ -30,10 +30,18 @@ def find_version(paths: Paths, slug: str, version: str, *, elsewhere: bool = Fal
 
 
 def facts(version: VoiceVersion) -> dict[str, Any]:
-    """What the voice's file holds, with its size, checksum and index. Raises ModelFileRefused, NotFound."""
+    """What the voice's file holds, with its size, checksum and index.
+
+    Raises InvalidInput (the voice lives elsewhere), ModelFileRefused, NotFound.
+    """
     from libs.voice.index_file import check_index_file
     from libs.voice.tools import inspect_model
 
+    kind = kind_of(version)
+    if kind in ELSEWHERE:
+        raise InvalidInput(f"the voice lives with {kind}: there is no file of it here", field="voice")
+    if kind != "rvc":
+        return _speaking(version, kind)
     info = inspect_model(version.weights)
     rows = check_index_file(version.index, width=info.content_width).rows if version.index.is_file() else None
     card = read_card(version)
@@ -42,6 +50,30 @@ def facts(version: VoiceVersion) -> dict[str, Any]:
         "size_bytes": version.weights.stat().st_size,
         "sha256": sha256_of(version.weights),
         "index_rows": rows,
+    }
+
+
+def _speaking(version: VoiceVersion, kind: str) -> dict[str, Any]:
+    """The same of a voice that speaks text: its card names the network, its file has the numbers."""
+    from libs.voice.tools import count_weights
+
+    card = read_card(version)
+    training = card.get("training") or {}
+    steps, epochs = training.get("steps"), training.get("epochs")
+    return count_weights(version.weights) | {
+        "kind": "voice",
+        "network": kind,
+        "version": card.get("preset"),
+        "sample_rate": card.get("sample_rate"),
+        "f0": None,
+        "speakers": 1,
+        "content_width": None,
+        "training": f"epoch {epochs}, step {steps}" if steps is not None else None,
+        "language": card.get("language"),
+        "languages": card.get("languages") or [],
+        "licence": (card.get("licence") or {}).get("name"),
+        "size_bytes": version.weights.stat().st_size,
+        "sha256": sha256_of(version.weights),
     }
 
 

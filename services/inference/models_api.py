@@ -61,7 +61,9 @@ def make_router(paths: Paths, voices: Voices, queue: ConversionQueue, speaks: Sp
 
     @router.get("/facts", operation_id="facts", summary="What is in a voice's file")
     async def get_facts(slug: str, version: str) -> dict[str, Any]:
-        found: dict[str, Any] = await _in_child(queue, models.facts, models.find_version(paths, slug, version))
+        found: dict[str, Any] = await _in_child(
+            queue, models.facts, models.find_version(paths, slug, version, elsewhere=True)
+        )
         return found
 
     @router.post("/verify", operation_id="verify", summary="Try a voice")

@@ -29,7 +29,10 @@ class InferenceSettings(CommonSettings):
         default="off", description="Decoders of RVC voices through torch.compile; auto: on a GPU only"
     )
     conversion_jobs_at_once: int = Field(
-        default=1, ge=0, le=32, description="Conversion jobs in hand at the same time; 0 takes none and needs no broker"
+        default=1,
+        ge=0,
+        le=32,
+        description="Conversion and speech jobs in hand at once, both together; 0 takes none and needs no broker",
     )
     live_sessions: int = Field(default=4, ge=0, le=1000, description="Live conversions at the same time")
     live_queue: timedelta = Field(

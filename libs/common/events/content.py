@@ -32,9 +32,13 @@ class InputFile(Data):
 
 
 class SpokenClip(InputFile):
-    """A recording and what is said in it; `name` is what its owner calls it, `transcript` as it was given."""
+    """A recording and what is said in it; `name` is what its owner calls it, `transcript` as it was given.
+
+    `by_machine`: a machine wrote the transcript, and nobody has confirmed it.
+    """
 
     transcript: str = ""
+    by_machine: bool = False
     name: str = ""
     seconds: float = 0.0
 

@@ -103,7 +103,10 @@ class DatasetPrepared(StepFinished):
 
 
 class SpeechChecked(StepFinished):
-    """Clips and texts are fit to train on; `refused` clips are left out, and the manifest says why."""
+    """Clips and texts are fit to train on; `refused` clips are left out, and the manifest says why.
+
+    `heard`: what a machine wrote, by sample, for recordings that had no transcript.
+    """
 
     noun = "dataset"
     fact = "checked"
@@ -113,6 +116,7 @@ class SpeechChecked(StepFinished):
     refused: int
     seconds: float
     language: str
+    heard: dict[str, str] = {}
 
     @property
     def about(self) -> str:

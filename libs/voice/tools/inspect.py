@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from libs.common.errors import ModelFileRefused
 from libs.common.storable import storable_text
 from libs.voice.artefact import VoiceFile, is_safetensors, read_voice, voice_of
 from libs.voice.file_kinds import kind_of, wrong_kind
@@ -76,6 +77,19 @@ def inspect_model(path: Path) -> ModelInfo:
     if kind in ("generator", "discriminator"):
         return _of_checkpoint(checkpoint_of(file, path.name))
     raise wrong_kind(path.name, kind, wanted="a voice or a training checkpoint of RVC")
+
+
+def count_weights(path: Path) -> dict[str, Any]:
+    """`precision` and `parameters` of the network of a voice that speaks text, `{"model": tensors}` at `path`.
+
+    It takes memory for all of them. Raises NotFound, and ModelFileRefused for what is unsafe, damaged or another file.
+    """
+    file = load_tensors(path)
+    weights = file.get("model") if isinstance(file, dict) else None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ModelFileRefused(f"{path.name} holds no network of a voice that speaks text")
+    fractions = {name: value for name, value in weights.items() if value.is_floating_point()}  # others only count
+    return {"precision": precision_of(fractions), "parameters": _count(fractions)}
 
 
 def describe_voice(voice: VoiceFile, name: str) -> ModelInfo:

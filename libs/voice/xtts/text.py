@@ -53,7 +53,7 @@ def sayable(text: str, language: str, vocabulary: Vocabulary | None, *, longest:
         raise InvalidInput(
             f"the text has {len(text)} characters; {longest} are possible in one request",
             field="text",
-            actions=("Send it in several requests.",),
+            actions=("Send it in several requests, or as the texts of a job: POST /api/v1/synthesize/jobs.",),
             limit=longest,
         )
     known = None if vocabulary is None or language in TRANSLITERATED else vocabulary

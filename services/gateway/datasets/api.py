@@ -115,7 +115,10 @@ async def change_sample(
     response: Response,
     if_match: IfMatch = None,
 ) -> SampleOut:
-    """What is said in the recording; the dataset's metadata.csv is written anew."""
+    """What is said in the recording; the dataset's metadata.csv is written anew.
+
+    What a machine wrote counts as a person's from then on, also when the same text is sent.
+    """
     async with parts.database.write() as session:
         sample, dataset = await recordings.change(
             session, caller, sample_id, transcript=body.transcript, if_match=if_match
@@ -297,11 +300,12 @@ async def get_dataset_metadata(dataset_id: str, caller: CurrentUser, parts: Shar
 async def put_dataset_metadata(dataset_id: str, request: Request, caller: Creator, parts: SharedParts) -> Transcribed:
     """LJSpeech's form, `id|text` or `id|text|text`; the id is a recording's checksum or its file's name.
 
-    Recordings that are not named keep what they have. A line that fits no recording refuses all of them.
+    Recordings that are not named, or without a text, keep what they have. A line that fits no recording refuses all of
+    them. What a machine wrote counts as a person's when it is sent, as it is or mended.
     """
     content = await request.body()
     async with parts.database.write() as session:
         dataset = await catalogue.find(session, caller, dataset_id, for_update=True)
-        changed, without = await metadata.take(session, caller.id, dataset, content)
+        taken = await metadata.take(session, caller.id, dataset, content)
     await metadata.write(parts, dataset.id, dataset.slug)
-    return Transcribed(changed=changed, without_transcript=without)
+    return Transcribed.of(taken)

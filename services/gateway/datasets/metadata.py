@@ -7,6 +7,7 @@ name without the ending.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,15 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.errors import InvalidInput, PlatformError
 from libs.common.logs import get_logger
 from services.gateway.audit import audit
-from services.gateway.database import utcnow
-from services.gateway.datasets import catalogue
+from services.gateway.datasets import catalogue, transcripts
 from services.gateway.datasets.tables import Dataset, Sample
 from services.gateway.parts import Parts
 
 log = get_logger("gateway.datasets")
 
-
-LONGEST_TEXT = 10_000
 NAMED = 5
 
 
@@ -38,7 +36,8 @@ def lines(samples: Sequence[Sample]) -> str:
 def read(content: bytes) -> dict[str, str]:
     """The text of each clip, by the name that the file gives it; the last column counts, as LJSpeech's normalised does.
 
-    Raises InvalidInput, naming the line, for what is not UTF-8, has no text, or names a clip twice.
+    A clip whose text is empty, as it comes out for a recording without one, is not named. Raises InvalidInput, naming
+    the line, for what is not UTF-8, is not of this form, or names a clip twice.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -51,20 +50,32 @@ def read(content: bytes) -> dict[str, str]:
         columns = [" ".join(column.split()) for column in row.split("|")]
         name = columns[0].removeprefix("wavs/")
         said = next((column for column in reversed(columns[1:]) if column), "")
-        if not name or not said or "\0" in row:
+        if not name or len(columns) < 2 or "\0" in row:
             raise InvalidInput(f"line {number} of metadata.csv is not of the form id|text", field="body")
-        if len(said) > LONGEST_TEXT:
+        if len(said) > transcripts.LONGEST_TEXT:
             raise InvalidInput(
-                f"line {number} of metadata.csv has {len(said)} characters; {LONGEST_TEXT} are the most", field="body"
+                f"line {number} of metadata.csv has {len(said)} characters; {transcripts.LONGEST_TEXT} are the most",
+                field="body",
             )
         if name in found:
             raise InvalidInput(f"line {number} of metadata.csv names {name[:80]!r} a second time", field="body")
         found[name] = said
-    return found
+    return {name: said for name, said in found.items() if said}
 
 
-async def take(session: AsyncSession, owner_id: str, dataset: Dataset, content: bytes) -> tuple[int, int]:
-    """Writes the texts of a file to the dataset's recordings: how many were changed, and how many have none still.
+@dataclass(frozen=True)
+class Taken:
+    """How many recordings have another text now, or one that a machine wrote and a person sent as it is; how many of
+    the dataset have none still, or one that nobody has confirmed."""
+
+    changed: int
+    confirmed: int
+    without: int
+    by_machine: int
+
+
+async def take(session: AsyncSession, owner_id: str, dataset: Dataset, content: bytes) -> Taken:
+    """Writes the texts of a file to the dataset's recordings, as a person's.
 
     Raises InvalidInput when a line names no recording, or two, and changes nothing then.
     """
@@ -83,16 +94,20 @@ async def take(session: AsyncSession, owner_id: str, dataset: Dataset, content: 
             actions=("Name each recording by its file's name or its checksum.",),
             names=wrong[:NAMED],
         )
-    changed = 0
+    changed = confirmed = 0
     for name, (sample,) in wanted.items():
-        if sample.transcript != texts[name]:
-            sample.transcript = texts[name]
-            sample.version += 1
-            sample.updated_at = utcnow()
-            changed += 1
-    if changed:
-        audit.record(session, owner_id, "dataset.transcribed", dataset.id, changed=changed)
-    return changed, sum(not sample.transcript for sample in samples)
+        before = sample.transcript
+        if transcripts.tell(sample, texts[name]):
+            changed += before != texts[name]
+            confirmed += before == texts[name]
+    if changed or confirmed:
+        audit.record(session, owner_id, "dataset.transcribed", dataset.id, changed=changed, confirmed=confirmed)
+    return Taken(
+        changed=changed,
+        confirmed=confirmed,
+        without=sum(not sample.transcript for sample in samples),
+        by_machine=sum(sample.transcript_by_machine for sample in samples),
+    )
 
 
 async def write(parts: Parts, dataset_id: str, slug: str) -> None:

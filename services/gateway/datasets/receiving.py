@@ -21,7 +21,7 @@ from libs.common.logs import get_logger
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.database import new_id, one_at_a_time, utcnow
-from services.gateway.datasets import catalogue, metadata
+from services.gateway.datasets import catalogue, metadata, transcripts
 from services.gateway.datasets.tables import GONE, Dataset, Sample, SampleStatus
 from services.gateway.inner import InnerProblem
 from services.gateway.one_by_one import one_by_one
@@ -31,7 +31,6 @@ from services.gateway.text import NAME_LENGTH, for_display
 
 log = get_logger("gateway.datasets")
 
-_TRANSCRIPT_LENGTH = 10_000
 _ROUNDS = 5
 
 
@@ -118,8 +117,8 @@ def _transcript(form: Form) -> str:
             field="transcript",
             actions=("Send the files that have transcripts one by one.",),
         )
-    if len(text) > _TRANSCRIPT_LENGTH:
-        raise InvalidInput(f"the transcript is longer than {_TRANSCRIPT_LENGTH} characters", field="transcript")
+    if len(text) > transcripts.LONGEST_TEXT:
+        raise InvalidInput(f"the transcript is longer than {transcripts.LONGEST_TEXT} characters", field="transcript")
     return text
 
 
@@ -200,8 +199,8 @@ async def _add(
         claims[row.id] = file.upload_id
     elif row.id in claims or row.status == SampleStatus.ready.value:
         surplus.append(file.upload_id)
-        if row.id not in claims and transcript and row.transcript != transcript:
-            row.transcript, row.version, row.updated_at = transcript, row.version + 1, utcnow()
+        if row.id not in claims and transcript:
+            transcripts.tell(row, transcript)
         received.duplicates.add(row.id)
         if row in received.samples:
             return

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.errors import VoiceSampleNotFound
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
-from services.gateway.database import utcnow
+from services.gateway.datasets import transcripts
 from services.gateway.datasets.tables import GONE, Dataset, Sample, SampleStatus
 from services.gateway.etags import check_match, etag
 from services.gateway.text import is_key
@@ -55,12 +55,9 @@ async def listing(
 async def change(
     session: AsyncSession, caller: Caller, sample_id: str, *, transcript: str, if_match: str | None
 ) -> tuple[Sample, Dataset]:
-    """The sample with another transcript. Raises PreconditionFailed when `if_match` is outdated."""
+    """The sample with a person's transcript. Raises PreconditionFailed when `if_match` is outdated."""
     sample, dataset = await find(session, caller, sample_id)
     check_match(if_match, etag(sample.id, sample.version))
-    if transcript != sample.transcript:
-        sample.transcript = transcript
-        sample.version += 1
-        sample.updated_at = utcnow()
+    if transcripts.tell(sample, transcript):
         audit.record(session, caller.id, "sample.changed", sample.id, fields=["transcript"])
     return sample, dataset

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.gateway.datasets.catalogue import Summary
+from services.gateway.datasets.metadata import Taken
 from services.gateway.datasets.receiving import Received
 from services.gateway.datasets.tables import Dataset, DatasetStatus, Sample
 from services.gateway.paging import NextCursor
@@ -88,6 +89,9 @@ class SampleOut(BaseModel):
     size_bytes: int = Field(description="Of the file as it was sent")
     duration_seconds: float = Field(description="Of its sound")
     transcript: str = Field(description="What is said in it; empty if nobody has written it")
+    transcript_by_machine: bool = Field(
+        description="A machine wrote it, and no person has confirmed it by sending it as it is, or mended"
+    )
     status: str = Field(examples=["ready"])
     warnings: list[Any] = Field(description="What the report says about its quality")
     created_at: datetime
@@ -108,6 +112,7 @@ class SampleOut(BaseModel):
             size_bytes=row.size_bytes,
             duration_seconds=row.duration_seconds,
             transcript=row.transcript,
+            transcript_by_machine=row.transcript_by_machine,
             status=row.status,
             warnings=list(row.report.get("warnings") or []),
             created_at=row.created_at,
@@ -161,4 +166,16 @@ class Transcribed(BaseModel):
     """What a metadata.csv changed."""
 
     changed: int = Field(description="How many recordings have another transcript now")
+    confirmed: int = Field(description="How many have the same that a machine wrote, and now a person's word for it")
     without_transcript: int = Field(description="How many of the dataset have none still")
+    by_machine: int = Field(description="How many of the dataset have one that nobody has confirmed still")
+
+    @classmethod
+    def of(cls, taken: Taken) -> Transcribed:
+        """The result as JSON has it."""
+        return cls(
+            changed=taken.changed,
+            confirmed=taken.confirmed,
+            without_transcript=taken.without,
+            by_machine=taken.by_machine,
+        )

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from services.gateway.database import Base, new_id, utcnow
@@ -75,6 +75,7 @@ class Sample(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     duration_seconds: Mapped[float]
     transcript: Mapped[str] = mapped_column(Text, default="")
+    transcript_by_machine: Mapped[bool] = mapped_column(default=False, server_default=false())
     status: Mapped[str] = mapped_column(String(20), default=SampleStatus.staged.value)
     upload_id: Mapped[str | None] = mapped_column(String(64))
     report: Mapped[dict[str, Any]]

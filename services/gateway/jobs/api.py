@@ -344,6 +344,7 @@ async def validate_dataset(
     caller: CurrentUser,
     parts: SharedParts,
     preset: Annotated[Text | None, Query(max_length=32, description="For a training with this preset")] = None,
+    language: Annotated[Text | None, Query(max_length=20, description="Of the recordings, for speech")] = None,
 ) -> Validation:
     """Says what stands in the way, without starting anything."""
     alive = await workers.announced(parts.connected)
@@ -364,7 +365,7 @@ async def validate_dataset(
     can_train = not found
     artifacts = await _artifacts(parts, dataset, {item.sha256 for item in inputs})
     if provider.speaks:  # nothing is prepared for it: the clips are what counts
-        found += speech.doubts(provider, clips)
+        found += speech.doubts(provider, clips, language)
     elif not artifacts.prepared:
         found.append(starting.not_prepared(dataset, artifacts.missing))
     elif not artifacts.is_current:

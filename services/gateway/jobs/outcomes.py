@@ -8,12 +8,20 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.events import RecordingsConverted, StepFinished, TextsSaid, VoicePublished, VoiceTrained
+from libs.common.events import (
+    RecordingsConverted,
+    SpeechChecked,
+    StepFinished,
+    TextsSaid,
+    VoicePublished,
+    VoiceTrained,
+)
+from services.gateway.datasets import transcripts
 from services.gateway.jobs.history import note
 from services.gateway.jobs.tables import Job, JobStep
 from services.gateway.voices import registry
 
-_FRAME = set(StepFinished.model_fields)
+_FRAME = {*StepFinished.model_fields, "heard"}  # what was heard is the recordings'
 
 
 async def keep(session: AsyncSession, job: Job, row: JobStep, event: StepFinished, now: datetime) -> None:
@@ -34,6 +42,9 @@ async def keep(session: AsyncSession, job: Job, row: JobStep, event: StepFinishe
         case TextsSaid():
             told = {"texts": event.texts, "said": event.said, "failed": event.failed, "seconds": event.seconds}
             job.summary = (job.summary or {}) | told | {"is_partial": event.failed > 0}
+        case SpeechChecked() if event.heard and job.dataset_id is not None:
+            written = await transcripts.hear(session, job.dataset_id, event.heard)
+            note(session, job, now, f"{written} transcripts by machine, which nobody has read", {"written": written})
         case VoicePublished():
             await _publish(session, job, event)
 

@@ -23,6 +23,7 @@ async def clips_of(session: AsyncSession, dataset: Dataset) -> tuple[SpokenClip,
             sha256=sample.sha256,
             extension=sample.extension,
             transcript=sample.transcript,
+            by_machine=sample.transcript_by_machine,
             name=sample.original_name,
             seconds=sample.duration_seconds,
         )
@@ -63,23 +64,43 @@ def check_transcripts(provider: Provider, clips: Sequence[SpokenClip], *, by_mac
         )
 
 
-def doubts(provider: Provider, clips: Sequence[SpokenClip]) -> list[InvalidInput]:
+def doubts(provider: Provider, clips: Sequence[SpokenClip], language: str | None) -> list[InvalidInput]:
     """What is wrong with single clips, as far as their lengths and texts say; the rest needs the worker's closer look.
 
-    Such clips are left out of a training, which may still begin.
+    Such clips are left out of a training, which may still begin; but for those that a machine wrote the texts of.
     """
     found: list[InvalidInput] = []
     if provider.needs.transcripts:
         silent = [clip.name for clip in clips if not clip.transcript.strip()]
         if silent:
             found.append(_about(silent, "without a transcript", "transcript"))
+        unread = [clip.name for clip in clips if clip.by_machine and clip.transcript.strip()]
+        if unread:
+            how = "Read them, and send them as they are or mended: GET and PUT /api/v1/datasets/{id}/metadata.csv."
+            found.append(_about(unread, "with a transcript by machine that nobody has confirmed", "transcript", how))
     if provider.needs.clip_seconds is not None:
         least, most = provider.needs.clip_seconds
-        outside = [clip.name for clip in clips if not least <= clip.seconds <= most]
+        outside = [
+            clip.name for clip in clips if not (least <= clip.seconds <= most or _is_cut(clip, provider, language))
+        ]
         if outside:
-            found.append(_about(outside, f"not of {least:g} to {most:g} s", "recordings"))
+            longer = provider.needs.cut_languages if language is None else ()
+            how = f"Ask with language={longer[0]} if they are: longer ones are cut then." if longer else ""
+            found.append(_about(outside, f"not of {least:g} to {most:g} s", "recordings", how))
     return found
 
 
-def _about(names: list[str], what: str, field: str) -> InvalidInput:
-    return InvalidInput(f"{len(names)} recordings are {what}, such as {names[0]!r}", field=field, names=names[:NAMED])
+def _is_cut(clip: SpokenClip, provider: Provider, language: str | None) -> bool:
+    """Whether the worker tries to cut a long recording into parts with their texts."""
+    needs = provider.needs
+    is_long = needs.clip_seconds is not None and needs.clip_seconds[1] < clip.seconds <= needs.cut_seconds
+    return is_long and language in needs.cut_languages and bool(clip.transcript.strip())
+
+
+def _about(names: list[str], what: str, field: str, how: str = "") -> InvalidInput:
+    return InvalidInput(
+        f"{len(names)} recordings are {what}, such as {names[0]!r}",
+        field=field,
+        actions=(how,) if how else None,
+        names=names[:NAMED],
+    )

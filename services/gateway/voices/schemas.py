@@ -127,8 +127,8 @@ class ModelFacts(BaseModel):
     """What is in a voice's file; null where the file does not say."""
 
     kind: str = Field(description="`voice`, or `safetensors`", examples=["voice"])
-    network: str = Field(description="`rvc` or `lite`", examples=["rvc"])
-    version: str | None = Field(description="RVC's version", examples=["v2"])
+    network: str = Field(description="`rvc`, `lite` or `xtts`", examples=["rvc"])
+    version: str | None = Field(description="RVC's version; the preset of a voice that speaks", examples=["v2"])
     sample_rate: int | None = Field(description="Hz", examples=[40000])
     f0: bool | None = Field(description="Whether it needs the pitch")
     speakers: int | None = Field(description="How many it can speak as")
@@ -141,6 +141,9 @@ class ModelFacts(BaseModel):
     size_bytes: int = Field(description="Of its file")
     sha256: str = Field(description="Of its file")
     index_rows: int | None = Field(default=None, description="Vectors in its index; null without one")
+    language: str | None = Field(default=None, description="That it was trained in; null for a voice that converts")
+    languages: list[str] = Field(default=[], description="That it has tokens for; empty for a voice that converts")
+    licence: str | None = Field(default=None, description="Of the base model, where it has one of its own")
 
 
 class VoiceCheck(BaseModel):

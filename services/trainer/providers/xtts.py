@@ -109,7 +109,10 @@ class XttsProvider:
         clips = await asyncio.to_thread(self._clips, command)
         heard = await self._heard(work, clips, language) if command.options.transcribe else {}
         clips = [replace(clip, transcript=heard.get(clip.sample_id, clip.transcript)) for clip in clips]
-        lines = [f"{clip.sha256}|{clip.transcript}|{clip.transcript}\n" for clip in clips if clip.sample_id in heard]
+        unread = heard.keys() | {
+            clip.sample_id for clip in command.clips if clip.by_machine and clip.transcript.strip()
+        }
+        lines = [f"{clip.sha256}|{clip.transcript}|{clip.transcript}\n" for clip in clips if clip.sample_id in unread]
         clips, whole = await self._in_parts(work, clips, language)
         looked = _with_reasons(look(clips, language, vocabulary), whole)
         _check_enough(looked, len(clips))
@@ -123,7 +126,7 @@ class XttsProvider:
                 for c, text in looked.usable
             ],
             "parts": len(parts),
-            "by_machine": sorted(heard.keys() & {clip.sample_id for clip, _ in looked.usable}),
+            "by_machine": sorted(unread & {clip.sample_id for clip, _ in looked.usable}),
             "refused": [refusal.as_dict() for refusal in looked.refused],
         }
         target = work.folder / CHECKED
@@ -140,6 +143,7 @@ class XttsProvider:
                 "refused": len(looked.refused),
                 "seconds": content["seconds"],
                 "language": language,
+                "heard": heard,
             },
             files=files,
             data={name: content[name] for name in ("language", "seconds", "refused", "parts", "by_machine")},

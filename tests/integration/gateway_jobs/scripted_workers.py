@@ -78,8 +78,9 @@ class Taken:
         await self._say(StepCancelled(**self._frame))
         await self.delivery.ack()
 
-    async def finish(self, files: list[Path] | None = None) -> StepFinished:
-        event = finished(self.command, self.paths, self.token, files or [])
+    async def finish(self, files: list[Path] | None = None, **told: Any) -> StepFinished:
+        """`told`: other values of the event than the usual ones."""
+        event = finished(self.command, self.paths, self.token, files or []).model_copy(update=told)
         await self._say(event)
         await self.delivery.ack()
         return event

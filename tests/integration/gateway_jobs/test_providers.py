@@ -223,18 +223,22 @@ async def test_a_dataset_is_looked_at_for_a_voice_that_speaks_without_starting_a
     anna = await house.person()
     dataset = await house.dataset(anna, seconds=(8.0, 0.2, 20.0, 50.0))
 
-    async def asked() -> dict[str, Any]:
-        return (await anna.post(f"/datasets/{dataset}/validate?preset=xtts-v2")).json()
+    async def asked(language: str = "") -> dict[str, Any]:
+        return (await anna.post(f"/datasets/{dataset}/validate?preset=xtts-v2{language}")).json()
 
-    without = await asked()
+    without = await asked("&language=en")
     await write_down(house, dataset)
-    with_texts = await asked()
+    with_texts, english, german = await asked(), await asked("&language=en"), await asked("&language=de")
 
     assert (without["valid"], without["can_train"], without["needed_seconds"]) == (False, False, 60)
     assert "none of the 4 recordings has a transcript" in without["problems"][0]["detail"]
     assert (with_texts["valid"], with_texts["can_train"]) == (False, True)
     assert [problem["names"] for problem in with_texts["problems"]] == [["1.wav", "2.wav", "3.wav"]]
     assert "0.5 to 11.6 s" in with_texts["problems"][0]["detail"]
+    assert "language=en" in with_texts["problems"][0]["suggested_actions"][0]
+    assert [problem["names"] for problem in english["problems"]] == [["1.wav"]]  # the others are cut
+    assert [problem["names"] for problem in german["problems"]] == [["1.wav", "2.wav", "3.wav"]]
+    assert german["problems"][0]["suggested_actions"] == []
 
 
 async def test_a_training_above_its_limit_or_the_days_is_refused_with_the_settings_name(house: House) -> None:

@@ -69,7 +69,7 @@ def test_mp3_with_texts_become_a_voice_that_speaks(
     done = platform.finished(job.id)
 
     assert (xtts["available"], xtts["missing"]) == (True, [])
-    assert written == {"changed": len(files), "without_transcript": 0}
+    assert (written["changed"], written["without_transcript"], written["by_machine"]) == (len(files), 0, 0)
     assert (estimate["provider"], estimate["problems"]) == ("xtts", [])
     assert done.status == "completed", done.error
     assert (done.preset, done.current_step, done.progress) == ("xtts-v2", 4, 100)
@@ -85,6 +85,10 @@ def test_mp3_with_texts_become_a_voice_that_speaks(
     said = client.synthesize("Hello there.", "Linda", sound)
     assert (said.voice_version, said.media_type) == (job.id, "audio/wav")
     assert 0.2 < soundfile.info(sound).duration < 4.0
+    facts = client.inspect_voice("Linda")
+    assert (facts.network, facts.version, facts.sample_rate, facts.precision) == ("xtts", "xtts-v2", 24_000, "fp32")
+    assert facts.parameters > 20_000_000
+    assert (facts.training, facts.language, facts.licence) == ("epoch 1, step 4", "en", "CPML-1.0")
     tried = client.verify_voice("Linda")
     assert (tried.valid, tried.usable, tried.problems) == (True, True, [])
     assert tried.peak

@@ -57,6 +57,8 @@ async def test_what_a_machine_wrote_is_marked_in_the_card_until_a_person_has_sen
     ).read_text()
     by_person = place(here, spoken, smp_1=SENTENCE, smp_2=SENTENCE)
     confirmed = await here.send(check("job_3", by_person, transcribe=True), "checked")
+    unread = [clip.model_copy(update={"by_machine": clip.sample_id == "smp_2"}) for clip in by_person]
+    kept = await here.send(check("job_4", unread), "checked")
 
     assert {each["sample_id"] for each in here.manifest(left_out).data["refused"]} == {"smp_1", "smp_2"}
     assert (checked.clips, checked.refused) == (16, 0)
@@ -68,7 +70,9 @@ async def test_what_a_machine_wrote_is_marked_in_the_card_until_a_person_has_sen
     card = json.loads(here.paths.voice("anna").card.read_text())
     assert card["training"]["transcripts"] == {"by_machine": 2, "confirmed_by_a_person": False}
     assert here.paths.voice("anna").version("job_2").file("transcripts.csv").read_text() == lines
-    assert here.manifest(confirmed).data["by_machine"] == []
+    assert (left_out.heard, checked.heard) == ({}, {"smp_1": SENTENCE, "smp_2": SENTENCE})
+    assert (here.manifest(confirmed).data["by_machine"], confirmed.heard) == ([], {})
+    assert (here.manifest(kept).data["by_machine"], kept.heard) == (["smp_2"], {})
     assert texts_of(here, confirmed) == heard
 
 

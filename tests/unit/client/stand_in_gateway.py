@@ -23,6 +23,7 @@ class Gateway:
         self.voices: list[dict[str, Any]] = []
         self.users: list[dict[str, Any]] = []
         self.access_keys: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
         self.uploads: list[str] = []
         self.metadata: dict[str, str] = {}
         self.converted = b""
@@ -167,7 +168,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(201, made)
             case "PUT", ["datasets", dataset, "metadata.csv"]:
                 state.metadata[dataset] = body.decode()
-                self._answer(200, {"changed": body.count(b"\n"), "without_transcript": 2})
+                self._answer(
+                    200, {"changed": body.count(b"\n"), "confirmed": 3, "without_transcript": 2, "by_machine": 1}
+                )
+            case "GET", ["datasets", dataset, "metadata.csv"]:
+                self._bytes(state.metadata[dataset].encode(), "text/csv")
+            case "GET", ["samples"]:
+                self._page(state.samples, query)
             case "POST", ["samples"]:
                 self._upload(body)
             case "POST", [kind, "jobs"]:

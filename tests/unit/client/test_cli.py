@@ -175,8 +175,37 @@ def test_the_texts_of_many_recordings_are_sent_as_they_are(voicewright, gateway,
     result = voicewright("transcribe", "--dataset", "anna", str(metadata))
 
     assert result.exit_code == 0, result.output
-    assert "1 transcripts written; 2 recordings have none" in result.output
+    assert "1 transcripts written, 3 of a machine's confirmed; 2 recordings have none, 1 one that" in result.output
     assert gateway.metadata == {"anna": "a|Grüße.|Grüße.\n"}
+
+
+def test_the_texts_of_a_dataset_are_saved_to_be_read_and_sent_again(voicewright, gateway, tmp_path):
+    gateway.metadata["anna"] = "a|Grüße.|Grüße.\n"
+    saved = tmp_path / "saved.csv"
+
+    result = voicewright("transcribe", "--dataset", "anna", "--save", str(saved))
+    neither = voicewright("transcribe", "--dataset", "anna")
+
+    assert result.exit_code == 0, result.output
+    assert saved.read_text() == "a|Grüße.|Grüße.\n"
+    assert f"voicewright transcribe --dataset anna {saved}" in result.output
+    assert neither.exit_code == 2
+
+
+def test_the_recordings_of_a_dataset_are_listed_with_who_wrote_their_texts(voicewright, gateway):
+    gateway.samples = [
+        {"id": "smp_1", "name": "a.wav", "duration_seconds": 3.5, "transcript": "Hello [laughs]."},
+        {"id": "smp_2", "name": "b.wav", "transcript": "Heard.", "transcript_by_machine": True},
+        {"id": "smp_3", "name": "c.wav"},
+    ]
+
+    result = voicewright("recordings", "--dataset", "anna")
+
+    assert result.exit_code == 0, result.output
+    lines = {line.split()[0]: line.split() for line in result.output.splitlines() if line.startswith("smp_")}
+    assert lines["smp_1"][-3:] == ["person", "Hello", "[laughs]."]
+    assert lines["smp_2"][-2:] == ["machine", "Heard."]
+    assert lines["smp_3"][-2:] == ["–", "–"]
 
 
 def test_every_option_of_the_api_can_be_given_by_name(voicewright, gateway):
@@ -316,7 +345,7 @@ def test_an_output_of_unknown_format_is_a_wrong_use(voicewright, tmp_path):
 
 
 def test_voices_are_listed_shown_exported_and_deleted(voicewright, gateway, tmp_path: Path):
-    gateway.voices = [{"id": "vox_1", "slug": "anna", "name": "Anna, warm", "status": "ready", "preset": "lite"}]
+    gateway.voices = [{"id": "vox_1", "slug": "anna", "name": "Anna, warm", "status": "ready", "base_model": "lite"}]
 
     assert "Anna, warm" in voicewright("voices", "list").output
     assert "vox_1" in voicewright("voices", "show", "Anna, warm").output
