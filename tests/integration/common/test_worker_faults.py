@@ -9,6 +9,7 @@ from libs.common import manifests
 from libs.common.bus import Bus
 from libs.common.errors import Unavailable
 from libs.common.jobs import Lane
+from libs.common.leases import LeaseRecord
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from tests.conftest import NatsServer
@@ -28,9 +29,23 @@ async def test_a_worker_killed_six_times_loses_little_and_the_job_completes(
     bus: Bus, processes: Processes, events: Events, paths: Paths
 ) -> None:
     await bus.send_command(command(), Lane.normal)
+
+    async def so_far() -> tuple[int, int]:
+        """The token of the step's lease, and the last number that was counted under it."""
+        (entry,) = (await bus.bucket("leases").entries()).values()
+        record = LeaseRecord.model_validate_json(entry.value)
+        return record.token, int(record.mark or -1)
+
+    counted = -1
     for kill in range(6):
-        victim = processes.start(**LEASES_RUN_OUT, HOLD_AT=2 * kill + 8)
-        await processes.wait_for("step", count=2 * (kill + 1))
+        victim = processes.start(**LEASES_RUN_OUT, HOLD_AT=2 * kill + 4)
+        await processes.wait_for(f"begin {kill + 1}")
+
+        async def goes_on(token: int = kill + 1, before: int = counted) -> int | None:
+            now, mark = await so_far()
+            return mark if now == token and mark > before else None
+
+        counted = await until(goes_on)  # deaths before anybody is told of progress are poison
         victim.kill()
         victim.wait(PATIENCE)
     processes.start(**LEASES_RUN_OUT)
