@@ -12,7 +12,7 @@ import yaml
 from scripts.deploy_checks import object_references, object_schemas
 from scripts.deploy_checks.kustomize import Rendering
 from scripts.deploy_checks.rows import as_table
-from tests.deploy.k8s import FOLDER, of_kind, rendering
+from tests.deploy.k8s import FOLDER, of_kind, rendered, rendering
 
 GATEWAY_API = FOLDER / "components" / "gateway-api"
 
@@ -73,6 +73,17 @@ def test_it_passes_on_what_the_ingress_does_by_tls_alone(staging: Rendering) -> 
     assert listeners == {"https": "HTTPS", "http": "HTTP"}
     assert "backendRefs" not in elsewhere
     assert elsewhere["filters"][0]["requestRedirect"]["scheme"] == "https"
+
+
+def test_production_comes_in_by_it_under_one_name() -> None:
+    objects = rendered("production")
+    [gateway] = of_kind("production", "Gateway").values()
+    routes = of_kind("production", "HTTPRoute").values()
+
+    assert not [one for one in objects if one["kind"] == "Ingress"]
+    names = {one["hostname"] for one in gateway["spec"]["listeners"]}
+    assert {host for route in routes for host in route["spec"]["hostnames"]} == names
+    assert len(names) == 1
 
 
 def test_only_the_pods_of_this_gateway_may_reach_ours(staging: Rendering) -> None:

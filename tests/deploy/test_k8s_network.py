@@ -29,9 +29,9 @@ INSIDE = {
     ("nats", "nats", 6222),
 }
 DATABASE = ("gateway", "migrate")
-PROMETHEUS, KEDA, INGRESS = "monitoring/prometheus", "keda/keda-operator", "ingress-nginx/controller"
+PROMETHEUS, KEDA = "monitoring/prometheus", "keda/keda-operator"
+INGRESS, GATEWAY_API = "ingress-nginx/controller", "envoy-gateway-system/gateway/voicewright"
 FROM_OUTSIDE = {
-    (INGRESS, "gateway", 8000),
     *((PROMETHEUS, name, PORTS[name]) for name in SERVICES),
     (PROMETHEUS, "nats", 7777),
     (KEDA, "nats", 8222),
@@ -40,10 +40,12 @@ ARROWS = {
     "local": INSIDE,
     "staging": INSIDE
     | FROM_OUTSIDE
+    | {(INGRESS, "gateway", 8000)}
     | {(name, "postgres", 5432) for name in DATABASE}
     | {(name, "s3", 8333) for name in KEEPS_OBJECTS},
     "production": INSIDE
     | FROM_OUTSIDE
+    | {(GATEWAY_API, "gateway", 8000)}
     | {(name, "outside", 5432) for name in DATABASE}
     | {(name, "outside", 443) for name in KEEPS_OBJECTS},
 }
@@ -56,8 +58,7 @@ def ends(peers: list[Object], names: list[str], labels: dict[str, dict[str, str]
             yield "outside"
         elif "namespaceSelector" in peer:
             [space] = peer["namespaceSelector"]["matchLabels"].values()
-            [pod] = peer["podSelector"]["matchLabels"].values()
-            yield f"{space}/{pod}"
+            yield "/".join([space, *sorted(peer["podSelector"]["matchLabels"].values())])
         else:
             yield from (name for name in names if matches(peer["podSelector"], labels[name]))
 
@@ -86,7 +87,7 @@ def test_the_network_is_shut_but_for_the_arrows_of_the_architecture(overlay):
     everybody = {name_of(template) for template in pod_templates(overlay).values()}
     shut = of_kind(overlay, "NetworkPolicy")["default-deny"]["spec"]
     names = {(who, "kube-system/kube-dns", 53) for who in everybody}
-    strangers = {PROMETHEUS, KEDA, INGRESS}
+    strangers = {PROMETHEUS, KEDA, INGRESS, GATEWAY_API}
 
     going, coming = open_ways(overlay, "egress"), open_ways(overlay, "ingress")
 
@@ -115,12 +116,21 @@ def test_addresses_budgets_and_monitors_mean_pods_that_exist(overlay):
         assert {service["metadata"]["name"] for service in found} == {"gateway", "ingest", "inference"}
 
 
-def is_passed_on(path: str, rules: list[Object]) -> bool:
-    """Whether an Ingress leads a path to its service: `Exact` to the letter, `Prefix` by whole parts of the path."""
+def ways_in(overlay: str) -> list[tuple[str, str]]:
+    """What the Ingress, or the route of the Gateway API, passes on: paths, each with `Exact` or `Prefix`."""
+    if ingress := of_kind(overlay, "Ingress"):
+        [rule] = ingress["gateway"]["spec"]["rules"]
+        return [(path["path"], path["pathType"]) for path in rule["http"]["paths"]]
+    [rule] = of_kind(overlay, "HTTPRoute")["gateway"]["spec"]["rules"]
+    return [(match["path"]["value"], match["path"]["type"].removeprefix("Path")) for match in rule["matches"]]
+
+
+def is_passed_on(path: str, ways: list[tuple[str, str]]) -> bool:
+    """`Exact` is to the letter, `Prefix` by whole parts of the path."""
     parts = path.strip("/").split("/")
-    for rule in rules:
-        wanted = rule["path"].strip("/").split("/")
-        if path == rule["path"] if rule["pathType"] == "Exact" else parts[: len(wanted)] == wanted:
+    for way, kind in ways:
+        wanted = way.strip("/").split("/")
+        if path == way if kind == "Exact" else parts[: len(wanted)] == wanted:
             return True
     return False
 
@@ -129,19 +139,17 @@ def is_passed_on(path: str, rules: list[Object]) -> bool:
 def test_every_address_of_the_api_is_passed_on_and_what_is_for_the_inside_is_not(overlay, tmp_path, make_settings):
     given = make_settings().model_dump(include={"service_token", "data_root"})
     app = create_app(GatewaySettings(**given, database_url=f"sqlite+aiosqlite:///{tmp_path}/gateway.db"))
-    [rule] = of_kind(overlay, "Ingress")["gateway"]["spec"]["rules"]
     inside = {"/livez", "/readyz", "/health", "/metrics"}
 
     asked = {*app.openapi()["paths"], "/docs", "/openapi.json", "/version", "/metrics"}
-    passed = {path for path in asked if is_passed_on(path, rule["http"]["paths"])}
+    passed = {path for path in asked if is_passed_on(path, ways_in(overlay))}
 
     assert asked - passed == inside
     assert "/v1/audio/speech" in passed
 
 
-@pytest.mark.parametrize("overlay", CLUSTER)
-def test_people_come_in_by_tls_alone_and_see_nothing_that_is_for_the_inside(overlay):
-    ingress = of_kind(overlay, "Ingress")["gateway"]["spec"]
+def test_people_come_in_by_tls_alone_and_see_nothing_that_is_for_the_inside():
+    ingress = of_kind("staging", "Ingress")["gateway"]["spec"]
     [rule] = ingress["rules"]
 
     assert [tls["hosts"] for tls in ingress["tls"]] == [[rule["host"]]]
