@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -14,10 +16,13 @@ from libs.common import metrics
 from libs.common.bus.broker import COMMANDS
 from libs.common.bus.queues import CommandQueue
 from libs.common.jobs import Lane
+from scripts.deploy_checks import object_schemas
+from scripts.deploy_checks.kustomize import Rendering
 from scripts.docs_tables import settings_classes
 from tests.deploy.files import PROJECT
 from tests.deploy.k8s import (
     CLUSTER,
+    FOLDER,
     KEEPS_OBJECTS,
     OVERLAYS,
     PORTS,
@@ -196,6 +201,30 @@ def test_prometheus_asks_every_service_and_the_broker_and_knows_the_alerts(overl
 
     assert asked == SERVICES
     assert of_kind(overlay, "PrometheusRule")["voicewright"]["spec"]["groups"] == alerts["groups"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_patch_for_a_restore_leaves_a_gateway_that_has_everything_and_does_nothing(overlay):
+    gateway = copy.deepcopy(of_kind(overlay, "Deployment")["gateway"])
+    container = gateway["spec"]["template"]["spec"]["containers"][0]
+    usual = copy.deepcopy(container)
+
+    for change in yaml.safe_load((FOLDER / "restore.yaml").read_text(encoding="utf-8")):
+        *way, last = change["path"].strip("/").split("/")
+        place = functools.reduce(lambda found, part: found[int(part) if part.isdigit() else part], way, gateway)
+        assert change["op"] == "add" or last in place, change
+        if change["op"] == "remove":
+            del place[last]
+        else:
+            place[last] = change["value"]
+
+    assert gateway["spec"]["replicas"] == 1
+    assert container["args"] == ["sleep", "infinity"]
+    assert not [key for key in container if key.endswith("Probe")]
+    assert {"/data", "/models"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
+    for part in ("env", "envFrom", "volumeMounts", "securityContext", "image"):
+        assert container[part] == usual[part]
+    assert not [fault for row in object_schemas.check([Rendering(overlay, (gateway,))]) for fault in row.faults]
 
 
 # -- scaling ----------------------------------------------------------------------------------------------------------
