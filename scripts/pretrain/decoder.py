@@ -1,6 +1,6 @@
 """How is the starting point of the `lite` voice made? Speech of many speakers in, the shipped weights out.
 
-    python scripts/pretrain/decoder.py $VOICE_CORPUS/librispeech_many var/pretrain/decoder libs/voice/assets
+    python -m scripts.pretrain.decoder $VOICE_CORPUS/librispeech_many var/pretrain/decoder libs/voice/assets
 
 Writes `voicewright-lite.safetensors` (a `lite` voice in half precision: that of the mean speaker) and its sidecar
 `voicewright-lite.json`. Resumable: the second folder keeps the prepared speech, the state (every 250 steps and when

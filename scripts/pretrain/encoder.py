@@ -1,10 +1,11 @@
 """How is the built-in content encoder made? Speech and its labels in, the shipped weights out.
 
-    python scripts/pretrain/labels.py  $VOICE_CORPUS/librispeech_many var/pretrain/labels.npz
-    python scripts/pretrain/encoder.py $VOICE_CORPUS/librispeech_many var/pretrain/labels.npz libs/voice/assets
+    python -m scripts.pretrain.labels  $VOICE_CORPUS/librispeech_many var/pretrain/labels.npz
+    python -m scripts.pretrain.encoder $VOICE_CORPUS/librispeech_many var/pretrain/labels.npz libs/voice/assets
 
 Writes `voicewright-content.safetensors` (half precision) and `voicewright-content.json` (what it is, from what, how
-good). Seeds are fixed: the same speech, labels, torch and number of threads give the same file.
+good). Seeds are fixed: the same speech, labels, torch and number of threads give the same file, also when the run was
+interrupted: its state is kept every KEPT_EVERY steps, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from scripts.pretrain.probes import probe
 
 NAME = "voicewright-content"
 VERSION = 1
+KEPT_EVERY = 250
 DATA = "LibriSpeech train-clean-100, one utterance of each of 225 speakers, CC BY 4.0 (openslr.org/12)"
 
 
@@ -167,50 +168,81 @@ def decayed(step: int, warmup: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-def train(
-    learn: list[Utterance],
-    unseen: list[Utterance],
-    config: ContentConfig,
-    training: Training,
-    keep: Callable[[ContentNetwork], None],
-) -> ContentNetwork:
-    """Train from random weights; returns the running average of the weights, and hands it to `keep` now and then."""
-    torch.manual_seed(training.seed)
-    torch.set_num_threads(training.threads)
-    generator = torch.Generator().manual_seed(training.seed)
-    network = ContentNetwork(config, training.dropout)
-    average = ContentNetwork(config)
-    average.load_state_dict(network.state_dict())
-    average.requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.98)
-    )
+class Run:
+    """A training that can be stopped at any moment: all of its state is in one file."""
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: decayed(step, training.warmup, training.steps))
-    began = time.monotonic()
-    shown = 0.0
-    for step in range(training.steps):
-        mel, targets = draw(learn, training, generator)
-        mel = augment(mel, generator)
-        targets = targets * (1 - training.smoothing) + training.smoothing / config.classes
+    def __init__(self, config: ContentConfig, training: Training, state: Path) -> None:
+        torch.manual_seed(training.seed)
+        torch.set_num_threads(training.threads)
+        self.training, self._state = training, state
+        self.generator = torch.Generator().manual_seed(training.seed)
+        self.network = ContentNetwork(config, training.dropout)
+        self.average = ContentNetwork(config)
+        self.average.load_state_dict(self.network.state_dict())
+        self.average.requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.98)
+        )
+        self.step, self.seconds, self.shown = 0, 0.0, 0.0
+        if state.exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        kept = torch.load(self._state, weights_only=True)
+        if kept["training"] != asdict(self.training):
+            raise SystemExit(f"{self._state} is of a run with other settings: name another file, or remove it")
+        for name in ("network", "average", "optimizer"):
+            getattr(self, name).load_state_dict(kept[name])
+        self.generator.set_state(kept["generator"])
+        torch.set_rng_state(kept["dropout"])
+        self.step, self.seconds, self.shown = kept["step"], kept["seconds"], kept["shown"]
+
+    def keep(self) -> None:
+        """The whole state, under its name or not at all."""
+        draft = self._state.with_suffix(".part")
+        state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
+        numbers = {"generator": self.generator.get_state(), "dropout": torch.get_rng_state()}
+        told = {"step": self.step, "seconds": self.seconds, "shown": self.shown, "training": asdict(self.training)}
+        self._state.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state | numbers | told, draft)
+        draft.replace(self._state)
+
+    def go_on(self, learn: list[Utterance], unseen: list[Utterance], minutes: float | None = None) -> bool:
+        """Learn until all steps are done, or for so long; whether they are done."""
+        began, before = time.monotonic(), self.seconds
+        while self.step < self.training.steps:
+            loss = self._one_step(learn)
+            self.shown = loss if self.step == 0 else 0.98 * self.shown + 0.02 * loss
+            self.step += 1
+            self.seconds = before + time.monotonic() - began
+            over = minutes is not None and time.monotonic() - began > 60 * minutes
+            if self.step % KEPT_EVERY == 0 or over or self.step in (20, self.training.steps):
+                self.keep()
+                found = {name: round(value, 4) for name, value in accuracy(self.average, unseen).items()}
+                print(f"step {self.step} {self.seconds:.0f} s loss {self.shown:.3f} unseen {found}", flush=True)
+            if over:
+                break
+        return self.step == self.training.steps
+
+    def _one_step(self, learn: list[Utterance]) -> float:
+        training = self.training
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.learning_rate * decayed(self.step, training.warmup, training.steps)
+        mel, targets = draw(learn, training, self.generator)
+        mel = augment(mel, self.generator)
+        targets = targets * (1 - training.smoothing) + training.smoothing / targets.shape[1]
         with torch.autocast("cpu", torch.bfloat16):
-            logits = network(mel)
+            logits = self.network(mel)
         loss = -(targets * functional.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        share = min(training.average, (step + 1) / (step + 10))
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        share = min(training.average, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
-            for held, new in zip(average.parameters(), network.parameters(), strict=True):
+            for held, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 held.lerp_(new, 1 - share)
-        shown = float(loss.detach()) if step == 0 else 0.98 * shown + 0.02 * float(loss.detach())
-        if (step + 1) % 250 == 0 or step == 19:
-            found = {name: round(value, 4) for name, value in accuracy(average, unseen).items()}
-            print(f"step {step + 1} {time.monotonic() - began:.0f} s loss {shown:.3f} unseen {found}", flush=True)
-            keep(average)
-    return average.eval()
+        return float(loss.detach())
 
 
 def ship(network: ContentNetwork, folder: Path, sidecar: dict[str, object], version: int = VERSION) -> None:
@@ -230,6 +262,8 @@ def main() -> None:
     parser.add_argument("labels", type=Path)
     parser.add_argument("output", type=Path, help="folder for the weights and their sidecar")
     parser.add_argument("--steps", type=int, default=Training.steps)
+    parser.add_argument("--minutes", type=float, default=None, help="stop after so long; the same command goes on")
+    parser.add_argument("--state", type=Path, default=None, help="the run's state; beside the labels if not said")
     parser.add_argument("--data", default=DATA, help="what the speech is and its licence, for the sidecar")
     arguments = parser.parse_args()
 
@@ -237,11 +271,11 @@ def main() -> None:
     utterances = load(arguments.speech, arguments.labels, config)
     unseen = utterances[:: training.held_out_every]
     learn = [utterance for utterance in utterances if all(utterance is not other for other in unseen)]
-    began = time.monotonic()
-    network = train(
-        learn, unseen, config, training, lambda average: ship(average, arguments.output / "interim", {"interim": True})
-    )
-    seconds = time.monotonic() - began
+    run = Run(config, training, arguments.state or arguments.labels.with_name("encoder.pt"))
+    if not run.go_on(learn, unseen, arguments.minutes):
+        print(f"stopped at step {run.step} of {training.steps}: the same command goes on")
+        return
+    network = run.average.eval()
     network.load_state_dict({name: value.half().float() for name, value in network.state_dict().items()})
     measured = accuracy(network, unseen) | probe(network, unseen)
     print(json.dumps(measured, indent=2))
@@ -255,7 +289,7 @@ def main() -> None:
             "held_out_speakers": sorted({utterance.speaker for utterance in unseen}),
             "labels": "PocketSphinx 5 allphone, model en-us, five views per file",
             "training": asdict(training),
-            "training_seconds": round(seconds),
+            "training_seconds": round(run.seconds),
             "torch": torch.__version__,
             "measured": {name: round(value, 4) for name, value in measured.items()},
         },

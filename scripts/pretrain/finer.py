@@ -1,8 +1,8 @@
 """How does the content encoder learn not only which phone is spoken but how? A second stage, after `encoder.py`.
 
     made=var/pretrain
-    python scripts/pretrain/synthetic.py $made/synthetic.npz
-    python scripts/pretrain/finer.py $VOICE_CORPUS/librispeech_many $made/labels.npz $made/synthetic.npz \\
+    python -m scripts.pretrain.synthetic $made/synthetic.npz
+    python -m scripts.pretrain.finer $VOICE_CORPUS/librispeech_many $made/labels.npz $made/synthetic.npz \\
         libs/voice/assets/voicewright-content.safetensors $made/finer
 
 Starts from the weights of the first stage and adds `finer` outputs to the 42 phones. Four things teach them:

@@ -1,6 +1,6 @@
 """What is said in a folder of speech, frame by frame? PocketSphinx labels for `encoder.py`.
 
-    python scripts/pretrain/labels.py $VOICE_CORPUS/librispeech_many var/pretrain/labels.npz
+    python -m scripts.pretrain.labels $VOICE_CORPUS/librispeech_many var/pretrain/labels.npz
 
 Each file is judged in several views, as it is and resampled a little (pitch and formants move together, the words
 stay), because one judgement of this judge is right in little more than half of the frames: where the views disagree

@@ -1,6 +1,6 @@
 """Speech whose sounds are exactly known, in many languages and voices, made by espeak-ng for `finer.py`.
 
-    python scripts/pretrain/synthetic.py var/pretrain/synthetic.npz --minutes 40
+    python -m scripts.pretrain.synthetic var/pretrain/synthetic.npz --minutes 40
 
 The words are made up, of syllables as each language spells them, so that every sound comes often and no text of
 anybody is needed; the language's own rules pronounce them. Writes per utterance its log-mel (half precision) and its

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,30 @@ def test_the_readmes_commands_of_the_command_line_are_known_to_it():
 
     assert {"login", "upload", "train", "convert"} <= set(named)
     assert set(named) - known == set()
+
+
+def test_no_document_calls_a_script_in_a_way_that_does_not_find_the_project():
+    """As a file a script of Python has its own folder before it, and not the project's."""
+    called = [
+        f"{path}: {call}"
+        for path in tracked("*.md", "scripts/*.py")
+        for call in re.findall(r"python3? scripts/\S+\.py", (PROJECT / path).read_text(encoding="utf-8"))
+    ]
+
+    assert called == []
+
+
+MODELS = (PROJECT / "docs" / "models.md").read_text(encoding="utf-8").replace("\\\n", " ")
+RECIPES = re.findall(r"^ +python -m (scripts\.\S+)(.*)$", MODELS, re.M)
+
+
+@pytest.mark.parametrize("module", sorted({module for module, _ in RECIPES}))
+def test_a_recipe_of_the_shipped_models_starts_and_knows_its_options(module: str):
+    shown = subprocess.run([sys.executable, "-m", module, "--help"], cwd=PROJECT, capture_output=True, text=True)
+
+    assert shown.returncode == 0, shown.stderr
+    for _, words in (call for call in RECIPES if call[0] == module):
+        assert set(re.findall(r"--[a-z-]+", words)) <= set(re.findall(r"--[a-z-]+", shown.stdout))
 
 
 def test_every_service_says_what_it_is():

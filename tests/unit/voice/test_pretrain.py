@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 from libs.voice.content_network import ContentConfig
 from libs.voice.content_small import SmallContentEncoder
-from scripts.pretrain.encoder import Training, Utterance, accuracy, augment, draw, load, ship, train
+from scripts.pretrain.encoder import Run, Training, Utterance, accuracy, augment, draw, load, ship
 from scripts.pretrain.labels import SPEEDS, views_of
 from scripts.pretrain.probes import nearest_phone, probe, speaker_told_apart
 from tests.factories_audio import make_speech, speech
@@ -60,17 +62,26 @@ def test_augmentation_keeps_the_shape_and_stays_finite(utterances: list[Utteranc
     assert not torch.equal(mel, changed)
 
 
-def test_the_same_seed_trains_the_same_weights_and_the_shipped_file_opens(
-    utterances: list[Utterance], tmp_path: Path
-) -> None:
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """The number of threads that a run sets is taken back."""
     before = torch.get_num_threads()
-    try:
-        first, again = (train(utterances, utterances, SMALL, SHORT, lambda _: None) for _ in range(2))
-    finally:
-        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
 
-    for folder, network in (("first", first), ("again", again)):
-        ship(network, tmp_path / folder, {"data": "test"})
+
+def trained(utterances: list[Utterance], state: Path, minutes: float | None = None) -> Run:
+    run = Run(SMALL, SHORT, state)
+    run.go_on(utterances, utterances, minutes)
+    return run
+
+
+def test_the_same_seed_trains_the_same_weights_and_the_shipped_file_opens(
+    utterances: list[Utterance], threads: None, tmp_path: Path
+) -> None:
+    for folder in ("first", "again"):
+        first = trained(utterances, tmp_path / f"{folder}.pt").average.eval()
+        ship(first, tmp_path / folder, {"data": "test"})
 
     contents = [(tmp_path / folder / "voicewright-content.safetensors").read_bytes() for folder in ("first", "again")]
     assert contents[0] == contents[1]
@@ -80,6 +91,27 @@ def test_the_same_seed_trains_the_same_weights_and_the_shipped_file_opens(
     assert sidecar["sha256"] == encoder.checksum
     assert 0 <= accuracy(first, utterances)["frame_accuracy"] <= 1
     assert set(probe(first, utterances)) > {"nearest_phone_posteriors", "speaker_told_apart_posteriors"}
+
+
+def test_a_run_in_pieces_gives_the_weights_of_an_unbroken_one(
+    utterances: list[Utterance], threads: None, tmp_path: Path
+) -> None:
+    whole = trained(utterances, tmp_path / "whole.pt")
+
+    pieces = [trained(utterances, tmp_path / "pieces.pt", minutes=0.0) for _ in range(3)]
+
+    assert [run.step for run in pieces] == [1, 2, 3]
+    for name, weights in whole.average.state_dict().items():
+        torch.testing.assert_close(pieces[-1].average.state_dict()[name], weights, rtol=0, atol=0)
+
+
+def test_the_state_of_a_run_with_other_settings_is_refused(
+    utterances: list[Utterance], threads: None, tmp_path: Path
+) -> None:
+    trained(utterances, tmp_path / "state.pt")
+
+    with pytest.raises(SystemExit, match="other settings"):
+        Run(SMALL, replace(SHORT, batch=5), tmp_path / "state.pt")
 
 
 def test_features_that_are_the_phones_find_every_phone_and_features_that_are_the_speaker_tell_who_speaks() -> None:
