@@ -29,7 +29,7 @@ LABELS = {
     "step": "the step of a job: validate, preprocess, train, index, evaluate, publish, make, convert, say",
     "stream": "a stream of the broker, KV_ before those of buckets",
     "verdict": "retry: the worker tries again; final: the job fails",
-    "way": "request: somebody waits for it; job: one recording of a conversion job; live: one block while it is spoken",
+    "way": "request: somebody waits for it; job: one recording or text of a job; live: one block while it is spoken",
 }
 
 _LONG = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 7200, 14400, 43200)
@@ -130,6 +130,24 @@ CONVERSION_BATCH_RETRIES = Counter(
 INFERENCE_IN_HAND = Gauge(
     "voicewright_inference_in_hand_requests", "Requests that somebody waits for, at work or waiting for their turn"
 )
+TEXTS = Counter(
+    "voicewright_texts_total",
+    "Texts that were to be said: done, refused, failed (the voice or the platform), busy, cancelled",
+    ["way", "outcome"],
+)
+SPEECH_SECONDS = Histogram(
+    "voicewright_speech_seconds",
+    "Time from a text's arrival to the last of its sound, its place in the queue included",
+    ["way"],
+    buckets=(0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 900, 3600),
+)
+SPEECH_RTF = Histogram(
+    "voicewright_speech_real_time_factor",
+    "Seconds of computing for a second of spoken text; above 1 it is slower than speech",
+    ["way"],
+    buckets=(0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 4, 8, 16, 32),
+)
+SPEECH_SOUND = Counter("voicewright_speech_sound_seconds_total", "Length of the texts that were said", ["way"])
 LIVE_SESSIONS = Gauge("voicewright_live_sessions", "Live conversions that are connected")
 LIVE_DROPPED = Counter(
     "voicewright_live_dropped_blocks_total", "Blocks of live conversions that were dropped because computing was late"
@@ -169,6 +187,10 @@ EXPORTED: dict[str, tuple[Counter | Gauge | Histogram, ...]] = {
         CONVERSION_SOUND,
         CONVERSION_BATCH,
         CONVERSION_BATCH_RETRIES,
+        TEXTS,
+        SPEECH_SECONDS,
+        SPEECH_RTF,
+        SPEECH_SOUND,
         INFERENCE_IN_HAND,
         LIVE_SESSIONS,
         LIVE_DROPPED,

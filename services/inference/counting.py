@@ -1,4 +1,4 @@
-"""How did a conversion end, and how long did it take? Into the metrics, whichever way it came."""
+"""How did a conversion or a text end, and how long did it take? Into the metrics, whichever way it came."""
 
 from __future__ import annotations
 
@@ -6,14 +6,31 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prometheus_client import Counter, Histogram
 
 from libs.common import metrics
 from libs.common.errors import Busy, Cancelled, InvalidInput, NotFound
 from services.inference.conversion import Converted
 
 
+@dataclass(frozen=True)
+class Kind:
+    """The metrics of one kind of sound that is made."""
+
+    total: Counter
+    seconds: Histogram
+    sound: Counter
+    real_time_factor: Histogram
+
+
+CONVERSION = Kind(metrics.CONVERSIONS, metrics.CONVERSION_SECONDS, metrics.CONVERSION_SOUND, metrics.CONVERSION_RTF)
+SPEECH = Kind(metrics.TEXTS, metrics.SPEECH_SECONDS, metrics.SPEECH_SOUND, metrics.SPEECH_RTF)
+
+
 class Ended:
-    """What became of one conversion; cancelled unless somebody says otherwise."""
+    """What became of one of them; cancelled unless somebody says otherwise."""
 
     def __init__(self) -> None:
         self.outcome = "cancelled"
@@ -44,8 +61,8 @@ class Ended:
 
 
 @contextmanager
-def counted(way: str) -> Iterator[Ended]:
-    """Counts one conversion, from here to the end of the block; `way` is request or job."""
+def counted(way: str, kind: Kind = CONVERSION) -> Iterator[Ended]:
+    """Counts one conversion or text, from here to the end of the block; `way` is request or job."""
     ended = Ended()
     started = time.perf_counter()
     try:
@@ -55,10 +72,10 @@ def counted(way: str) -> Iterator[Ended]:
             ended.failed(error)
         raise
     finally:
-        metrics.CONVERSIONS.labels(way, ended.outcome).inc()
+        kind.total.labels(way, ended.outcome).inc()
         if ended.made is not None:
             seconds, compute_seconds = ended.made
-            metrics.CONVERSION_SECONDS.labels(way).observe(time.perf_counter() - started)
-            metrics.CONVERSION_SOUND.labels(way).inc(seconds)
+            kind.seconds.labels(way).observe(time.perf_counter() - started)
+            kind.sound.labels(way).inc(seconds)
             if seconds > 0:
-                metrics.CONVERSION_RTF.labels(way).observe(compute_seconds / seconds)
+                kind.real_time_factor.labels(way).observe(compute_seconds / seconds)

@@ -18,6 +18,7 @@ from libs.common.errors import PlatformError
 from libs.common.logs import get_logger
 from libs.common.media_types import MEDIA_TYPES
 from libs.voice.xtts.guards import Wave
+from services.inference.counting import SPEECH, counted
 from services.inference.queueing import ConversionQueue
 from services.inference.schemas import SpeechFormat, SpeechRequest
 from services.inference.speech import Speaking, Speech
@@ -112,9 +113,18 @@ async def _there(request: Request, task: asyncio.Future[Any]) -> bool:
 
 async def _queued(speaking: Speaking, queue: ConversionQueue, speech: Speech) -> AsyncGenerator[Wave, None]:
     """The sounds of a speech once it is its turn. Raises Busy."""
-    async with queue.place(), aclosing(speaking.sounds(speech)) as sounds:
-        async for wave in sounds:
-            yield wave
+    with counted("request", SPEECH) as told:
+        samples, computed = 0, 0.0
+        async with queue.place(), aclosing(speaking.sounds(speech)) as sounds:
+            while True:
+                started = time.perf_counter()
+                wave = await anext(sounds, None)
+                computed += time.perf_counter() - started
+                if wave is None:
+                    break
+                samples += len(wave)
+                yield wave
+        told.done(samples / speech.sample_rate, computed)
 
 
 async def _encoded(

@@ -27,6 +27,7 @@ from libs.common.invalid import first_at_fault
 from libs.common.logs import get_logger
 from libs.common.manifests import sha256_of, write_whole
 from libs.voice.xtts.guards import Wave
+from services.inference.counting import SPEECH, counted
 from services.inference.job_files import DEATHS, FileRecord, JobFiles
 from services.inference.queueing import ConversionQueue
 from services.inference.schemas import SpeechRequest
@@ -124,8 +125,10 @@ async def _said(
     asked = _request(command, wanted)
     # Looked up now, and not when the job was opened: the voice may have a newer version, or be gone.
     speech = await speaking.prepare(asked, longest=len(wanted.text))
-    waves, computed = await _waves(speaking, speech, queue, tell)
-    wave = np.concatenate(waves)
+    with counted("job", SPEECH) as told:
+        waves, computed = await _waves(speaking, speech, queue, tell)
+        wave = np.concatenate(waves)
+        told.done(len(wave) / speech.sample_rate, computed)
     target = files.own.sound(wanted.number, asked.format.value)
     size, sha256 = await asyncio.to_thread(_write, target, wave, speech, asked)
     return FileRecord(

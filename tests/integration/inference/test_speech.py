@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from libs.audio.decode import decode
 from libs.common.paths import Paths
@@ -121,6 +122,34 @@ async def test_who_comes_when_too_many_wait_is_told_when_to_come_back(serve: Ser
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert int(refused.headers["Retry-After"]) >= 1
     assert "texts are in hand" in refused.json()["detail"]
+
+
+def counted() -> dict[str, float]:
+    """What Prometheus knows of texts that somebody waits for."""
+    names = ("speech_seconds_count", "speech_real_time_factor_count", "speech_sound_seconds_total")
+    told = {name: REGISTRY.get_sample_value(f"voicewright_{name}", {"way": "request"}) for name in names}
+    for outcome in ("done", "failed", "busy", "cancelled"):
+        labels = {"way": "request", "outcome": outcome}
+        told[outcome] = REGISTRY.get_sample_value("voicewright_texts_total", labels)
+    return {name: value or 0.0 for name, value in told.items()}
+
+
+async def test_a_text_tells_how_it_ended_and_only_a_finished_one_its_times(serve: Serve) -> None:
+    before = counted()
+
+    async with serve() as client:
+        whole = await speak(client)
+        streamed = await speak(client, stream=True)
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/speech", json={"text": "A slow one.", "voice": "linda"}, timeout=0.5)
+        await until(lambda: counted()["cancelled"] == before["cancelled"] + 1)
+        failed = await speak(client, "endless talk")
+
+    assert (whole.status_code, streamed.status_code, failed.status_code) == (200, 200, 500)
+    grown = {name: value - before[name] for name, value in counted().items()}
+    assert grown["done"] == grown["speech_seconds_count"] == grown["speech_real_time_factor_count"] == 2
+    assert abs(grown["speech_sound_seconds_total"] - 2 * float(whole.headers["X-Duration-Seconds"])) < 0.01
+    assert (grown["failed"], grown["busy"], grown["cancelled"]) == (1, 0, 1)
 
 
 async def test_voices_that_speak_at_the_same_time_are_not_mixed_up(serve: Serve, paths: Paths, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prometheus_client import REGISTRY
 
 from libs.common.events import SayTexts, TextInput
 from libs.common.jobs import Step
@@ -48,6 +49,7 @@ async def test_a_request_waits_for_one_sentence_of_a_job_and_not_for_its_texts(t
     command = SayTexts(job_id="job_2", step=Step.say, experiment=".jobs", texts=texts, settings={"format": "wav"})
     files = JobFiles.of(paths, "job_2", paths.data_root / "own", [])
     told: list[float] = []
+    before = said_in_jobs()
 
     async def request() -> None:
         async with queue.place():
@@ -68,3 +70,13 @@ async def test_a_request_waits_for_one_sentence_of_a_job_and_not_for_its_texts(t
     assert [record.seconds for record in records] == [0.3, 0.3]
     assert told == sorted(told)
     assert told[-1] == 1.0
+    count, seconds = said_in_jobs()
+    assert count - before[0] == 2
+    assert abs(seconds - before[1] - 0.6) < 1e-6
+
+
+def said_in_jobs() -> tuple[float, float]:
+    """Texts and seconds of sound, as Prometheus has them."""
+    count = REGISTRY.get_sample_value("voicewright_texts_total", {"way": "job", "outcome": "done"})
+    sound = REGISTRY.get_sample_value("voicewright_speech_sound_seconds_total", {"way": "job"})
+    return count or 0.0, sound or 0.0
