@@ -1,9 +1,9 @@
 """`scripts/compose-smoke`: do the stacks of deploy/compose really come up, work, and go away without a trace?
 
 The plain stack: upload, training, conversion, every container restarted once in the middle of the training, two
-trainers, and the eight curl commands of the customer's document. The stack of --prod with servers from Debian's
-packages in place of public images (deploy/smoke): the same journey with PostgreSQL and an object store, TLS, and what
-Prometheus sees of it.
+trainers, and the eight curl commands of the customer's document. The development stack: the same journey with the
+source of this folder mounted. The stack of --prod with servers from Debian's packages in place of public images
+(deploy/smoke): the same journey with PostgreSQL and an object store, TLS, and what Prometheus sees of it.
 
 Needs a Docker engine, espeak-ng and curl; two cores take about half an hour with nothing in the builder's cache.
 """
@@ -53,7 +53,9 @@ class Report:
 
 
 @contextmanager
-def stack(folder: Path, name: str, say: Report, *, full: bool) -> Iterator[tuple[Containers, dict[str, int]]]:
+def stack(
+    folder: Path, name: str, say: Report, *, full: bool = False, options: Sequence[str] = ()
+) -> Iterator[tuple[Containers, dict[str, int]]]:
     """One stack with its own secrets and ports, taken away with its volumes in any case; a failure shows its logs.
 
     Yields the stack and the ports by the names of their variables.
@@ -69,9 +71,6 @@ def stack(folder: Path, name: str, say: Report, *, full: bool) -> Iterator[tuple
     env_file = folder / "env"
     env_file.write_text("".join(f"{variable}={value}\n" for variable, value in values.items()))
     ensure_secrets(env_file, full=full)
-    options = ["--with", str(SMOKE / "compose.ports.yaml")]
-    if full:
-        options = ["--prod", *(part for name in OVER_PROD for part in ("--with", str(SMOKE / name)))]
     made = Containers(f"{name}-{os.getpid()}", env_file, ports["GATEWAY_PORT"], options)
     try:
         yield made, ports
@@ -111,7 +110,8 @@ def tell_sizes(say: Report) -> None:
 def plain(folder: Path, sounds: Sounds, say: Report) -> None:
     """compose.yaml: the five services and NATS."""
     say("-- the plain stack: five services and NATS, SQLite, a folder as object store")
-    with stack(folder / "plain", "smoke-plain", say, full=False) as (made, _):
+    options = ("--with", str(SMOKE / "compose.ports.yaml"))
+    with stack(folder / "plain", "smoke-plain", say, options=options) as (made, _):
         made.compose("build", "gateway", "trainer", seconds=3600)
         say("images built")
         tell_sizes(say)
@@ -123,10 +123,23 @@ def plain(folder: Path, sounds: Sounds, say: Report) -> None:
         smoke_journey.customers_commands(made, sounds, say)
 
 
+def dev(folder: Path, sounds: Sounds, say: Report) -> None:
+    """compose.dev.yaml over it: the source that is mounted, and not the images' own."""
+    say("-- the development stack: the source of this folder in the same six containers")
+    with stack(folder / "dev", "smoke-dev", say, options=("--dev",)) as (made, _):
+        made.compose("build", "gateway", "trainer", seconds=3600)
+        come_up(made, say)
+        for service in SERVICES:
+            read = made.inside(service, "cd / && python -c 'import libs; print(libs.__path__[0])'")
+            must(read == "/src/libs", f"{service} reads {read}")
+        smoke_journey.journey(made, sounds, say)
+
+
 def full(folder: Path, sounds: Sounds, say: Report) -> None:
     """The files of --prod, with servers from packages."""
     say("-- the stack of --prod: PostgreSQL, an object store (moto), Caddy and Prometheus from Debian's packages")
-    with stack(folder / "full", "smoke-full", say, full=True) as (made, ports):
+    options = ("--prod", *(part for name in OVER_PROD for part in ("--with", str(SMOKE / name))))
+    with stack(folder / "full", "smoke-full", say, full=True, options=options) as (made, ports):
         made.compose("build", "gateway", "trainer", "caddy", "prometheus", "s3", seconds=3600)
         say("images built")
         come_up(made, say, "nats", *SERVICES, *BESIDE, "collector")
@@ -164,22 +177,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="scripts/compose-smoke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     only = parser.add_mutually_exclusive_group()
-    only.add_argument("--plain", action="store_true", help="the plain stack alone")
-    only.add_argument("--full", action="store_true", help="the stack of --prod alone")
+    only.add_argument("--plain", dest="parts", action="store_const", const=(plain,), help="the plain stack alone")
+    only.add_argument("--dev", dest="parts", action="store_const", const=(dev,), help="the development stack alone")
+    only.add_argument("--full", dest="parts", action="store_const", const=(full,), help="the stack of --prod alone")
+    parser.set_defaults(parts=(plain, dev, full))
     parser.add_argument("--log", type=Path, help="also write what is told into this file")
     options = parser.parse_args(arguments)
     missing = [name for name in ("docker", "curl", "espeak-ng") if shutil.which(name) is None]
     if missing or not has_engine():
         print(f"compose-smoke: {f'{missing} missing' if missing else 'no Docker engine answers here'}", file=sys.stderr)
         return 2
-    parts = [part for part, left_out in ((plain, options.full), (full, options.plain)) if not left_out]
     say = Report(options.log)
     say(versions())
     with tempfile.TemporaryDirectory(prefix="compose-smoke-") as name:
         folder = Path(name)
         try:
             sounds = smoke_journey.make_sounds(folder)
-            for part in parts:
+            for part in options.parts:
                 part(folder, sounds, say)
         except (SmokeError, ContainersError, ClientError, subprocess.SubprocessError) as error:
             say(f"FAILED: {error}")
