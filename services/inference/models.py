@@ -127,6 +127,12 @@ def write_file(version: VoiceVersion, form: str, output: Path) -> None:
     """
     from libs.voice.tools import convert_file, write_archive
 
+    if kind_of(version) != "rvc":
+        raise InvalidInput(
+            f"the voice {version.slug} speaks text, and a file of the form {form} cannot hold it",
+            field="form",
+            actions=("Export it as voicewright.",),
+        )
     if form in ARCHIVES:
         index = version.index if version.index.is_file() else None
         write_archive(form, version.weights, index, read_card(version), output, name=version.slug)  # type: ignore[arg-type]

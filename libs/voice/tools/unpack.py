@@ -53,7 +53,8 @@ def open_archive(path: Path, into: Path, *, max_bytes: int = MAX_BYTES) -> Archi
 
     Raises NotFound, and ModelFileRefused with the reason: no zip, encrypted or linked entries, names that leave the
     folder, two entries of one name, more than 256 entries, more than `max_bytes` unpacked, entries that unpack more
-    than a hundredfold, no voice in it or several, an unsafe model, an index of another width, a broken card.
+    than a hundredfold, no voice in it or several, a voice that speaks text, an unsafe model, an index of another width,
+    a broken card.
     """
     if not path.is_file():
         raise NotFound(f"there is no archive {path.name}")
@@ -63,6 +64,11 @@ def open_archive(path: Path, into: Path, *, max_bytes: int = MAX_BYTES) -> Archi
         tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=into) as temporary,
     ):
         held = _unpack(path, Path(temporary), max_bytes)
+        if held.card is not None and (kind := held.card.get("kind", "rvc")) != "rvc":
+            raise ModelFileRefused(
+                f"{path.name} holds a voice that speaks text ({str(kind)[:20]}); only those that convert are taken in",
+                actions=("Train it here from its recordings, or restore a backup of the platform that it is from.",),
+            )
         model, width = _the_voice(held.models, path.name)
         index = _the_index(held.indices, width, path.name)
         return ArchiveContents(_put(model, into), _put(index, into) if index is not None else None, held.card)

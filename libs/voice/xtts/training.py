@@ -14,14 +14,7 @@ from typing import Any
 
 import torch
 
-from libs.common.errors import (
-    Cancelled,
-    Conflict,
-    Preempted,
-    TrainingCrashed,
-    TrainingDiverged,
-    TrainingTimeout,
-)
+from libs.common.errors import Cancelled, Conflict, Preempted, TrainingCrashed, TrainingDiverged, TrainingTimeout
 from libs.voice.atomic import save_tensors, write_atomically
 from libs.voice.batch import stream_seed
 from libs.voice.checkpoint import listed, load_newest, save_checkpoint
@@ -252,14 +245,30 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(stream_seed(self.config.seed, "step", self.step))
         sums: dict[str, float] = {}
+        learnt, bad = 0, BadStep("there is nothing to learn")
         for begin in range(0, len(items), self.memory_part):
             part = items[begin : begin + self.memory_part]
             share = len(part) / len(items)
             losses = self.network.losses(part, masked=True, precision=self.precision)
-            for name, value in check_losses(losses).items():
+            try:
+                values = check_losses(losses)
+            except BadStep as error:  # a clip that is masked whole, as one in fifty is, has nothing to predict
+                bad = error
+                continue
+            for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + share * value
             (share * losses["loss"]).backward()  # type: ignore[no-untyped-call]
+            learnt += len(part)
             self._tell("train")
+        if not learnt:
+            raise bad
+        if learnt < len(items):
+            self.log(f"step {self.step} is learnt from {learnt} of {len(items)} clips: {bad}")
+            scale = len(items) / learnt
+            sums = {name: scale * value for name, value in sums.items()}
+            for parameter in self.network.gpt.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
         check_gradients(self.network.gpt.parameters())
         self.optimizer.step()
         return sums

@@ -41,6 +41,16 @@ def test_a_file_that_is_no_network_is_refused(paths: Paths, tmp_path: Path) -> N
         models.facts(version)
 
 
+@pytest.mark.parametrize("form", ["rvc", "applio", "fp16", "safetensors"])
+def test_a_form_of_voices_that_convert_is_refused_by_name(paths: Paths, tmp_path: Path, form: str) -> None:
+    publish_speaking(paths, tmp_path / "scratch")
+
+    with pytest.raises(InvalidInput, match=f"linda speaks text, and a file of the form {form} cannot hold it"):
+        models.write_file(paths.voice("linda").version("job_1"), form, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_voice_that_lives_with_its_provider_has_no_file_to_look_into(paths: Paths, tmp_path: Path) -> None:
     publish_speaking(paths, tmp_path / "scratch", kind="google", weights=None)
 

@@ -31,6 +31,20 @@ shutil.disk_usage = lambda path: usage(path)._replace(free=room)
 from libs.voice.xtts.main import main
 sys.exit(main(sys.argv[1:]))
 """
+# The same on a machine whose memory takes one clip at a time.
+LITTLE_MEMORY = """
+import sys
+import torch
+from libs.voice.xtts.network import TrainingNetwork
+losses = TrainingNetwork.losses
+def of_one(self, items, **more):
+    if len(items) > 1:
+        raise torch.OutOfMemoryError("there is no room for another clip")
+    return losses(self, items, **more)
+TrainingNetwork.losses = of_one
+from libs.voice.xtts.main import main
+sys.exit(main(sys.argv[1:]))
+"""
 SENTENCES = {
     "de": ("Guten Morgen, wie geht es Ihnen?", "Der Zug fährt um zehn Uhr.", "Das war schön.", "Wir müssen los."),
     "es": ("Buenos dias, vamos a la playa.", "El tren sale a las diez.", "Mañana es lunes.", "Hoy llueve mucho."),
@@ -60,10 +74,15 @@ class Runs:
         earlier: tuple[str, ...] = (),
         base: Path | None = None,
         room: int | None = None,
+        one_fits: bool = False,
         **config: Any,
     ) -> TrainingChild:
-        """A run that is not started yet; `room`: bytes that its disk has left."""
-        full = [self._python, "-c", LITTLE_ROOM, str(room)]
+        """A run that is not started yet; `room`: bytes that its disk has left; `one_fits`: memory for one clip."""
+        program = ["-m", "libs.voice.xtts.main"]
+        if room is not None:
+            program = ["-c", LITTLE_ROOM, str(room)]
+        elif one_fits:
+            program = ["-c", LITTLE_MEMORY]
         asked = {"language": "en", "total_steps": 5, "batch_size": 2, "learning_rate": 1e-4, "seed": 3}
         asked |= {"device": "cpu", "threads": 1, "checkpoint_every_seconds": 0.1, "keep_checkpoints": 2}
         return TrainingChild(
@@ -76,7 +95,7 @@ class Runs:
                 "earlier": [str(self.folder / each) for each in earlier],
             },
             asked | config,
-            command=[self._python, "-m", "libs.voice.xtts.main"] if room is None else full,
+            command=[self._python, *program],
             environment={**os.environ, "PYTHONPATH": str(ROOT)},
             start_silence=300,
             silence=300,
@@ -175,6 +194,29 @@ async def test_a_limit_of_time_keeps_the_state_or_gives_the_best_so_far(runs: Ru
     assert checkpoints(runs.folder / "stopped")
     assert best.result is not None, best.error
     assert (best.result["ended"], best.result["voice_step"]) == ("time_limit", best.result["best_step"])
+
+
+async def test_a_run_that_gets_no_better_ends_early_with_its_best(runs: Runs) -> None:
+    outcome = await runs.run(
+        "run", total_steps=500, learning_rate=0.05, early_stopping_patience=1, checkpoint_every_seconds=3600
+    )
+
+    assert outcome.result is not None, outcome.error
+    result = outcome.result
+    assert (result["ended"], result["voice_step"]) == ("early_stop", result["best_step"])
+    assert result["best_step"] < result["steps"] < 500
+
+
+async def test_a_batch_that_memory_does_not_hold_is_learnt_clip_by_clip(runs: Runs) -> None:
+    outcome = await runs.run("run", total_steps=3, batch_size=4, one_fits=True)
+
+    assert outcome.result is not None, outcome.error
+    assert outcome.result["batch"] == {"size": 4, "accumulation": 1, "part": 1}
+    assert (outcome.result["steps"], outcome.result["skipped_steps"]) == (3, 0)
+    log = (runs.folder / "run/train.log").read_text()
+    assert "memory ran out at step 0 (there is no room for another clip): 2 clips at once now" in log
+    assert "1 clips at once now" in log
+    assert "of 4 clips: loss is nan" in log  # the others of a step with one that is all prompt
 
 
 async def test_a_disk_that_is_full_at_the_end_leaves_no_half_voice(runs: Runs) -> None:

@@ -248,6 +248,15 @@ def test_a_card_that_no_store_could_keep_is_refused(tmp_path: Path, voice: Path,
         open_archive(path, tmp_path / "out")
 
 
+def test_a_voice_that_speaks_text_is_refused_as_one(tmp_path: Path, voice: Path) -> None:
+    archive = zip_of(tmp_path / "linda.zip", {"linda.pth": voice, "voice.json": b'{"kind": "xtts"}'})
+
+    with pytest.raises(ModelFileRefused, match=r"a voice that speaks text \(xtts\)"):
+        open_archive(archive, tmp_path / "out")
+
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_an_archive_over_the_limit_or_missing_is_told(tmp_path: Path, voice: Path) -> None:
     path = zip_of(tmp_path / "x.zip", {"anna.pth": voice})
 
