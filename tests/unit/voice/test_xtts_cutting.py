@@ -13,8 +13,19 @@ from hypothesis import strategies as st
 
 from libs.audio.decode import decode
 from libs.audio.resample import resample
+from libs.common.providers import PROVIDERS
 from libs.voice.phones import word_times
-from libs.voice.xtts.cutting import LONGEST, LONGEST_RECORDING, RATE, SHORTEST, CannotCut, Wave, cut, cut_file
+from libs.voice.xtts.cutting import (
+    LANGUAGES,
+    LONGEST,
+    LONGEST_RECORDING,
+    RATE,
+    SHORTEST,
+    CannotCut,
+    Wave,
+    cut,
+    cut_file,
+)
 from scripts.processes import find_program
 from scripts.speech import speak
 
@@ -172,3 +183,9 @@ def test_the_parts_of_a_file_are_written_by_their_content(told: tuple[Wave, str,
 def test_a_word_without_letters_is_no_word_to_the_aligner() -> None:
     with pytest.raises(ValueError, match="no word in English letters"):
         word_times(np.zeros(RATE, np.float32), ["42"])
+
+
+def test_what_people_are_told_of_cutting_is_what_is_cut() -> None:
+    needs = PROVIDERS["xtts"].needs
+
+    assert (needs.cut_languages, needs.cut_seconds) == (LANGUAGES, LONGEST_RECORDING)
