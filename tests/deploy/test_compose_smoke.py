@@ -79,14 +79,20 @@ def test_compose_takes_its_files_over_the_others(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_kept_run_worked_in_both_stacks_and_names_no_place_of_its_machine():
+def test_the_kept_run_worked_in_every_stack_and_names_no_place_of_its_machine():
     log = (PROJECT / "docs" / "proofs" / "compose-smoke.log").read_text(encoding="utf-8")
-    plain, full = log.split("-- the stack of --prod", 1)
+    plain, others = log.split("-- the development stack", 1)
+    dev, full = others.split("-- the stack of --prod", 1)
 
-    for part in (plain, full):
+    for part in (plain, dev, full):
         assert "everything worked" in part
         assert "taken down: no container, network or volume is left" in part
+        assert re.search(r"\d+ containers are up, services and broker are healthy\n", part)
+        assert re.search(r"voice trained: \d+ steps, attempt 1\n +\d+ s  [\d.]+ s of speech converted", part)
+    for part in (plain, full):
         assert "two trainers, two voices: Anna, Ben, Cleo" in part
+    assert f"{', '.join(compose_smoke.BESIDE)} are healthy too\n" in full
+    assert "TLS: the certificate is right, the API answers, /metrics is not passed on\n" in full
     assert re.search(r"traces: a training is one, \d+ spans of gateway, ingest, preprocessor, trainer\n", full)
     assert set(re.findall(r"(\w+) restarted while the job was running", plain)) == {*SERVICES, "nats"}
     for name in COMMANDS:
