@@ -81,7 +81,7 @@ def test_it_builds_with_every_builder():
 def test_every_stage_stands_on_the_pinned_base_or_another_stage():
     bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
 
-    assert set(bases) == {"${PYTHON_IMAGE}", "base"}
+    assert set(bases) == {"${PYTHON_IMAGE}", "base", "build-voice", "voice"}
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11-slim-bookworm$", DOCKERFILE, re.M)
 
 
@@ -95,6 +95,19 @@ def test_an_image_runs_as_a_number_that_is_not_root_and_says_what_it_is(target):
     assert {"title", "version", "revision", "licenses"} <= labels
     assert not any("apt-get" in line or "pip install" in line for line in instructions + stages()["base"])
     assert any(line.startswith("HEALTHCHECK ") for line in stages()["base"])
+
+
+def test_xtts_is_a_layer_over_the_voice_image_which_never_hears_of_it():
+    text = (PROJECT / "scripts" / "install-xtts").read_text(encoding="utf-8")
+    made, added = "\n".join(stages()["build-xtts"]), "\n".join(stages()["voice-xtts"])
+
+    for packages in ("coqui-tts coqui-tts-trainer six faster-whisper", "torchaudio torchcodec"):
+        assert packages in text
+        assert packages in made
+    assert re.findall(r"^USER (.*)$", added, re.M)[-1] == "10001:10001"
+    assert "COPY --from=build-xtts /opt/xtts /opt/xtts" in added
+    assert "xtts" not in "\n".join(line for name in ("base", "code", "build-voice", "voice") for line in stages()[name])
+    assert list(stages())[-2:] == ["build-xtts", "voice-xtts"]  # a builder that makes every stage above its target
 
 
 def test_the_light_image_is_made_of_stages_that_never_hear_of_torch():
