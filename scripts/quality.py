@@ -6,8 +6,8 @@ Sources are a folder per speaker; one that is the target is left out. Writes int
 row: the mean over the recordings with its 95 % interval, and each recording), `table.md` and `quality.png`.
 
 The first voice (`--seconds` or `--steps` of training on all speech) gets all rows. `--minutes 1 10`, `--speech 30 60`,
-`--compare-random`, `--hubert FILE` and `--voice NAME=FILE` add voices to compare with it. What is already trained in
-the output folder is used again, so rows can be added later.
+`--against-judges 300`, `--compare-random`, `--hubert FILE` and `--voice NAME=FILE` add voices to compare with it. What
+is already trained in the output folder is used again, so rows can be added later.
 
 On a machine with other work a minute of training means little: `--steps-per-minute 290` counts each minute as so many
 steps (what two quiet cores make of them, docs/models.md), and the figures are the same whatever else the cores do.
@@ -162,6 +162,9 @@ def further(arguments: argparse.Namespace) -> list[Making]:
         for minutes in arguments.minutes
     ]
     found += [Making(f"{steps} steps of training", arguments.seconds, steps) for steps in arguments.at_steps]
+    for count in arguments.against_judges:
+        steps = usual["steps"] + count if usual["steps"] else None
+        found.append(Making(f"{count} steps against judges", arguments.seconds, steps, adversarial_steps=count))
     if arguments.compare_random:
         found.append(Making("from random weights", pretrained="none", **usual))
     return found
@@ -194,6 +197,9 @@ def main() -> None:
     parser.add_argument("--at-steps", type=int, nargs="*", default=[], help="further voices: steps of training")
     parser.add_argument("--speech", type=float, nargs="*", default=[], help="further voices: seconds of target speech")
     parser.add_argument("--speech-minutes", type=float, default=None, help="of training for those, not the first's")
+    parser.add_argument(
+        "--against-judges", type=int, nargs="*", default=[], help="further voices: so many steps more, against judges"
+    )
     parser.add_argument("--compare-random", action="store_true", help="a further voice from random weights")
     parser.add_argument("--voice", action="append", default=[], metavar="NAME=FILE", help="a further, trained voice")
     parser.add_argument("--content", type=Path, default=None, help="weights of scripts/pretrain instead of the shipped")

@@ -30,13 +30,14 @@ SOUNDS = {".flac", ".wav", ".ogg", ".mp3"}
 @dataclass(frozen=True)
 class Making:
     """One training. `speech`: seconds of the target that are learned from, None for all; `steps` go before `seconds`;
-    `pretrained`: auto or none, as in TrainingConfig."""
+    `pretrained`: auto or none, and `adversarial_steps` as in TrainingConfig."""
 
     name: str
     seconds: float
     steps: int | None = None
     speech: float | None = None
     pretrained: str = "auto"
+    adversarial_steps: int = 0
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -99,6 +100,7 @@ def make(
         threads=threads,
         seed=seed,
         pretrained=making.pretrained,
+        adversarial_steps=making.adversarial_steps,
     )
     busy = time.process_time()
     result = train(
@@ -116,6 +118,7 @@ def make(
         "index": round(time.monotonic() - trained, 1),
         "steps": result.steps,
         "voice_step": result.voice_step,
+        "adversarial_steps": result.adversarial_steps,
         "losses": result.losses,
         "held_out_loss": result.best_loss,
         "bases": result.bases,

@@ -28,6 +28,7 @@ WEIGHT_DECAY = Range(0.0, 1.0)
 VALIDATION_SPLIT = Range(0.0, 0.5)
 DROPOUT = Range(0.0, 0.9)
 EMA_DECAY = Range(0.0, 0.99999)
+ADVERSARIAL_STEPS = Range(0, 100_000)
 
 
 class TrainingSettings(BaseModel):
@@ -89,6 +90,13 @@ class TrainingSettings(BaseModel):
         le=EMA_DECAY.most,
         description="Publish the mean of the last weights; 0 is off, as it is for RVC's presets unless asked for",
         examples=[0.999],
+    )
+    adversarial_steps: int = Field(
+        default=0,
+        ge=ADVERSARIAL_STEPS.least,
+        le=ADVERSARIAL_STEPS.most,
+        description="Of lite: how many of the last steps are made against judges that tell real from made; 0 is off",
+        examples=[400],
     )
     f0: bool = Field(default=True, description="False: an RVC voice without pitch")
     precision: Literal["auto", "fp32", "bf16"] = Field(

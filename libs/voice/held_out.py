@@ -15,6 +15,8 @@ from libs.voice.memory import give_back, is_out_of_memory
 from libs.voice.recipe import Recipe
 
 MOST_CROPS = 16
+WHOLE = 1.1
+"""How much higher than the lowest one the loss of a voice may be that judges have polished."""
 
 
 class HeldOut:
@@ -61,16 +63,30 @@ class HeldOut:
 
 @dataclass
 class Best:
-    """The state that was best on held-out speech. `value`: what the last validation gave."""
+    """The state that was best on held-out speech. `value`: what the last validation gave; `lowest`: the lowest loss
+    before a finish, in which the state that is kept is a later one."""
 
     step: int | None = None
     loss: float | None = None
     value: float | None = None
+    lowest: float | None = None
 
     def improves(self, value: float, step: int) -> bool:
         """Remember `value` of `step`; True when it is the best so far."""
         self.value = value
         if value != value or (self.loss is not None and value >= self.loss):
+            return False
+        self.loss, self.step, self.lowest = value, step, value
+        return True
+
+    def follows(self, value: float, step: int) -> bool:
+        """Remember `value` of `step` in a finish; True when the voice is still whole, which makes it the one to keep.
+
+        Judges ask for detail, and a distance from the truth forgives its absence: the loss no longer says which voice
+        is better, but it still says when one is breaking.
+        """
+        self.value = value
+        if value != value or (self.lowest is not None and value > WHOLE * self.lowest):
             return False
         self.loss, self.step = value, step
         return True

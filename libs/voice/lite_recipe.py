@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from libs.common.errors import InvalidInput
 from libs.voice.averaging import WeightAverage
 from libs.voice.lite import LiteConfig, LiteSynthesizer
+from libs.voice.lite_finish import ALONE, Finish
+from libs.voice.lite_judges import WINDOWS, crops
 from libs.voice.lite_loudness import frame_decibels, in_a_room, over_speech
 from libs.voice.lite_start import begin_with
 from libs.voice.recipe import (
@@ -32,6 +35,11 @@ RESOLUTIONS = (2048, 1024, 512, 256)
 FLOOR = 1e-4
 LARGEST_GRADIENT = 10.0
 WARMUP_STEPS = 20
+FINISH_RATE = 0.2
+"""Of the learning rate: what has been learned is polished and not forgotten."""
+
+Spectra = dict[int, tuple[Tensor, Tensor]]
+"""Magnitudes of what was made and of the truth, by the samples of the transform."""
 
 
 class SpectralLoss(nn.Module):
@@ -65,14 +73,22 @@ class SpectralLoss(nn.Module):
         return [float(self.magnitudes(truth, size).mean()) for size in self.resolutions]
 
     def forward(self, made: Tensor, truth: Tensor, levels: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
-        """`made`, `truth`: `[B, N]` → (linear part, logarithmic part), each the mean over the resolutions.
+        """`made`, `truth`: `[B, N]` → (linear part, logarithmic part), means over the resolutions; see `apart`."""
+        return self.apart(self.spectra(made, truth), levels)
 
-        `levels`: mean magnitudes that the linear part is measured by; default: those of `truth`. A part of a batch is
+    def spectra(self, made: Tensor, truth: Tensor) -> Spectra:
+        """Of `[B, N]` both: what `apart` compares."""
+        return {size: (self.magnitudes(made, size), self.magnitudes(truth, size)) for size in self.resolutions}
+
+    def apart(self, spectra: Spectra, levels: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+        """The linear and the logarithmic part of the distance, scalars `[]`.
+
+        `levels`: mean magnitudes that the linear part is measured by; default: those of the truth. A part of a batch is
         given those of the whole.
         """
-        linear, logarithmic = made.new_zeros(()), made.new_zeros(())
-        for number, size in enumerate(self.resolutions):
-            got, wanted = self.magnitudes(made, size), self.magnitudes(truth, size)
+        any_of_them = next(iter(spectra.values()))[0]
+        linear, logarithmic = any_of_them.new_zeros(()), any_of_them.new_zeros(())
+        for number, (got, wanted) in enumerate(spectra.values()):
             level = wanted.mean().clamp(min=1e-3) if levels is None else max(levels[number], 1e-3)
             linear = linear + difference(got, wanted, self.kind).mean() / level
             logs = difference(torch.log(got + FLOOR), torch.log(wanted + FLOOR), self.kind)
@@ -81,7 +97,7 @@ class SpectralLoss(nn.Module):
 
 
 class LiteRecipe:
-    """Implements the Recipe protocol: AdamW with a cosine schedule, no adversary."""
+    """Implements the Recipe protocol: AdamW with a cosine schedule, and a finish against judges with one of its own."""
 
     name = "lite"
     segment_frames = 150
@@ -121,15 +137,29 @@ class LiteRecipe:
         )
         self.average = WeightAverage(self.synthesizer, config.ema_decay) if config.ema_decay else None
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1.0)
+        # drawn after the voice's own weights: these are the same without judges
+        self.finish = Finish(config, device, self.team) if config.adversarial_steps else None
+        self._finish_of = config.adversarial_steps_of
+        self._first = self._total = sys.maxsize
 
     def prepare(self, total_steps: int, steps_per_epoch: int) -> None:
-        """A cosine down to a hundredth over the whole run, after a short rise."""
+        """A cosine down to a hundredth, after a short rise; once for the plain steps and once for the finish."""
+        self.finish_from(total_steps - self._finish_of(total_steps), total_steps)
 
         def rate(step: int) -> float:
-            rise = min(1.0, (step + 1) / WARMUP_STEPS)
-            return rise * (0.505 + 0.495 * math.cos(math.pi * min(step / max(total_steps, 1), 1.0)))
+            if step < self._first or self.finish is None:
+                return _rise_and_fall(step, self._first)
+            return FINISH_RATE * _rise_and_fall(step - self._first, self._total - self._first)
 
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate)
+
+    def finish_from(self, step: int, total_steps: int) -> None:
+        """See `libs.voice.recipe.Recipe`."""
+        self._first, self._total = step, total_steps
+
+    def is_finishing(self, step: int) -> bool:
+        """Whether the judges take part in that step."""
+        return self.finish is not None and step >= self._first
 
     @property
     def voice(self) -> LiteSynthesizer:
@@ -141,7 +171,8 @@ class LiteRecipe:
     def modules(self) -> dict[str, nn.Module]:
         """All that holds weights."""
         own: dict[str, nn.Module] = {"generator": self.synthesizer}
-        return own | ({"average": self.average} if self.average is not None else {})
+        judges = {} if self.finish is None else {"judges": self.finish.judges}
+        return own | judges | ({"average": self.average} if self.average is not None else {})
 
     def bases(self) -> dict[str, dict[str, str]]:
         """The file of weights that it began with, if any."""
@@ -149,7 +180,8 @@ class LiteRecipe:
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """All that holds an optimiser's state."""
-        return {"generator": self.optimizer}
+        judges = {} if self.finish is None else {"judges": self.finish.optimizer}
+        return {"generator": self.optimizer, **judges}
 
     def schedulers(self) -> Mapping[str, Scheduler]:
         """Moved once per step."""
@@ -158,24 +190,52 @@ class LiteRecipe:
     def step(self, *parts: Batch) -> dict[str, float]:
         """One optimisation step; raises BadStep when a loss or a gradient is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
-        levels = None
+        finish = self.finish if self.is_finishing(parts[0].step) else None
+        levels = heard = None
         if len(parts) > 1 or self.team.size > 1:
-            means = [[part.share * level for level in self.loss.levels(part.wave)] for part in parts]
-            levels = self.team.sum([sum(column) for column in zip(*means, strict=True)])
-        told = self.team.together(lambda: [self._learn(part, levels) for part in parts])
+            levels = self._together(parts, lambda part: self.loss.levels(part.wave))
+        if finish is not None:
+            finish.optimizer.zero_grad(set_to_none=True)
+            if levels is not None:
+                judged = finish.levels
+                heard = self._together(parts, lambda part: judged(self._judged(part)))
+        told = self.team.together(lambda: [self._learn(part, levels, finish, heard) for part in parts])
         values = added_up(self.team, told)
+        if finish is not None:
+            finish.check()  # both before either moves: a bad step changes nothing
         norm = apply_gradients(self.team, self.synthesizer, self.optimizer, LARGEST_GRADIENT)
+        if finish is not None:
+            finish.optimizer.step()
         self.scheduler.step()
         if self.average is not None:
             self.average.update(self.synthesizer)
         return values | {"gradient_norm": norm}
 
-    def _learn(self, part: Batch, levels: Sequence[float] | None) -> dict[str, float]:
+    def _together(self, parts: Sequence[Batch], measure: Callable[[Batch], list[float]]) -> list[float]:
+        """Means over parts, as those of the whole batch of all processes."""
+        means = self.team.together(lambda: [[part.share * each for each in measure(part)] for part in parts])
+        return self.team.sum([sum(column) for column in zip(*means, strict=True)])
+
+    def _judged(self, part: Batch) -> list[Tensor]:
+        places = part.uniform("judged")
+        return [crops(self.loss.magnitudes(part.wave, size), places) for size in WINDOWS]
+
+    def _learn(
+        self, part: Batch, levels: Sequence[float] | None, finish: Finish | None, heard: Sequence[float] | None
+    ) -> dict[str, float]:
         if self.dropout:
             torch.manual_seed(part.seeds[0])
-        losses = {name: part.share * value for name, value in self._losses(self.synthesizer, part, levels).items()}
+        losses, spectra = self._losses(self.synthesizer, part, levels)
+        losses = {name: part.share * value for name, value in losses.items()}
         values = check_losses(losses)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        total = losses["loss"]
+        if finish is not None:
+            places = part.uniform("judged")
+            made, real = ([crops(spectra[size][side], places) for size in WINDOWS] for side in (0, 1))
+            alone = (part.step - self._first) * ALONE < self._total - self._first
+            answer, told = finish.hear(real, made, part.share, heard, alone=alone)
+            total, values = total + answer, values | told
+        total.backward()  # type: ignore[no-untyped-call]
         return values
 
     def end_epoch(self) -> None:
@@ -184,7 +244,7 @@ class LiteRecipe:
     def validate(self, batch: Batch) -> dict[str, float]:
         """The same losses without learning."""
         with torch.no_grad():
-            return check_losses(self._losses(self.voice, batch))
+            return check_losses(self._losses(self.voice, batch)[0])
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights by name and the configuration that `libs.voice.lite.LiteConfig` takes, with `kind` lite."""
@@ -194,7 +254,7 @@ class LiteRecipe:
 
     def _losses(
         self, network: LiteSynthesizer, batch: Batch, levels: Sequence[float] | None = None
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], Spectra]:
         noise = batch.normal("breath", batch.wave)
         content, loudness = batch.content, over_speech(frame_decibels(batch.wave, self.sample_rate))
         if torch.is_grad_enabled():
@@ -204,8 +264,15 @@ class LiteRecipe:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             harmonic, breath = network.filters(content, batch.f0_hz, loudness)
         made = network.sound(batch.f0_hz, harmonic, breath, noise)
-        linear, logarithmic = self.loss(made, batch.wave, levels)
-        return {"loss": linear + logarithmic, "spectrum": linear, "log_spectrum": logarithmic}
+        spectra = self.loss.spectra(made, batch.wave)
+        linear, logarithmic = self.loss.apart(spectra, levels)
+        return {"loss": linear + logarithmic, "spectrum": linear, "log_spectrum": logarithmic}, spectra
+
+
+def _rise_and_fall(step: int, total: int) -> float:
+    """A factor of the learning rate: up over the first steps, and by a cosine down to a hundredth at `total`."""
+    rise = min(1.0, (step + 1) / WARMUP_STEPS)
+    return rise * (0.505 + 0.495 * math.cos(math.pi * min(step / max(total, 1), 1.0)))
 
 
 def bf16_pays(device: torch.device) -> bool:

@@ -16,7 +16,10 @@ Phase = Literal["prepare", "measure", "train", "validate", "checkpoint", "export
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. `step` of `total_steps` are done; `eta_seconds` is None until there is a speed to judge by."""
+    """Where a run is. `step` of `total_steps` are done; `eta_seconds` is None until there is a speed to judge by.
+
+    `fraction`: the part (0…1) of the work that is done, where steps differ in what they cost; None: all are alike.
+    """
 
     phase: Phase
     step: int = 0
@@ -29,6 +32,7 @@ class Progress:
     skipped_steps: int = 0
     steps_per_second: float | None = None
     eta_seconds: float | None = None
+    fraction: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

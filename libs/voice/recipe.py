@@ -54,6 +54,16 @@ class Recipe(Protocol):
     def prepare(self, total_steps: int, steps_per_epoch: int) -> None:
         """Tell the length of the run, before any checkpoint is loaded and before the first step."""
 
+    def finish_from(self, step: int, total_steps: int) -> None:
+        """The finish begins after `step` steps and the run ends after `total_steps`, whatever `prepare` planned."""
+
+    def is_finishing(self, step: int) -> bool:
+        """Whether the step of that number, from 0, belongs to the finish: another goal, and another cost.
+
+        There the validation's loss says whether a voice is whole, and no longer which one is best.
+        """
+        ...
+
     def modules(self) -> dict[str, nn.Module]:
         """All that holds weights, by name."""
         ...

@@ -25,7 +25,7 @@ from libs.voice.team import Team, join_team, own_device
 from libs.voice.timetable import Clock, Timetable
 from libs.voice.training_bases import base_files, check_same_bases, with_bases
 from libs.voice.training_config import TrainingConfig
-from libs.voice.training_plan import Trial, validation_interval
+from libs.voice.training_plan import FINISH_COST, Course, Trial, validation_interval
 from libs.voice.training_room import bytes_needed, check_room
 from libs.voice.training_run import ShouldStop, StopReason, TrainingInputs, TrainingResult
 from libs.voice.training_store import Standing, Store
@@ -119,9 +119,14 @@ class _Run:
         self.learner = self._new_learner()
         self.held_out = HeldOut(self.split.held_out, self.now.part, config.seed)
         self.curves: Curves | None = None
-        self.total = 0
+        self.course = Course()
         self.bad_in_a_row = 0
         self.speed = Speed()
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run; 0 until that is known."""
+        return self.course.total
 
     def to_the_end(self) -> TrainingResult:
         self._tell("prepare")
@@ -132,7 +137,7 @@ class _Run:
         check_same_run(plan, self.config, self.data)
         check_same_bases(plan, self.recipe.bases())
         self.bases = plan.get("bases", {})
-        self.total = int(plan["total_steps"])
+        self.course = self._course(int(plan["total_steps"]), float(plan.get("finish_cost", FINISH_COST)))
         if self.config.threads is None:
             self.threads = set_threads(int(plan["threads"]))
         self.recipe = self._new_recipe()
@@ -195,15 +200,21 @@ class _Run:
             self.recipe.prepare(1000, self.epoch_length)
             self.threads = trial.threads(self.threads)
         if self.config.total_steps is not None:
-            self.total = self.config.total_steps
+            total = self.config.total_steps
         elif self.config.train_seconds is not None:
             self.recipe.prepare(1000, self.epoch_length)
-            self.total = trial.steps_within(self.config.train_seconds, self._held_out_losses)
+            total = trial.steps_within(
+                self.config.train_seconds, self._held_out_losses, self.config.adversarial_steps_of
+            )
         else:
-            self.total = (self.config.epochs or 1) * self.epoch_length
+            total = (self.config.epochs or 1) * self.epoch_length
+        self.course = self._course(total, trial.finish_cost)
         if self.team.leads:
             self.folder.write_plan(self._plan())
         self.team.wait()
+
+    def _course(self, total: int, finish_cost: float) -> Course:
+        return Course(total, total - self.config.adversarial_steps_of(total), finish_cost)
 
     def _plan(self) -> dict[str, Any]:
         return {
@@ -215,6 +226,7 @@ class _Run:
             "split": self.split.as_dict(),
             "device": str(self.device),
             "threads": self.threads,
+            "finish_cost": self.course.cost,
             "torch": torch.__version__,
             "warnings": self.config.warnings(),
             "bases": self.recipe.bases(),
@@ -231,6 +243,8 @@ class _Run:
             checkpoint = self.store.resume(self.now)
         if checkpoint is None:
             return None
+        if self.now.finish_from is not None:
+            self._finish_from(self.now.finish_from)
         self.log(f"resumed from the checkpoint of step {self.now.step}")
         return self.now.step
 
@@ -280,6 +294,8 @@ class _Run:
             self.curves.step(self.now.step, self._epoch(), self.now.losses, rates)
         elif self.curves is not None:
             self.curves.event(self.now.step, self._epoch(), skipped=bad)
+        if self.recipe.is_finishing(self.now.step) and not self.recipe.is_finishing(self.now.step - 1):
+            self.speed = Speed()  # that of the steps before says nothing about those that come
         self.speed.tick()
         self._tell("train")
 
@@ -292,9 +308,20 @@ class _Run:
         if not self.held_out:
             return
         stop = self.team.leads and self._has_stalled()
-        if self.team.most([stop])[0]:
+        if not self.team.most([stop])[0]:
+            return
+        said = f"no improvement since step {self.now.best.step}"
+        if not self.recipe.is_finishing(self.now.step) and self.recipe.is_finishing(self.total - 1):
+            self.now.finish_from = self.now.step
+            self._finish_from(self.now.step)
+            self.log(f"{said}: the finish begins at step {self.now.step}, {self.total} are the last")
+        else:
             self.now.ended = "early_stop"
-            self.log(f"no improvement since step {self.now.best.step}: stopped at step {self.now.step}")
+            self.log(f"{said}: stopped at step {self.now.step}")
+
+    def _finish_from(self, step: int) -> None:
+        self.course = self.course.finished_from(step)
+        self.recipe.finish_from(step, self.total)
 
     def _has_stalled(self) -> bool:
         losses = self._held_out_losses()
@@ -302,13 +329,16 @@ class _Run:
             return False
         if self.curves is not None:
             self.curves.validation(self.now.step, self._epoch(), losses)
-        if self.now.best.improves(shown_loss(losses), self.now.step):
+        is_finish = self.recipe.is_finishing(self.now.step - 1)
+        is_kept = self.now.best.follows if is_finish else self.now.best.improves
+        if is_kept(shown_loss(losses), self.now.step):
             self.store.keep_best(self.now.step)
             return False
         patience = self.config.early_stopping_patience
         if not patience or self.now.best.step is None or self.now.step >= self.total:
             return False
-        return self.now.step - self.now.best.step >= patience * max(self.epoch_length, self.interval)
+        since = max(self.now.best.step, self.course.first) if is_finish else self.now.best.step
+        return self.now.step - since >= patience * max(self.epoch_length, self.interval)
 
     # -- stopping ------------------------------------------------------------------------------------------------------
 
@@ -372,6 +402,7 @@ class _Run:
             total_steps=self.total,
             epochs=self._epoch(),
             ended=self.now.ended or "complete",
+            adversarial_steps=max(voice_step - self.course.first, 0),
             losses=self.now.losses,
             best_step=self.now.best.step,
             best_loss=self.now.best.loss,
@@ -393,5 +424,5 @@ class _Run:
         return max(self.now.step - 1, 0) // self.epoch_length + 1
 
     def _tell(self, phase: Phase, *, now: bool = False) -> None:
-        progress = self.now.progress(phase, self.total, self._epoch(), self.speed.per_second)
+        progress = self.now.progress(phase, self.course, self._epoch(), self.speed.per_second)
         self.reporter.tell(progress, now=now)

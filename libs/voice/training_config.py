@@ -62,6 +62,8 @@ class TrainingConfig:
 
     A step learns from `batch_size` x `accumulation` x `processes` items. `batch_size` items are in memory at once, or
     fewer where they do not fit. `ema_decay`: 0 is off; else the voice is the moving average of the weights.
+    `adversarial_steps`: how many of the last steps are made against judges (libs/voice/lite_judges.py), `lite` only;
+    0: off. A run that stops getting better before them goes over to them at once.
     `loss_function` measures differences of spectra (l1 as RVC; l2 and huber are ours), `dropout` acts in RVC's encoder
     and on the content that `lite` reads, `augmentation` changes content and polarity (libs/voice/augmentation.py).
     `f0` false: a voice without pitch, RVC presets only. `rvc_checkpoints`: when `G_*.pth` and `D_*.pth` in RVC's own
@@ -93,6 +95,7 @@ class TrainingConfig:
     dropout: float = 0.0
     augmentation: bool = False
     ema_decay: float | None = None
+    adversarial_steps: int = 0
     f0: bool = True
     bad_steps_in_a_row: int = 8
     device: str = "auto"
@@ -127,6 +130,7 @@ class TrainingConfig:
         _whole("bad_steps_in_a_row", self.bad_steps_in_a_row, 1, 1000)
         _whole("threads", self.threads, 1, 1024)
         _between("ema_decay", self.ema_decay, *asked.EMA_DECAY)
+        _whole("adversarial_steps", self.adversarial_steps, *asked.ADVERSARIAL_STEPS)
         _one_of("optimizer", self.optimizer, get_args(Optimizer))
         _one_of("loss_function", self.loss_function, get_args(LossFunction))
         _one_of("precision", self.precision, get_args(Precision))
@@ -136,12 +140,21 @@ class TrainingConfig:
                 raise InvalidInput(f"{name} must be true or false, not {getattr(self, name)!r}", field=name)
         if self.preset == "lite" and not self.f0:
             raise InvalidInput("a lite voice needs pitch; choose an RVC preset for one without", field="f0")
+        if self.preset != "lite" and self.adversarial_steps:
+            raise InvalidInput(
+                f"{self.preset} learns against judges in every step; leave it out, it is an option of lite",
+                field="adversarial_steps",
+            )
 
     def resolved(self) -> TrainingConfig:
         """This config with the preset's own values filled in (epochs, batch size, learning rate, the two decays)."""
         preset = PRESETS[self.preset]
         own = {name: getattr(preset, name) for name in PRESETS_OWN}
         return dataclasses.replace(self, **{k: v for k, v in own.items() if getattr(self, k) is None})
+
+    def adversarial_steps_of(self, total: int) -> int:
+        """How many of the last of `total` steps are made against judges."""
+        return min(self.adversarial_steps, total)
 
     def warnings(self) -> list[str]:
         """What a person should know about these values: legal, and unusual for the preset (C-09)."""

@@ -44,7 +44,8 @@ class TrainingResult:
     """A finished run. `ended`: complete, early_stop or time_limit; `voice` is the file, of `voice_step`.
 
     `batch`: `size` of a step over all processes, and `part`, how many of its items were in memory at once. `bases`: the
-    pretrained files that it began with, by module, with `file` and `sha256`.
+    pretrained files that it began with, by module, with `file` and `sha256`. `adversarial_steps`: how many of the steps
+    up to `voice_step` were made against the judges of a finish.
     """
 
     voice: Path
@@ -54,6 +55,7 @@ class TrainingResult:
     total_steps: int
     epochs: int
     ended: str
+    adversarial_steps: int
     losses: dict[str, float]
     best_step: int | None
     best_loss: float | None

@@ -15,11 +15,13 @@ from libs.voice.recipe import Recipe, shown_loss
 from libs.voice.run_record import RunFolder
 from libs.voice.rvc.pretrained import write_training_pair
 from libs.voice.training_config import TrainingConfig
+from libs.voice.training_plan import Course
 
 
 @dataclass
 class Standing:
-    """Where a run is: `step` steps are done. `part`: items in memory at once; `ended`: why it is over, or None."""
+    """Where a run is: `step` steps are done. `part`: items in memory at once; `ended`: why it is over, or None;
+    `finish_from`: the step after which its finish began early, or None."""
 
     part: int
     step: int = 0
@@ -27,13 +29,15 @@ class Standing:
     best: Best = field(default_factory=Best)
     skipped: int = 0
     ended: str | None = None
+    finish_from: int | None = None
 
-    def progress(self, phase: Phase, total: int, epoch: int, speed: float | None) -> Progress:
-        """For whoever watches; `speed` in steps per second."""
+    def progress(self, phase: Phase, course: Course, epoch: int, speed: float | None) -> Progress:
+        """For whoever watches; `speed` in steps per second, of such as the last one."""
+        done, left = course.work(self.step)
         return Progress(
             phase=phase,
             step=self.step,
-            total_steps=total,
+            total_steps=course.total,
             epoch=epoch,
             losses=self.losses,
             loss=shown_loss(self.losses) if self.losses else None,
@@ -41,7 +45,8 @@ class Standing:
             best_step=self.best.step,
             skipped_steps=self.skipped,
             steps_per_second=speed,
-            eta_seconds=(total - self.step) / speed if speed and total else None,
+            eta_seconds=left / speed if speed and course.total else None,
+            fraction=done / (done + left) if done + left else 0.0,
         )
 
 
@@ -65,7 +70,8 @@ class Store:
         kept = checkpoint.progress
         standing.step = checkpoint.step
         standing.losses = checkpoint.metrics
-        standing.best = Best(kept["best_step"], kept["best_loss"], kept["validation"])
+        standing.best = Best(kept["best_step"], kept["best_loss"], kept["validation"], kept.get("lowest_loss"))
+        standing.finish_from = kept.get("finish_from")
         standing.skipped = kept["skipped"]
         standing.ended = kept["ended"]
         standing.part = kept.get("part", standing.part)
@@ -87,6 +93,8 @@ class Store:
                 "best_step": standing.best.step,
                 "best_loss": standing.best.loss,
                 "validation": standing.best.value,
+                "lowest_loss": standing.best.lowest,
+                "finish_from": standing.finish_from,
                 "skipped": standing.skipped,
                 "ended": standing.ended,
                 "part": standing.part,

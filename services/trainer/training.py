@@ -89,8 +89,9 @@ def _pass_on(work: Work[Any], line: dict[str, Any]) -> None:
     step, total = int(line.get("step") or 0), int(line.get("total_steps") or 0)
     if step:
         work.mark(f"step {step}")
+    fraction = line.get("fraction")
     work.report(
-        step / total if total else 0.0,
+        fraction if fraction is not None else step / total if total else 0.0,
         done=step,
         total=total,
         loss=line.get("loss"),

@@ -115,6 +115,13 @@ class RvcRecipe:
     def prepare(self, total_steps: int, steps_per_epoch: int) -> None:
         """RVC's schedule does not depend on the length of the run."""
 
+    def finish_from(self, step: int, total_steps: int) -> None:
+        """RVC has no finish: its judges take part from the first step on."""
+
+    def is_finishing(self, step: int) -> bool:
+        """Never."""
+        return False
+
     @property
     def voice(self) -> SynthesizerNetwork:
         """The network that is judged and exported: the average where there is one."""

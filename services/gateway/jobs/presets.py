@@ -84,6 +84,11 @@ def check_options(name: str, options: TrainingOptions) -> None:
         if getattr(options, field) not in (None, False):
             raise InvalidInput(f"{name} learns from sound alone and takes no {field}", field=f"options.{field}")
     if name != "lite":
+        if options.adversarial_steps:
+            raise InvalidInput(
+                f"{name} learns against judges in every step; leave it out, it is an option of lite",
+                field="options.adversarial_steps",
+            )
         return
     if not options.f0:
         raise InvalidInput("a lite voice needs pitch; choose an RVC preset for one without", field="options.f0")

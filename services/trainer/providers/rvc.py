@@ -197,6 +197,7 @@ class RvcProvider:
             "quality": evaluated.data["quality"],
             "training": {
                 **{k: result[k] for k in ("steps", "epochs", "losses", "seconds", "ended", "best_step", "device")},
+                "adversarial_steps": result.get("adversarial_steps", 0),
                 "bases": result.get("bases", {}),
                 "options": trained.data["options"],
             },

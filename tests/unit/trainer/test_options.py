@@ -43,7 +43,10 @@ def test_everything_that_may_be_asked_for_reaches_the_engine() -> None:
 
     assert {name: getattr(config, name) for name in ASKED} == ASKED
     assert config.processes == 2
-    assert TrainingOptions.model_fields.keys() == ASKED.keys() | NOT_THE_ENGINES | {"total_steps", "train_seconds"}
+    left_out = {"total_steps", "train_seconds", "adversarial_steps"}
+    assert TrainingOptions.model_fields.keys() == ASKED.keys() | NOT_THE_ENGINES | left_out
+    lite = config_of(TrainingOptions(preset="lite", adversarial_steps=7), settings)
+    assert TrainingConfig.from_dict(lite).adversarial_steps == 7
 
 
 def test_what_is_left_out_is_the_engines_own_default() -> None:
@@ -66,6 +69,7 @@ def test_what_is_left_out_is_the_engines_own_default() -> None:
         ("validation_split", 0.0, 0.5),
         ("dropout", 0.0, 0.9),
         ("ema_decay", 0.0, 0.99999),
+        ("adversarial_steps", 0, 100_000),
     ],
 )
 def test_the_gateway_and_the_engine_have_the_same_ranges(name: str, low: float, high: float) -> None:

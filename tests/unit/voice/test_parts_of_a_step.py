@@ -66,6 +66,18 @@ def test_parts_add_up_to_the_step_of_the_whole_batch(tmp_path: Path, preset: str
     torch.testing.assert_close(gradients(parted), gradients(whole), rtol=5e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("most", [1, 4])
+def test_parts_add_up_in_a_step_against_judges_too(tmp_path: Path, most: int) -> None:
+    batch = dataclasses.replace(batches_for(tmp_path, "lite", 6)(0), step=60)
+    whole, parted = (recipe_of("lite", adversarial_steps=100) for _ in range(2))
+
+    told, told_in_parts = whole.step(batch), parted.step(*batch.split(most))
+
+    assert told["adversarial"] > 0
+    assert told_in_parts == pytest.approx(told, rel=2e-3)
+    torch.testing.assert_close(gradients(parted), gradients(whole), rtol=5e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_accumulation_is_the_run_of_the_larger_batch(tmp_path: Path, preset: str) -> None:
     rate = PRESETS[preset].sample_rate

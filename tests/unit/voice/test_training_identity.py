@@ -27,6 +27,10 @@ ASKED = {
     "lite in parts, with a mean of weights, augmentation and dropout": dataclasses.replace(
         LITE, accumulation=2, ema_decay=0.99, augmentation=True, dropout=0.1
     ),
+    "lite against judges": dataclasses.replace(LITE, adversarial_steps=6),
+    "lite against judges in parts, with augmentation and dropout": dataclasses.replace(
+        LITE, adversarial_steps=9, accumulation=2, augmentation=True, dropout=0.1
+    ),
     "rvc-tiny in bfloat16 without pitch": dataclasses.replace(TINY, precision="bf16", f0=False),
 }
 

@@ -84,6 +84,20 @@ def test_every_option_changes_the_voice_that_comes_out(
     assert json.loads((tmp_path / "asked/run.json").read_text())["config"].items() >= option.items()
 
 
+def test_adversarial_steps_change_a_lite_voice_and_are_refused_where_judges_are_never_absent(
+    experiments: dict[str, Path], plain: dict[str, TrainingResult], tmp_path: Path
+) -> None:
+    result = run(experiments["lite"], tmp_path / "asked", dataclasses.replace(LITE, adversarial_steps=3))
+
+    assert result.sha256 != plain["lite"].sha256
+    assert (result.adversarial_steps, plain["lite"].adversarial_steps) == (3, 0)
+    assert result.losses["discriminator"] > 0
+    assert "discriminator" not in plain["lite"].losses
+    with pytest.raises(InvalidInput, match="every step") as caught:
+        dataclasses.replace(TINY, adversarial_steps=3)
+    assert caught.value.field == "adversarial_steps"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["rvc-tiny", "lite"])
 def test_bfloat16_trains_and_its_losses_are_near_those_of_float32(
