@@ -147,7 +147,7 @@ def load_newest(root: Path, recipe: Stateful) -> Checkpoint | None:
     if aside:
         raise WorkFailed(
             f"{len(aside)} checkpoints exist and none is whole ({', '.join(aside[:3])}); the run cannot go on",
-            actions=("Restore a checkpoint from a backup, or delete the folder of the run to start from nothing.",),
+            actions=("Restore a checkpoint from a backup, or start a new training: a retry would find the same.",),
         )
     return None
 

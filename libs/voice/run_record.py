@@ -75,7 +75,7 @@ class RunFolder:
         if (self.read_plan() or {}).get("has_checkpoint") and newest_step(self.checkpoints) is None:
             raise WorkFailed(
                 "this run has had checkpoints and none is left; it does not begin from nothing unasked",
-                actions=("Restore a checkpoint from a backup, or delete the folder of the run to start from nothing.",),
+                actions=("Restore a checkpoint from a backup, or start a new training: a retry would find the same.",),
             )
 
     def adopt(self, earlier: Iterable[Path]) -> int | None:
