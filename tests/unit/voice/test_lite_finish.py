@@ -21,7 +21,7 @@ from libs.voice.recipe import BadStep
 from libs.voice.team import Team
 from libs.voice.training import StopReason, TrainingInputs, train
 from libs.voice.training_config import TrainingConfig
-from libs.voice.training_plan import most_steps
+from libs.voice.training_plan import FINISH_COST, most_steps
 from tests.unit.voice.experiments import make_experiment
 from tests.unit.voice.runs import different, lines_of, run
 from tests.unit.voice.test_lite_recipe import CPU, batch_for
@@ -245,6 +245,21 @@ def test_a_run_is_planned_as_long_as_its_time_suffices_for_and_no_longer(seconds
     steps = most_steps(seconds, 0.2, 0.6, finish_of)
 
     assert cost(steps) <= seconds < cost(steps + 1)
+
+
+def test_a_time_budget_measures_what_a_step_of_the_finish_costs_before_it_counts_them(
+    experiment: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(LITE, total_steps=None, train_seconds=10.0, adversarial_steps=5)
+
+    result = run(experiment, tmp_path, config)
+
+    plan = json.loads((tmp_path / "run.json").read_text())
+    assert "s in the finish" in (tmp_path / "train.log").read_text()
+    assert plan["finish_cost"] != FINISH_COST
+    assert plan["finish_cost"] >= 1.0
+    assert (result.steps, result.ended) == (plan["total_steps"], "complete")
+    assert sum("discriminator" in line for line in lines_of(tmp_path)) == 5
 
 
 def test_what_is_left_counts_the_steps_of_the_finish_as_what_they_cost(experiment: Path, tmp_path: Path) -> None:
