@@ -19,7 +19,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ def given_voice(path: Path, judge: Judge, encoder: ContentEncoder, hubert: Path 
     return Converter(voice, heard, judge.pitch)
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", type=Path, required=True, help="folder of recordings of one speaker")
     parser.add_argument("--sources", type=Path, required=True, help="folder with a folder per speaker")
@@ -206,7 +206,13 @@ def main() -> None:
     parser.add_argument(
         "--hubert", type=Path, default=None, help="hubert_base.pt, for a further voice with its content"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
+    if (found := len(recordings(arguments.target))) <= HELD_OUT:
+        parser.error(f"--target: {arguments.target} holds {found} recordings; {HELD_OUT} are held out, so give more")
+    if not any(
+        recordings(each) for each in arguments.sources.glob("*/") if each.resolve() != arguments.target.resolve()
+    ):
+        parser.error(f"--sources: {arguments.sources} holds no folder of another speaker's recordings")
 
     encoder = SmallContentEncoder(arguments.content)
     judge = Judge(arguments.target, arguments.sources, arguments.utterances, arguments.output)

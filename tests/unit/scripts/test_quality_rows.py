@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts import quality
 from scripts.quality_rows import Rows, bands, differences, interval, means, picture, table
 
 
@@ -103,3 +104,18 @@ def test_differences_leave_out_a_figure_that_one_of_the_reports_lacks() -> None:
 
     assert "dnsmos" not in found
     assert found["phone_agreement"] == 0.0
+
+
+@pytest.mark.parametrize(("clips", "named"), [(3, "--target"), (4, "--sources")])
+def test_folders_that_cannot_be_measured_are_refused_with_what_they_hold(tmp_path, capsys, clips, named):
+    for number in range(clips):
+        (tmp_path / "target").mkdir(exist_ok=True)
+        (tmp_path / "target" / f"{number}.wav").touch()
+
+    with pytest.raises(SystemExit):
+        quality.main(
+            ["--target", str(tmp_path / "target"), "--sources", str(tmp_path), "--output", str(tmp_path / "out")]
+        )
+
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
