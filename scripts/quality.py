@@ -68,6 +68,11 @@ class Remembering(NeuralEmbedding):
         return self._known[key]
 
 
+def other_speakers(sources: Path, target: Path) -> list[Path]:
+    """The folders of `sources`, in their order, but for that of the target."""
+    return sorted(each for each in sources.glob("*/") if each.resolve() != target.resolve())
+
+
 class Judge:
     """Converts and measures; `rows` hold what was found, by kind of sound."""
 
@@ -82,9 +87,8 @@ class Judge:
         self.rows: Rows = {}
         self.converting = self.spoken = 0.0
         height = mean_log_f0([self.reference], self.pitch)
-        speakers = sorted(each for each in sources.iterdir() if each.is_dir() and each.resolve() != target.resolve())
         self.sources: list[tuple[str, str, Wave, float]] = []
-        for speaker in speakers:
+        for speaker in other_speakers(sources, target):
             waves = {path.stem: read_16k(path) for path in recordings(speaker)[:utterances]}
             shift = float(round(12 * (height - mean_log_f0(waves.values(), self.pitch))))
             self.sources += [(speaker.name, name, wave, shift) for name, wave in waves.items()]
@@ -209,9 +213,7 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     if (found := len(recordings(arguments.target))) <= HELD_OUT:
         parser.error(f"--target: {arguments.target} holds {found} recordings; {HELD_OUT} are held out, so give more")
-    if not any(
-        recordings(each) for each in arguments.sources.glob("*/") if each.resolve() != arguments.target.resolve()
-    ):
+    if not any(recordings(each) for each in other_speakers(arguments.sources, arguments.target)):
         parser.error(f"--sources: {arguments.sources} holds no folder of another speaker's recordings")
 
     encoder = SmallContentEncoder(arguments.content)
