@@ -61,8 +61,11 @@ def test_the_kept_log_shows_both_commands_of_the_readme_and_that_the_tests_passe
 def test_in_the_kept_log_the_demo_took_under_ten_minutes_and_the_tests_under_twenty() -> None:
     log = (PROJECT / "docs" / "proofs" / "bare-container.log").read_text(encoding="utf-8")
     took = {command: int(seconds) for command, seconds in re.findall(r"# make (\w+) took (\d+) s", log)}
+    training = re.search(r"· train (?:(\d+) min )?(\d+) s ·", log)
 
     assert took["demo"] < 600
+    assert training is not None
+    assert 60 * int(training[1] or 0) + int(training[2]) < 300
     assert took["test"] < 1200
 
 
