@@ -2,6 +2,7 @@
 
 Runs where coqui-tts is, and prints how many parameters each part has. In both sizes the decoder's upsampling and the
 DVAE are the true ones: `dvae.pth` has 211 MB, `model.pth` 93 MB (tiny) or 1.9 GB. Nothing of it is ever committed.
+The DVAE's dimensions are the format's, said here apart from libs/voice/xtts, whose reader these files try.
 """
 
 from __future__ import annotations

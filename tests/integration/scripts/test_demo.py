@@ -111,3 +111,13 @@ def test_a_folder_without_recordings_is_refused_before_anything_starts(tmp_path)
     assert refused.returncode == 1
     assert "holds 0 sound files" in output
     assert not (tmp_path / "demo" / "nats").exists()
+
+
+@pytest.mark.skipif(not (PROJECT / ".venv").is_dir(), reason="make works in .venv, which `make install` makes")
+def test_the_command_of_the_readme_hands_a_folder_over(tmp_path):
+    ran = subprocess.run(
+        ["make", "demo", f"VOICE={tmp_path}"], cwd=PROJECT, capture_output=True, text=True, timeout=600
+    )
+
+    assert ran.returncode != 0
+    assert f"{tmp_path} holds 0 sound files" in ran.stdout + ran.stderr
