@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import pytest
 
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
+from services.inference import batching
 from services.inference.app import create_app
+from services.inference.conversion import convert_pieces
 from services.inference.settings import InferenceSettings
 from tests.conftest import TOKEN, NatsServer
 from tests.factories_audio import make_speech
 from tests.integration.inference.voice_factory import Voices, stage
 from tests.integration.voice_services.platform import Platform, platform
+from tests.waiting import PATIENCE
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -72,6 +76,21 @@ def serve(settings: CommonSettings) -> Serve:
             yield client
 
     return serving
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """While it is cleared, conversions that have begun do not go on."""
+    opened = threading.Event()
+    opened.set()
+
+    def convert(*given: Any, **more: Any) -> None:
+        assert opened.wait(PATIENCE)
+        convert_pieces(*given, **more)
+
+    monkeypatch.setattr(batching, "convert_pieces", convert)
+    yield opened
+    opened.set()
 
 
 @pytest.fixture

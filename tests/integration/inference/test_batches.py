@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from libs.common.paths import Paths
 from tests.comparing import SAME, apart, samples
@@ -17,7 +19,9 @@ from tests.factories_audio import make_speech, make_tone
 from tests.integration.inference.conftest import Serve
 from tests.integration.inference.test_conversions import convert
 from tests.integration.inference.voice_factory import Voices, stage
+from tests.waiting import until
 
+Behind = Callable[..., Awaitable[list[Any]]]
 TOGETHER = {"conversions_at_once": 1, "inference_batch_requests": 8}
 
 
@@ -31,10 +35,18 @@ def uploads(paths: Paths, tmp_path: Path, voices: Voices) -> list[str]:
     return [stage(paths, f"upl_{i}", path) for i, path in enumerate(made)]
 
 
-async def behind(client: httpx.AsyncClient, upload: str, *requests: Awaitable[Any]) -> list[Any]:
-    """The answers to `requests`, which arrive in this order while the only turn is taken by a voice of nobody else."""
-    _, *answers = await asyncio.gather(convert(client, upload, "berta"), *requests)
-    return answers
+@pytest.fixture
+def behind(gate: threading.Event) -> Behind:
+    """The answers to requests that arrive in this order while the only turn is taken by a voice of nobody else."""
+
+    async def ask(client: httpx.AsyncClient, upload: str, *requests: Coroutine[Any, Any, Any]) -> list[Any]:
+        gate.clear()
+        calls = [asyncio.create_task(call) for call in (convert(client, upload, "berta"), *requests)]
+        await until(lambda: REGISTRY.get_sample_value("voicewright_inference_in_hand_requests") == len(calls))
+        gate.set()
+        return (await asyncio.gather(*calls))[1:]
+
+    return ask
 
 
 async def turns(client: httpx.AsyncClient) -> dict[str, float]:
@@ -57,7 +69,9 @@ async def counted(client: httpx.AsyncClient, work: Awaitable[Any]) -> tuple[Any,
 
 
 @pytest.mark.parametrize("voice", ["anna", "lisa"])
-async def test_callers_at_once_get_what_each_gets_alone(serve: Serve, uploads: list[str], voice: str) -> None:
+async def test_callers_at_once_get_what_each_gets_alone(
+    serve: Serve, uploads: list[str], behind: Behind, voice: str
+) -> None:
     wishes: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2, "pitch_shift": 4}, {"seed": 1, "index_rate": 0}, {}]
     async with serve(inference_batch_requests=1) as client:
         alone = [await convert(client, upload, voice, **wish) for upload, wish in zip(uploads, wishes, strict=True)]
@@ -73,7 +87,7 @@ async def test_callers_at_once_get_what_each_gets_alone(serve: Serve, uploads: l
         assert apart(samples(answer.content), samples(expected.content)) <= SAME
 
 
-async def test_one_by_one_is_what_is_done_unless_asked(serve: Serve, uploads: list[str]) -> None:
+async def test_one_by_one_is_what_is_done_unless_asked(serve: Serve, uploads: list[str], behind: Behind) -> None:
     async with serve() as client:
         requests = [convert(client, upload, "anna") for upload in uploads]
         answers, said = await counted(client, behind(client, uploads[0], *requests))
@@ -83,7 +97,7 @@ async def test_one_by_one_is_what_is_done_unless_asked(serve: Serve, uploads: li
 
 
 async def test_a_broken_request_beside_good_ones_is_refused_alone(
-    serve: Serve, uploads: list[str], paths: Paths, tmp_path: Path
+    serve: Serve, uploads: list[str], paths: Paths, tmp_path: Path, behind: Behind
 ) -> None:
     (tmp_path / "text.mp3").write_text("no sound at all " * 50)
     text = stage(paths, "upl_text", tmp_path / "text.mp3")
@@ -108,7 +122,9 @@ async def test_a_broken_request_beside_good_ones_is_refused_alone(
         assert apart(samples(answer.content), samples(expected.content)) <= SAME
 
 
-async def test_voices_are_not_mixed_and_nobody_is_overtaken_for_long(serve: Serve, uploads: list[str]) -> None:
+async def test_voices_are_not_mixed_and_nobody_is_overtaken_for_long(
+    serve: Serve, uploads: list[str], behind: Behind
+) -> None:
     ended: list[str] = []
 
     async def named(name: str, voice: str, upload: str) -> httpx.Response:
@@ -138,7 +154,7 @@ async def test_voices_are_not_mixed_and_nobody_is_overtaken_for_long(serve: Serv
         assert apart(samples(answer.content), alone[voice]) <= SAME
 
 
-async def test_a_turn_takes_no_more_seconds_than_it_may(serve: Serve, uploads: list[str]) -> None:
+async def test_a_turn_takes_no_more_seconds_than_it_may(serve: Serve, uploads: list[str], behind: Behind) -> None:
     async with serve(**TOGETHER, inference_batch_seconds=4.5) as client:
         requests = [convert(client, uploads[3]) for _ in range(5)]  # 2.4 s each: no two fit
         short = [convert(client, uploads[0]) for _ in range(3)]  # 1.2 s each: three fit
@@ -150,11 +166,14 @@ async def test_a_turn_takes_no_more_seconds_than_it_may(serve: Serve, uploads: l
     assert said_of_short["count"] == 1 + 1
 
 
-async def test_a_caller_who_leaves_harms_nobody(serve: Serve, uploads: list[str]) -> None:
+async def test_a_caller_who_leaves_harms_nobody(serve: Serve, uploads: list[str], gate: threading.Event) -> None:
+    gate.clear()
     async with serve(**TOGETHER) as client:
         before = asyncio.create_task(convert(client, uploads[0], "berta"))
         leaving = asyncio.create_task(convert(client, uploads[3]))
         staying = [asyncio.create_task(convert(client, upload)) for upload in uploads[:2]]
+        await until(lambda: REGISTRY.get_sample_value("voicewright_inference_in_hand_requests") == 4)
+        gate.set()
         await before  # the turn of the three is next, or has begun
         leaving.cancel()
         answers = await asyncio.gather(*staying)

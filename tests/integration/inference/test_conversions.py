@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.factories_audio import FORMATS, encode_as, make_tone
 from tests.factories_audio import speech as make_wave
 from tests.integration.inference.conftest import Serve
 from tests.integration.inference.voice_factory import Voices, stage
+from tests.waiting import until
 
 
 async def convert(client: httpx.AsyncClient, upload_id: str, voice: str = "anna", **wanted: Any) -> httpx.Response:
@@ -168,14 +170,15 @@ async def test_a_call_without_the_service_token_is_refused(client: httpx.AsyncCl
     assert answer.status_code == 401
 
 
-async def test_a_full_queue_asks_to_come_back(
-    serve: Serve, paths: Paths, voices: Voices, speech: str, tmp_path: Path
-) -> None:
+async def test_a_full_queue_asks_to_come_back(serve: Serve, voices: Voices, speech: str, gate: threading.Event) -> None:
     voices.publish("anna", "job_1")
-    long = stage(paths, "upl_long", make_tone(30.0, tmp_path / "long.wav"))
+    gate.clear()
 
     async with serve(conversions_at_once=1, conversions_waiting=1) as client:
-        answers = await asyncio.gather(*(convert(client, long) for _ in range(4)))
+        calls = [asyncio.create_task(convert(client, speech)) for _ in range(4)]
+        await until(lambda: sum(call.done() for call in calls) == 2)
+        gate.set()
+        answers = await asyncio.gather(*calls)
         later = await convert(client, speech)
 
     assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429]

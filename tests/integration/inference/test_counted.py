@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import httpx
 from prometheus_client import REGISTRY
 
 from tests.integration.inference.conftest import Serve
 from tests.integration.inference.voice_factory import Voices
+from tests.waiting import until
 
 
 def counted() -> dict[str, float]:
@@ -41,14 +43,18 @@ async def test_a_conversion_tells_how_it_ended_and_only_a_finished_one_its_times
 
 
 async def test_a_conversion_for_which_there_is_no_room_is_counted_as_busy(
-    serve: Serve, voices: Voices, speech: str
+    serve: Serve, voices: Voices, speech: str, gate: threading.Event
 ) -> None:
     voices.publish("anna", "job_1")
     before = counted()
+    gate.clear()
 
     async with serve(conversions_at_once=1, conversions_waiting=0) as client:
         wanted = {"upload_id": speech, "voice": "anna"}
-        answers = await asyncio.gather(*(client.post("/conversions", json=wanted) for _ in range(3)))
+        calls = [asyncio.create_task(client.post("/conversions", json=wanted)) for _ in range(3)]
+        await until(lambda: sum(call.done() for call in calls) == 2)
+        gate.set()
+        answers = await asyncio.gather(*calls)
 
     assert sorted(answer.status_code for answer in answers) == [200, 429, 429]
     assert counted()["busy"] == before["busy"] + 2

@@ -2,6 +2,7 @@
 
 What it does stands in SPEAKING_CHILD at its start (missing, die, mute; brisk: nothing is slow), then in the text:
 silence, endless, sometimes, nan, die, hang, slow, refuse, many (too many tokens); other pieces become noise.
+While SPEAKING_GATE names a file that is not there, nothing is said.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -55,6 +57,8 @@ def answer(order: dict, cancelled: set[int]) -> None:
     number, text = order["id"], order["text"]
     wave = 0.1 * np.random.default_rng(order["seed"]).standard_normal(int(RATE * len(text) / 15))
     ended = True
+    while (gate := os.environ.get("SPEAKING_GATE")) and not Path(gate).exists():
+        time.sleep(0.01)
     if "die" in text:
         os._exit(9)
     if "hang" in text:
