@@ -96,7 +96,7 @@ def read_pieces(
     if not any(not piece.is_mute for piece in usable):
         raise DatasetTooShort(f"none of the {len(pieces)} pieces is longer than {SHORTEST_FRAMES / 100} s of speech")
     # the list is shuffled by its writer; our order must depend on nothing but its content
-    return sorted(usable, key=lambda piece: (piece.name, piece.wave.as_posix()))
+    return sorted(usable, key=lambda piece: (piece.name, piece.wave.as_posix(), piece.speaker))
 
 
 def _checked(line: str, number: int, listing: Path, sample_rate: int, content_width: int, needs_f0: bool) -> Piece:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -161,6 +161,7 @@ def write_filelist(
     *,
     mute: MuteFiles | None = None,
     speaker_id: int = 0,
+    speakers: Mapping[int, int] | None = None,
     mute_lines: int = MUTE_LINES,
     has_f0: bool = True,
     seed: int = 0,
@@ -169,25 +170,31 @@ def write_filelist(
     """Writes `filelist.txt` in RVC's form, shuffled by `seed`; returns the number of pieces (mute lines not counted).
 
     gt wave | features | coarse | Hz | speaker; without f0 the two pitch fields are left out. Paths are absolute and as
-    they are on disk, or relative to a folder. Raises DatasetEmpty without a whole piece.
+    they are on disk, or relative to a folder. `speakers`: those of recordings that are not of `speaker_id`, by the
+    recordings' numbers; each speaker has mute lines of its own. Raises DatasetEmpty without a whole piece.
     """
     names = folders.names()
     if not names:
         raise DatasetEmpty("No piece is present in all folders; run preprocessing with recordings that hold speech.")
 
-    def line(files: tuple[Path, Path, Path, Path]) -> str:
+    def line(files: tuple[Path, Path, Path, Path], speaker: int) -> str:
         chosen = files if has_f0 else files[:2]
         texts = [str(f.relative_to(relative_to) if relative_to else f.absolute()) for f in chosen]
         if any(mark in text for text in texts for mark in "|\r\n"):
             raise InvalidInput("filelist.txt cannot hold paths with `|` or line breaks; rename the data folder.")
-        return "|".join([*texts, str(speaker_id)])
+        return "|".join([*texts, str(speaker)])
 
+    known = {str(number): speaker for number, speaker in (speakers or {}).items()}
     lines = []
+    found = set()
     for name in names:
         gt, _, coarse, f0, features = folders.piece(name)
-        lines.append(line((gt, features, coarse, f0)))
+        speaker = known.get(name.split("_")[0], speaker_id)
+        lines.append(line((gt, features, coarse, f0), speaker))
+        found.add(speaker)
     if mute is not None:
-        lines += [line(mute.files())] * mute_lines
+        for speaker in sorted(found):
+            lines += [line(mute.files(), speaker)] * mute_lines
     order = np.random.default_rng(seed).permutation(len(lines))
     with atomic_file(folders.filelist) as file:
         file.write("\n".join(lines[i] for i in order).encode())

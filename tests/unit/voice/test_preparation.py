@@ -230,6 +230,23 @@ def test_the_file_list_has_rvcs_form_with_mute_lines_and_true_paths(tmp_path: Pa
     ]
 
 
+def test_the_file_list_says_whose_each_recording_is_and_everybody_has_mute_lines(tmp_path: Path) -> None:
+    folders = ExperimentFolders(tmp_path / "exp", 16)
+    for number in (0, 1, 10):
+        preparation.prepare_recording(
+            recording(tmp_path / f"{number}.wav"), number, folders, SETTINGS, BandEncoder(), Pitch()
+        )
+    mute = preparation.ensure_mute(tmp_path / "mute", 32000, BandEncoder())
+
+    experiment.write_filelist(folders, mute=mute, speakers={10: 2})
+
+    lines = [line.split("|") for line in folders.filelist.read_text().split("\n")]
+    said = {(Path(fields[0]).name.split("_")[0], fields[4]) for fields in lines if "mute" not in fields[0]}
+    assert said == {("0", "0"), ("1", "0"), ("10", "2")}
+    assert sorted(fields[4] for fields in lines if "mute" in fields[0]) == ["0", "0", "2", "2"]
+    assert experiment.validate_experiment(folders) == []
+
+
 def test_a_file_list_without_pitch_has_three_fields_and_may_be_relative(tmp_path: Path) -> None:
     folders, _ = prepared(tmp_path)
 
