@@ -23,6 +23,7 @@ from libs.common.worker import Worker
 
 STEPS = int(os.environ.get("STEPS", "20"))
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0.1"))
+SLOTS = int(os.environ.get("SLOTS", "1"))
 HOLD_AT = int(os.environ.get("HOLD_AT", STEPS))  # it counts so far, and on when the test lets it
 TRACE = Path(os.environ["TRACE"])
 GO_ON = TRACE.with_suffix(".go")
@@ -103,7 +104,7 @@ async def main() -> None:
     logs.configure("preprocessor", level="INFO")
     bus = await Bus.connect(settings, "preprocessor")
     await bus.ensure()
-    worker = Worker(bus, settings, Paths(settings), slots=1, info={"device": "test"})
+    worker = Worker(bus, settings, Paths(settings), slots=SLOTS, info={"device": "test"})
     worker.on(PrepareDataset, on_prepare, finish)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -57,6 +57,23 @@ def test_all_that_a_service_says_is_in_the_form_that_was_asked_for(service: str,
     assert {line["service"] for line in said} == {service}
 
 
+@pytest.mark.parametrize("service", PORTS)
+def test_a_service_says_where_its_folders_and_its_optional_files_are_before_it_serves(
+    service: str, tmp_path: Path
+) -> None:
+    hubert = tmp_path / "assets" / "hubert" / "hubert_base.pt"
+    hubert.parent.mkdir(parents=True)
+    hubert.touch()
+
+    starting = json.loads(spoken(service, tmp_path)[-1])
+
+    assert [starting[name] for name in ("data_root", "uploads_dir", "models_root", "assets_root")] == [
+        str(tmp_path / place) for place in ("data", "data/uploads", "models", "assets")
+    ]
+    assert starting["hubert"] == f"{hubert} (present)"
+    assert starting["rmvpe"] == f"{tmp_path}/assets/rmvpe/rmvpe.pt (absent)"
+
+
 def test_a_machine_without_a_card_is_told_in_that_form_too(tmp_path: Path) -> None:
     if any(Path("/dev").glob("nvidia[0-9]*")):
         pytest.skip("there is a card here")

@@ -1,7 +1,8 @@
-"""A worker that takes some commands and then ends: one process for each piece of work, started by who counts them."""
+"""How many commands a worker takes: at a time, and altogether where one process is started for each piece of work."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,6 +15,25 @@ from scripts.processes import free_port
 from tests.conftest import TOKEN
 from tests.integration.common.worker_processes import ROOT, Events, Processes, command
 from tests.waiting import PATIENCE, until
+
+
+async def test_a_worker_has_as_many_commands_in_hand_as_it_has_slots_and_leaves_the_others_in_the_queue(
+    bus: Bus, processes: Processes, events: Events
+) -> None:
+    for job in ("job_1", "job_2", "job_3"):
+        await bus.send_command(command(job), Lane.normal)
+
+    processes.start(SLOTS=2, STEP_SECONDS=0, HOLD_AT=3)
+    await processes.wait_for("step 2", count=2)
+    await asyncio.sleep(0.5)  # ten times what it waits for a command: a third would have begun
+    in_hand = (await bus.queue_depths())["preprocessor-normal"]
+    begun_by_then = len(processes.lines("begin"))
+    processes.go_on()
+    await events.wait_for("prepared", count=3)
+
+    assert in_hand == {"pending": 1, "unacknowledged": 2}
+    assert begun_by_then == 2
+    assert len(processes.lines("begin")) == 3
 
 
 async def test_a_worker_of_one_command_does_it_and_ends_well_and_leaves_the_next_to_others(

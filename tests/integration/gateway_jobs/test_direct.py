@@ -11,10 +11,12 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from sqlalchemy import update
 
 from libs.common.service import create_service
 from scripts.processes import free_port
 from services.gateway.accounts.tables import Role
+from services.gateway.datasets.tables import Sample
 from services.gateway.settings import GatewaySettings
 from services.preprocessor.direct import router as preprocess_router
 from services.trainer.direct import OPEN_PREFIXES, as_job
@@ -93,7 +95,8 @@ async def test_start_status_and_validate_work_as_written(house: House, ports: di
     assert trained[0] == 202
     assert (trained[1]["preset"], trained[1]["options"]["epochs"]) == ("lite", 10)
     assert (training[0], training[1]["kind"]) == (200, "training")
-    assert ready[0] == 200
+    assert (ready[0], ready[1]["exp_name"], ready[1]["can_train"]) == (200, "test_model", True)
+    assert len(ready[1]["artifacts"]["folders"]) == 5
     await house.wait_status(anna, trained[1]["job_id"], "completed")
 
 
@@ -197,11 +200,21 @@ async def test_the_trainers_oldest_addresses_start_and_list_for_administrators(
 ) -> None:
     anna, boss = await house.person("anna"), await house.person("boss", Role.admin)
     as_json = ["-H", "Content-Type: application/json"]
-    start = ["-X", "POST", f"{ports['trainer']}/train", *as_json, "-d", '{"dataset_name": "nobody", "epochs": 3}']
+    dataset = await house.dataset(boss, "linda")
+    async with house.database.write() as session:
+        await session.execute(update(Sample).where(Sample.dataset_id == dataset).values(transcript="Words of it."))
 
-    refused = [await curl(None, *start), await curl(anna, *start), await curl(boss, *start)]
+    def start(name: str) -> list[str]:
+        body = json.dumps({"dataset_name": name, "epochs": 3})
+        return ["-X", "POST", f"{ports['trainer']}/train", *as_json, "-d", body]
+
+    refused = [await curl(None, *start("linda")), await curl(anna, *start("linda")), await curl(boss, *start("nobody"))]
+    begun, job = await curl(boss, *start("linda"))
     listed = [await curl(person, f"{ports['trainer']}/training-jobs") for person in (None, anna, boss)]
 
     assert [status for status, _ in refused] == [401, 403, 404]
     assert [status for status, _ in listed] == [401, 403, 200]
-    assert listed[-1][1] == {"jobs": []}
+    assert (begun, job["dataset_name"]) == (202, "linda")
+    (shown,) = listed[-1][1]["jobs"]
+    assert (shown["job_id"], shown["status"], shown["model_available"]) == (job["job_id"], "pending", False)
+    assert (await boss.get(f"/training/jobs/{job['job_id']}")).json()["options"]["epochs"] == 3

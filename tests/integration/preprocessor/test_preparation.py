@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,17 +86,18 @@ async def test_datasets_that_cannot_be_used_fail_with_their_reason(here: Platfor
     broken = here.place("anna", [tmp_path / "text.wav"])
     here.start("preprocessor")
 
-    codes = {}
+    codes, said = {}, {}
     for job, inputs in {"vanished": vanished, "noisy": noisy, "silent": silent, "broken": broken, "none": ()}.items():
         failed = await here.send(prepare(job, inputs), "step_failed", seconds=90)
-        codes[job] = failed.problem["code"]
+        codes[job], said[job] = failed.problem["code"], failed.problem["detail"]
         assert failed.problem["suggested_actions"]
     unknown = await here.send(prepare("preset", noisy, preset="gigantic"), "step_failed")
     absent = await here.send(prepare("method", noisy, f0_method="rmvpe"), "step_failed")
     (announced,) = await workers.announced(here.bus)
 
     assert codes["vanished"] == "voice_sample_not_found"
-    assert codes["noisy"] in ("insufficient_audio_quality", "dataset_empty")
+    assert codes["noisy"] == "insufficient_audio_quality"
+    assert re.search(r"pitch was found in \d+\.\d % .* hold no voice", said["noisy"])
     assert codes["silent"] == "dataset_empty"
     assert codes["broken"] in ("unsupported_audio", "broken_audio")
     assert codes["none"] == "dataset_empty"

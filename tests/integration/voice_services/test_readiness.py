@@ -11,9 +11,10 @@ import pytest
 
 from libs.common.jobs import Lane
 from scripts.processes import free_port
+from services.gateway.workers import announced
 from tests.integration.voice_services.parts import prepared_tones
 from tests.integration.voice_services.platform import Platform, loaded_libraries, resident_megabytes, train
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, until
 
 
 @pytest.mark.parametrize(("service", "variable"), [("trainer", "MODELS_ROOT"), ("preprocessor", "DATA_ROOT")])
@@ -69,6 +70,16 @@ async def test_a_trainer_without_the_gpu_that_it_should_use_takes_no_work(here: 
     assert (answer.status_code, [check["name"] for check in wrong]) == (503, ["device"])
     assert "cuda" in wrong[0]["detail"]
     assert str(trainer.pid) not in trained.worker
+
+
+async def test_a_trainer_announces_how_many_trainings_it_takes_at_a_time(here: Platform) -> None:
+    await here.started("trainer", TRAINING_CONCURRENCY=3)
+
+    async def slots() -> dict[str, int] | None:
+        found = {worker["service"]: worker["slots"] for worker in await announced(here.bus)}
+        return found if len(found) == 2 else None  # one worker for trainings, one for short work
+
+    assert await until(slots) == {"trainer": 3, "models": 1}
 
 
 async def test_idle_workers_are_light(here: Platform) -> None:

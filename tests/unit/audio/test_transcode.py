@@ -28,6 +28,22 @@ def test_every_format_becomes_mono_pcm16_at_22050(format: Format, tmp_path: Path
     assert (report.sample_rate, report.channels) == (48_000, 2)
 
 
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg"])
+def test_nothing_that_a_file_says_about_its_speaker_is_in_what_is_trained_from(extension: str, tmp_path: Path) -> None:
+    source = tmp_path / f"in.{extension}"
+    with soundfile.SoundFile(source, "w", samplerate=22_050, channels=1) as file:
+        file.artist, file.comment = "Anna Beispiel", "recorded at 5 Example Street"
+        file.write(speech(2.0))
+
+    transcode(source, tmp_path / "out.wav")
+
+    told, kept = source.read_bytes(), (tmp_path / "out.wav").read_bytes()
+    assert b"Anna Beispiel" in told
+    assert b"Example Street" in told
+    assert b"Anna" not in kept
+    assert b"Example Street" not in kept
+
+
 def test_blocks_and_whole_give_the_same_wave(tmp_path: Path) -> None:
     wave = speech(7.0, rate=44_100)
     source = encode_as("flac", wave, 44_100, tmp_path / "in.flac")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,26 @@ def test_every_number_names_its_unit_or_is_described(document: dict[str, Any]) -
                 unclear.append(f"{model}.{name}")
 
     assert unclear == []
+
+
+PROJECT = Path(__file__).resolve().parents[3]
+GUIDES = [
+    *(path for path in (PROJECT / "docs").glob("*.md") if path.name != "features.md"),  # it has addresses of others too
+    *(PROJECT / "services").glob("*/README.md"),
+]
+INNER = ("/preprocess/", "/trainer/")
+"""Older addresses, which preprocessor and trainer answer on ports of their own."""
+
+
+def test_every_address_that_the_documents_tell_people_to_ask_is_one_of_the_api(document: dict[str, Any]) -> None:
+    named = {
+        address.split("?")[0].rstrip(".,")
+        for guide in GUIDES
+        for address in re.findall(r"(?:/api/v1|\$API)(/[^\s\"'`),]+)", guide.read_text(encoding="utf-8"))
+        if not address.startswith(INNER)
+    }
+    # a WebSocket is in no OpenAPI document
+    known = [re.sub(r"\{\w+\}", "[^/]+", path.removeprefix(PREFIX)) for path in (*document["paths"], "/ws/convert")]
+
+    assert {"/training/stats", "/system/services", "/admin/logs"} <= named
+    assert sorted(address for address in named if not any(re.fullmatch(path, address) for path in known)) == []
