@@ -58,6 +58,18 @@ def test_the_kept_log_shows_both_commands_of_the_readme_and_that_the_tests_passe
     assert " failed" not in verdict[0]
 
 
+def test_in_the_kept_log_the_script_installed_what_the_bare_machine_lacked() -> None:
+    """As root, which alone may install packages of Debian."""
+    bare, demo = (PROJECT / "docs" / "proofs" / "bare-container.log").read_text("utf-8").split("$ make demo", 1)
+    lacked = set(re.findall(r"^# no ([\w-]+)$", bare, re.M))
+    installed = re.search(r"^install  Debian packages: (.+)$", demo, re.M)
+
+    assert {"nats-server", "espeak-ng", "pip"} <= lacked
+    assert installed is not None
+    assert {"nats-server", "espeak-ng", "python3-venv"} <= set(installed[1].split())
+    assert "install  done" in demo.split("# make demo took", 1)[0]
+
+
 def test_in_the_kept_log_the_demo_took_under_ten_minutes_and_the_tests_under_twenty() -> None:
     log = (PROJECT / "docs" / "proofs" / "bare-container.log").read_text(encoding="utf-8")
     took = {command: int(seconds) for command, seconds in re.findall(r"# make (\w+) took (\d+) s", log)}
