@@ -45,6 +45,20 @@ def test_the_idle_services_stay_within_what_was_promised() -> None:
     assert NEWEST["figures"]["idle memory of ingest, MB"] < 250
 
 
+def test_in_the_kept_measurement_a_lite_voice_is_heard_within_150_ms_and_the_page_tells_its_rows() -> None:
+    """Blocks of 50 ms: the block, its crossfade, and what computing took on two cores with other work."""
+    newest = sorted((PROJECT / "docs" / "benchmarks").glob("*-realtime.json"))[-1]
+    told = (PROJECT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    voices = json.loads(newest.read_text(encoding="utf-8"))["voices"]
+
+    assert voices["lite, blocks of 50 ms"]["latency_ms"] < 150
+    assert newest.name in told
+    for voice, of in voices.items():
+        figures = (of["processor_ms"], of["median_ms"], of["p95_ms"], of["real_time_factor"])
+        late, before = f"{100 * of['late_share']:.0f} %", of["algorithmic_latency_ms"]
+        assert f"| {voice} | {' | '.join(map(str, figures))} | {late} | {before} |" in told
+
+
 def test_the_kept_log_shows_both_commands_of_the_readme_and_that_the_tests_passed() -> None:
     log = (PROJECT / "docs" / "proofs" / "bare-container.log").read_text(encoding="utf-8")
 
