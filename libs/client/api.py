@@ -109,11 +109,19 @@ class Client(Conversions):
         return list(self._pages("/samples", Sample, dataset_id=dataset_id))
 
     def upload(
-        self, files: Sequence[Path], dataset_id: str, *, transcript: str | None = None, told: Progress | None = None
+        self,
+        files: Sequence[Path],
+        dataset_id: str,
+        *,
+        transcript: str | None = None,
+        speaker_id: int | None = None,
+        told: Progress | None = None,
     ) -> Upload:
         """Sends `files` in one request. Files that are not accepted are in `rejected`; the others are kept.
 
-        `told` hears of every block of bytes that was sent.
+        `speaker_id`: whose voice they are, 0 to 108, where a dataset has several speakers. Recordings that were there
+        already get it too; left out, they keep theirs, and new ones have 0. `told` hears of every block of bytes that
+        was sent.
         """
         key = new_key()
         with ExitStack() as opened:
@@ -126,8 +134,15 @@ class Client(Conversions):
                 ]
 
             fields = {"dataset_id": dataset_id} | ({"transcript": transcript} if transcript else {})
+            fields |= {"speaker_id": str(speaker_id)} if speaker_id is not None else {}
             answer = self._json("POST", "/samples", key=key, data=fields, files=parts, timeout=SENDING)
         return Upload.model_validate(answer)
+
+    def change_sample(self, sample_id: str, *, transcript: str | None = None, speaker_id: int | None = None) -> Sample:
+        """Says what is said in a recording, or whose voice of its dataset it is; what is None stays."""
+        given = {"transcript": transcript, "speaker_id": speaker_id}
+        body = {name: value for name, value in given.items() if value is not None}
+        return Sample.model_validate(self._json("PATCH", f"/samples/{sample_id}", json=body))
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 

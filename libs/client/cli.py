@@ -120,7 +120,9 @@ def list_users() -> None:
     out.print(rows)
 
 
-def send_files(client: Client, files: list[Path], dataset_id: str, parallel: int) -> tuple[int, list[Rejected]]:
+def send_files(
+    client: Client, files: list[Path], dataset_id: str, parallel: int, speaker_id: int | None = None
+) -> tuple[int, list[Rejected]]:
     """Uploads `files`, `parallel` at a time, with a progress bar; returns how many were kept, and what was not.
 
     What the platform says of recordings that it kept, such as that they sound like a telephone, is printed. Raises
@@ -135,7 +137,9 @@ def send_files(client: Client, files: list[Path], dataset_id: str, parallel: int
 
         def send(path: Path) -> Upload | ApiProblem:
             try:
-                return client.upload([path], dataset_id, told=lambda count: bar.advance(task, count))
+                return client.upload(
+                    [path], dataset_id, speaker_id=speaker_id, told=lambda count: bar.advance(task, count)
+                )
             except ApiProblem as problem:
                 if problem.status in (401, 403, 404, 507) or problem.status >= 500:
                     raise  # about the request, not about this file
@@ -176,15 +180,21 @@ def _show_rejected(rejected: list[Rejected]) -> None:
 def upload(
     paths: Annotated[list[Path], typer.Argument(help="Sound files, or folders of them", exists=True)],
     dataset: Annotated[str, typer.Option(help="Name, slug or id; a new name makes a dataset")],
+    speaker_id: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=108, help="Whose voice they are, where a dataset has several speakers", show_default="0"
+        ),
+    ] = None,
     parallel: Annotated[int, typer.Option(min=1, max=16, help="Requests at a time")] = 4,
 ) -> None:
-    """Upload recordings of one voice. The same recording twice is one recording."""
+    """Upload recordings. The same one twice is one recording, and of the speaker that was named last."""
     files = sound_files(paths)
     if not files:
         fail(f"No sound file in {', '.join(map(str, paths))}: looked for {', '.join(sorted(SOUND))}.", Exit.partly)
     with connected() as client:
         target = client.ensure_dataset(dataset)
-        kept, rejected = send_files(client, files, target.id, parallel)
+        kept, rejected = send_files(client, files, target.id, parallel, speaker_id)
         target = client.find_dataset(target.id) or target
     _show_rejected(rejected)
     out.print(
@@ -192,6 +202,8 @@ def upload(
         f"{target.item_count} recordings, {seconds(target.duration_seconds)}.",
         markup=False,
     )
+    for share in target.speakers:
+        out.print(f"Speaker {share.speaker_id}: {share.recordings} recordings, {seconds(share.seconds)}.", markup=False)
     if rejected:
         raise typer.Exit(int(Exit.partly))
 

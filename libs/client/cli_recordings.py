@@ -14,17 +14,19 @@ from libs.client.terminal import JsonOption, connected, out, seconds, show_json,
 
 @speaks
 def recordings(dataset: DatasetOption, json: JsonOption = False) -> None:
-    """The recordings of a dataset, what is said in them, and whether a person or a machine wrote that."""
+    """The recordings of a dataset: who speaks, what is said, and whether a person or a machine wrote that."""
     with connected() as client:
         found = client.samples(dataset_key(client, dataset))
     if json:
         show_json(found)
         return
-    rows = table("id", "name", "length", "text by", "text")
+    has_speakers = any(sample.speaker_id for sample in found)
+    rows = table("id", "name", *(("speaker",) if has_speakers else ()), "length", "text by", "text")
     for sample in found:
         by = "machine" if sample.transcript_by_machine else "person" if sample.transcript else "–"
         length = seconds(sample.duration_seconds)
-        rows.add_row(sample.id, Text(sample.name), length, by, Text(sample.transcript or "–"))
+        speaker = (str(sample.speaker_id),) if has_speakers else ()
+        rows.add_row(sample.id, Text(sample.name), *speaker, length, by, Text(sample.transcript or "–"))
     out.print(rows)
 
 

@@ -69,6 +69,14 @@ class Problem(Answer):
         return " ".join([said, *self.suggested_actions])
 
 
+class SpeakerShare(Answer):
+    """What a dataset holds of one speaker; `seconds` of sound."""
+
+    speaker_id: int
+    recordings: int = 0
+    seconds: float = 0.0
+
+
 class Dataset(Answer):
     id: str
     slug: str
@@ -77,6 +85,7 @@ class Dataset(Answer):
     status: str = ""
     item_count: int = 0
     duration_seconds: float = 0.0
+    speakers: list[SpeakerShare] = []
     created_at: datetime | None = None
 
 
@@ -94,6 +103,7 @@ class Sample(Answer):
     status: str = ""
     transcript: str = ""
     transcript_by_machine: bool = False
+    speaker_id: int = 0
     warnings: list[Warned] = []
     duplicate: bool = False
 

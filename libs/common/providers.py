@@ -34,7 +34,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Provider:
-    """One way to a voice. `minutes`: a usual training takes from … to …; `sample_rate` in Hz of what it makes."""
+    """One way to a voice. `minutes`: a usual training takes from … to …; `speakers`: how many one voice can be."""
 
     name: str
     title: str
@@ -46,6 +46,7 @@ class Provider:
     price: str
     needs: Needs
     is_local: bool = True
+    speakers: int = 1
     languages: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
 
@@ -78,6 +79,7 @@ PROVIDERS: dict[str, Provider] = {
             minutes=(5, 30),
             price="GPU time at GPU_HOUR_PRICE",
             needs=Needs(seconds=(10.0, 600.0), advice="Clean speech without transcripts; ten minutes are plenty."),
+            speakers=109,
         ),
         Provider(
             name="xtts",

@@ -69,11 +69,12 @@ async def validate(
     """Reads every input's file and report; a report or WAV that is lost is made again.
 
     Raises DatasetEmpty, VoiceSampleNotFound naming all that are missing or changed, and DatasetTooShort with both
-    numbers. `check` is called between recordings and may end the work.
+    numbers, also for one of several speakers. `check` is called between recordings and may end the work.
     """
     if not inputs:
         raise DatasetEmpty(f"the dataset {dataset!r} has no recordings", dataset=dataset)
     recordings: list[Recording] = []
+    of_speaker: dict[int, float] = {}
     missing: list[tuple[InputFile, str]] = []
     for done, item in enumerate(inputs):
         check()
@@ -85,6 +86,7 @@ async def validate(
         recordings.append(
             Recording(item.sample_id, item.sha256, float(report["duration_seconds"]), list(report["warnings"]))
         )
+        of_speaker[item.speaker] = of_speaker.get(item.speaker, 0.0) + recordings[-1].seconds
     if missing:
         raise _not_found(dataset, missing)
     seconds = round(sum(recording.seconds for recording in recordings), 3)
@@ -96,8 +98,24 @@ async def validate(
             seconds=seconds,
             min_seconds=min_seconds,
         )
+    _check_each(dataset, of_speaker, min_seconds)
     progress(1.0, done=len(inputs), total=len(inputs))
     return Validated(dataset, seconds, recordings)
+
+
+def _check_each(dataset: str, of_speaker: dict[int, float], min_seconds: float) -> None:
+    """Of several speakers each becomes a voice, so each needs what a voice needs."""
+    short = {speaker: seconds for speaker, seconds in sorted(of_speaker.items()) if seconds < min_seconds}
+    if short and len(of_speaker) > 1:
+        named = ", ".join(f"speaker {speaker} {seconds:.1f} s" for speaker, seconds in short.items())
+        raise DatasetTooShort(
+            f"the recordings of {dataset!r} hold of {named}; at least {min_seconds:g} s are needed of each speaker",
+            dataset=dataset,
+            field="speaker_id",
+            seconds=round(min(short.values()), 3),
+            min_seconds=min_seconds,
+            speakers=list(short),
+        )
 
 
 async def write_result(folder: Path, result: Validated) -> Path:

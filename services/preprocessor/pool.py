@@ -93,7 +93,7 @@ def conclude(folder: Path, plan: Plan) -> dict[str, Any]:
 
     folders = _state["folders"]
     mute = ensure_mute(plan.mute, plan.sample_rate, _state["encoder"])
-    pieces = write_filelist(folders, mute=mute)
+    pieces = write_filelist(folders, mute=mute, speakers=plan.speakers)
     voiced = frames = 0
     for name in folders.names():
         f0 = load_array(folders.piece(name)[3])

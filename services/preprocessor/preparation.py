@@ -34,9 +34,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be prepared and how; `fingerprint` stands for all of it."""
+    """What is to be prepared and how; `fingerprint` stands for all of it.
+
+    `speakers`: whose the recordings are that are not of speaker 0, by the recordings' numbers.
+    """
 
     sources: tuple[tuple[int, Path], ...]
+    speakers: dict[int, int]
     preset: str
     sample_rate: int
     width: int
@@ -78,8 +82,12 @@ async def plan_of(command: PrepareDataset, paths: Paths, precision: pool.Precisi
         "f0_method": facts["f0_method"],
         "encoder": facts["encoder"],
     } | ({} if facts["precision"] == "fp32" else {"precision": facts["precision"]})
+    speakers = {n: item.speaker for n, item in enumerate(ordered) if item.speaker}
+    if speakers:  # what was prepared when there were none is used again
+        what["speakers"] = [item.speaker for item in ordered]
     return Plan(
         sources=sources,
+        speakers=speakers,
         preset=command.preset,
         sample_rate=facts["sample_rate"],
         width=facts["width"],
@@ -222,12 +230,21 @@ class Preparation:
         return sorted(results, key=lambda r: r["index"])
 
     def _conclude(self, folder: Path, results: list[dict[str, Any]], summary: dict[str, Any]) -> Result:
-        """Totals, when all recordings are there. Raises InsufficientAudioQuality when hardly anything is voiced."""
+        """Totals, when all recordings are there.
+
+        Raises InsufficientAudioQuality when hardly anything is voiced, or nothing is left of one of the speakers.
+        """
         if summary["voiced_ratio"] < LEAST_VOICED:
             raise InsufficientAudioQuality(
                 f"pitch was found in {100 * summary['voiced_ratio']:.1f} % of the prepared sound; speech has more than "
                 f"{100 * LEAST_VOICED:.0f} %: these recordings seem to hold no voice"
             )
+        speakers = self._speakers_of(results)
+        results = [
+            result
+            | ({"speaker": self._plan.speakers[result["index"]]} if result["index"] in self._plan.speakers else {})
+            for result in results
+        ]
         seconds = round(_seconds_of(results), 3)
         files = [f for f in sorted(folder.rglob("*")) if f.is_file() and not _is_hidden(f, folder)]
         fields = {
@@ -246,9 +263,22 @@ class Preparation:
             "encoder": self._plan.encoder,
             "precision": self._plan.precision,
             **fields,
-        }
+        } | ({} if speakers == [0] else {"speakers": speakers})
         log.info("preparation.done", pieces=summary["pieces"], seconds=seconds)
         return Result(fields, files, data)
+
+    def _speakers_of(self, results: list[dict[str, Any]]) -> list[int]:
+        """Who can be learnt, in order: a voice with a speaker of whom it has heard nothing would speak noise."""
+        asked = {number: self._plan.speakers.get(number, 0) for number, _ in self._plan.sources}
+        found = {asked[result["index"]] for result in results if result["pieces"]}
+        if silent := sorted(set(asked.values()) - found):
+            raise InsufficientAudioQuality(
+                f"nothing that can be trained on is left of the recordings of speaker {', '.join(map(str, silent))}",
+                field="speaker_id",
+                speakers=silent,
+                actions=("Replace that speaker's recordings, or delete them.",),
+            )
+        return sorted(found)
 
 
 def _seconds_of(results: list[dict[str, Any]]) -> float:

@@ -20,6 +20,7 @@ from libs.common.events.commands import (
     ValidateDataset,
 )
 from libs.common.events.content import (
+    HIGHEST_SPEAKER,
     ConversionInput,
     Data,
     InputFile,
@@ -77,6 +78,7 @@ __all__ = [
     "CATALOGUE",
     "COMMANDS",
     "EVENTS",
+    "HIGHEST_SPEAKER",
     "PROGRESS",
     "SOURCE",
     "BuildIndex",

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.training_options import TrainingSettings
 
+HIGHEST_SPEAKER = 108
+"""RVC's table of speakers has 109 rows, so the numbers of a dataset's speakers go from 0 to 108."""
+
 
 class Data(BaseModel):
     """Frozen, typed content of a message."""
@@ -23,12 +26,20 @@ class ManifestRef(Data):
     token: int
 
 
+def _is_first(speaker: int) -> bool:
+    return speaker == 0
+
+
 class InputFile(Data):
-    """One original recording of a dataset, by content."""
+    """One original recording of a dataset, by content.
+
+    `speaker`: whose voice it is, 0 to 108. It is left out where it is 0, so that messages stay small.
+    """
 
     sample_id: str
     sha256: str
     extension: str
+    speaker: int = Field(default=0, ge=0, le=HIGHEST_SPEAKER, exclude_if=_is_first)
 
 
 class SpokenClip(InputFile):

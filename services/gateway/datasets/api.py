@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from libs.common.events import HIGHEST_SPEAKER
 from services.gateway.accounts.current import Creator, CurrentUser
 from services.gateway.datasets import catalogue, metadata, receiving, recordings, removing
 from services.gateway.datasets.schemas import (
@@ -43,6 +44,12 @@ _FORM = multipart(
             "description": "wav, mp3, m4a, ogg, opus, webm, flac, mp4; also as `file` or `audio`",
         },
         "transcript": TEXT | {"description": "What is said, with a single file"},
+        "speaker_id": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": HIGHEST_SPEAKER,
+            "description": "Whose voice it is, where a dataset has several speakers; 0 if left out",
+        },
     },
     required=("files",),
 )
@@ -68,7 +75,9 @@ async def upload_samples(
     """Many in one request.
 
     The dataset is named by a field of the form, before or after the files, or in the query. Files that are refused are
-    listed with their problems, the others are kept; the same file twice is one sample.
+    listed with their problems, the others are kept; the same file twice is one sample, which takes over the transcript
+    and the `speaker_id` that come with it again and keeps what is left out. To train one voice on several people, send
+    the files of each in a request of their own, with another `speaker_id` each time.
     """
     form = await receive(parts, request, parts.settings.upload_limit)
     query = {"dataset_id": dataset_id or "", "dataset_name": dataset_name or "", "exp_name": exp_name or ""}
@@ -105,7 +114,10 @@ async def get_sample(sample_id: str, caller: CurrentUser, parts: SharedParts, re
 
 
 @sample_router.patch(
-    "/{sample_id}", operation_id="change_sample", summary="Write a transcript", responses=problems(403, 404, 412)
+    "/{sample_id}",
+    operation_id="change_sample",
+    summary="Write a transcript, or say who speaks",
+    responses=problems(403, 404, 412),
 )
 async def change_sample(
     sample_id: str,
@@ -115,15 +127,23 @@ async def change_sample(
     response: Response,
     if_match: IfMatch = None,
 ) -> SampleOut:
-    """What is said in the recording; the dataset's metadata.csv is written anew.
+    """What is said in the recording, and whose voice it is; what is left out stays.
 
-    What a machine wrote counts as a person's from then on, also when the same text is sent.
+    The dataset's metadata.csv is written anew. What a machine wrote counts as a person's from then on, also when the
+    same text is sent. With another speaker the dataset is prepared anew before it is trained on; jobs that are at work
+    go on with what they began with.
     """
     async with parts.database.write() as session:
         sample, dataset = await recordings.change(
-            session, caller, sample_id, transcript=body.transcript, if_match=if_match
+            session,
+            caller,
+            sample_id,
+            transcript=body.transcript,
+            speaker_id=body.speaker_id,
+            if_match=if_match,
         )
-    await metadata.write(parts, dataset.id, dataset.slug)
+    if body.transcript is not None:
+        await metadata.write(parts, dataset.id, dataset.slug)
     response.headers["ETag"] = etag(sample.id, sample.version)
     return SampleOut.of(sample, dataset)
 

@@ -13,6 +13,7 @@ from libs.common.jobs import ACTIVE, WORKS_IN_DATASET, JobState, Step
 from services.gateway import slugs
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
+from services.gateway.datasets import speakers
 from services.gateway.datasets.tables import GONE, Dataset, DatasetStatus, Sample, SampleStatus
 from services.gateway.describing import describe
 from services.gateway.jobs.tables import Job
@@ -27,6 +28,7 @@ class Summary:
     item_count: int
     duration_seconds: float
     status: DatasetStatus = DatasetStatus.active
+    shares: Sequence[speakers.Share] = ()
 
 
 async def find(session: AsyncSession, caller: Caller, key: str, *, for_update: bool = False) -> Dataset:
@@ -103,14 +105,14 @@ def _summaries() -> Select[Dataset, int, float, str]:
 async def summary(session: AsyncSession, dataset: Dataset) -> Summary:
     """How much one dataset holds, and what is done with it."""
     status = await session.scalar(select(_status()).where(Dataset.id == dataset.id))
-    items, seconds = (
-        await session.execute(
-            select(func.count(), func.coalesce(func.sum(Sample.duration_seconds), 0.0)).where(
-                Sample.dataset_id == dataset.id, Sample.status == SampleStatus.ready.value
-            )
-        )
-    ).one()
-    return Summary(dataset, int(items), float(seconds), DatasetStatus(status or dataset.status))
+    shares = (await speakers.in_datasets(session, [dataset.id])).get(dataset.id, ())
+    return Summary(
+        dataset,
+        sum(share.recordings for share in shares),
+        float(sum(share.seconds for share in shares)),
+        DatasetStatus(status or dataset.status),
+        shares,
+    )
 
 
 async def listing(session: AsyncSession, caller: Caller, *, after: str | None, limit: int) -> list[Summary]:
@@ -118,8 +120,10 @@ async def listing(session: AsyncSession, caller: Caller, *, after: str | None, l
     statement = _summaries().where(caller.sees(Dataset.owner_id)).order_by(Dataset.id.desc()).limit(limit)
     if after is not None:
         statement = statement.where(Dataset.id < after)
+    rows = (await session.execute(statement)).all()
+    shares = await speakers.in_datasets(session, [row[0].id for row in rows])
     return [
-        Summary(row[0], int(row[1]), float(row[2]), DatasetStatus(row[3])) for row in await session.execute(statement)
+        Summary(row[0], int(row[1]), float(row[2]), DatasetStatus(row[3]), shares.get(row[0].id, ())) for row in rows
     ]
 
 

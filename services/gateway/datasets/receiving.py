@@ -21,7 +21,7 @@ from libs.common.logs import get_logger
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
 from services.gateway.database import new_id, one_at_a_time, utcnow
-from services.gateway.datasets import catalogue, metadata, transcripts
+from services.gateway.datasets import catalogue, metadata, speakers, transcripts
 from services.gateway.datasets.tables import GONE, Dataset, Sample, SampleStatus
 from services.gateway.inner import InnerProblem
 from services.gateway.one_by_one import one_by_one
@@ -48,6 +48,14 @@ class Target:
     dataset_id: str | None
     name: str | None
     new_id: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a form says about its files. An empty transcript, and None for the speaker: nothing is said of it."""
+
+    transcript: str = ""
+    speaker_id: int | None = None
 
 
 @dataclass
@@ -93,10 +101,10 @@ async def receive(parts: Parts, caller: Caller, form: Form, query: dict[str, str
     """
     try:
         target = target_of(form.fields, query, dataset_id)
-        transcript = _transcript(form)
+        said = Said(_transcript(form), speakers.read(form.fields.get("speaker_id", "")))
         if not form.files:
             raise _nothing(form)
-        received, claims, surplus = await _write_rows(parts, caller, target, form, transcript)
+        received, claims, surplus = await _write_rows(parts, caller, target, form, said)
     except BaseException:
         await release(parts, [file.upload_id for file in form.files])
         raise
@@ -132,7 +140,7 @@ def _nothing(form: Form) -> PlatformError:
 
 
 async def _write_rows(
-    parts: Parts, caller: Caller, target: Target, form: Form, transcript: str
+    parts: Parts, caller: Caller, target: Target, form: Form, said: Said
 ) -> tuple[Received, dict[str, str], list[str]]:
     """The transaction: what was received, uploads to be claimed by sample id, and uploads that are not needed."""
     for last in [False] * (_ROUNDS - 1) + [True]:
@@ -143,7 +151,7 @@ async def _write_rows(
                 claims: dict[str, str] = {}
                 surplus: list[str] = []
                 for file in form.files:
-                    await _add(session, caller, received, file, transcript, claims, surplus)
+                    await _add(session, caller, received, file, said, claims, surplus)
                 if claims:
                     audit.record(session, caller.id, "sample.received", dataset.id, kind="dataset", count=len(claims))
                 return received, claims, surplus
@@ -170,7 +178,7 @@ async def _add(
     caller: Caller,
     received: Received,
     file: Staged,
-    transcript: str,
+    said: Said,
     claims: dict[str, str],
     surplus: list[str],
 ) -> None:
@@ -189,7 +197,8 @@ async def _add(
             mime_type=file.mime_type[:100],
             size_bytes=file.size_bytes,
             duration_seconds=file.duration_seconds,
-            transcript=transcript,
+            transcript=said.transcript,
+            speaker_id=said.speaker_id or 0,
             status=SampleStatus.staged.value,
             upload_id=file.upload_id,
             report=file.report,
@@ -199,8 +208,8 @@ async def _add(
         claims[row.id] = file.upload_id
     elif row.id in claims or row.status == SampleStatus.ready.value:
         surplus.append(file.upload_id)
-        if row.id not in claims and transcript:
-            transcripts.tell(row, transcript)
+        if row.id not in claims:
+            _tell(session, caller, row, said)
         received.duplicates.add(row.id)
         if row in received.samples:
             return
@@ -212,8 +221,17 @@ async def _add(
     else:
         # An earlier upload of it never got its file: this one brings it.
         row.upload_id, row.updated_at, row.extension = file.upload_id, utcnow(), file.extension
+        _tell(session, caller, row, said)
         claims[row.id] = file.upload_id
     received.samples.append(row)
+
+
+def _tell(session: AsyncSession, caller: Caller, row: Sample, said: Said) -> None:
+    """A recording that was there already gets what this form says of it, and keeps the rest."""
+    if said.transcript:
+        transcripts.tell(row, said.transcript)
+    if said.speaker_id is not None and speakers.tell(row, said.speaker_id):
+        audit.record(session, caller.id, "sample.changed", row.id, fields=["speaker_id"])
 
 
 async def _claim_all(parts: Parts, received: Received, claims: dict[str, str]) -> None:

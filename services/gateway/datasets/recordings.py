@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.errors import VoiceSampleNotFound
 from services.gateway.accounts.current import Caller
 from services.gateway.audit import audit
-from services.gateway.datasets import transcripts
+from services.gateway.datasets import speakers, transcripts
 from services.gateway.datasets.tables import GONE, Dataset, Sample, SampleStatus
 from services.gateway.etags import check_match, etag
 from services.gateway.text import is_key
@@ -53,11 +53,22 @@ async def listing(
 
 
 async def change(
-    session: AsyncSession, caller: Caller, sample_id: str, *, transcript: str, if_match: str | None
+    session: AsyncSession,
+    caller: Caller,
+    sample_id: str,
+    *,
+    transcript: str | None,
+    speaker_id: int | None,
+    if_match: str | None,
 ) -> tuple[Sample, Dataset]:
-    """The sample with a person's transcript. Raises PreconditionFailed when `if_match` is outdated."""
+    """The sample with what a person says of it; None stays. Raises PreconditionFailed when `if_match` is outdated."""
     sample, dataset = await find(session, caller, sample_id)
     check_match(if_match, etag(sample.id, sample.version))
-    if transcripts.tell(sample, transcript):
-        audit.record(session, caller.id, "sample.changed", sample.id, fields=["transcript"])
+    changed = []
+    if speaker_id is not None and speakers.tell(sample, speaker_id):
+        changed.append("speaker_id")
+    if transcript is not None and transcripts.tell(sample, transcript):
+        changed.append("transcript")
+    if changed:
+        audit.record(session, caller.id, "sample.changed", sample.id, fields=changed)
     return sample, dataset

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from libs.common.events import HIGHEST_SPEAKER
+from services.gateway.datasets import speakers
 from services.gateway.datasets.catalogue import Summary
 from services.gateway.datasets.metadata import Taken
 from services.gateway.datasets.receiving import Received
@@ -32,8 +35,27 @@ class DatasetChange(BaseModel):
     description: Text | None = None
 
 
+class SpeakerOut(BaseModel):
+    """What a dataset holds of one speaker."""
+
+    speaker_id: int = Field(ge=0, le=HIGHEST_SPEAKER, description="Their number in the dataset", examples=[1])
+    recordings: int = Field(description="How many are theirs", examples=[6])
+    seconds: float = Field(description="Of sound, all of them together", examples=[148.2])
+
+    @classmethod
+    def all_of(cls, shares: Sequence[speakers.Share]) -> list[SpeakerOut]:
+        """Each speaker's share as JSON has it; nothing where all recordings have the number 0."""
+        return [
+            cls(speaker_id=share.speaker_id, recordings=share.recordings, seconds=round(share.seconds, 3))
+            for share in speakers.to_tell(shares)
+        ]
+
+
+SPEAKERS = "How much there is of each speaker; empty where nobody has numbered them, and all have 0"
+
+
 class DatasetOut(BaseModel):
-    """A set of recordings of one voice (F-060)."""
+    """A set of recordings of one voice, or of several speakers (F-060)."""
 
     id: str = Field(examples=[_DATASET])
     slug: str = Field(description="Names the folder; never changes", examples=["anna-warm"])
@@ -46,6 +68,7 @@ class DatasetOut(BaseModel):
     )
     item_count: int = Field(description="Recordings in it", examples=[12])
     duration_seconds: float = Field(description="Of all recordings together", examples=[312.5])
+    speakers: list[SpeakerOut] = Field(default=[], description=SPEAKERS)
     created_at: datetime
     updated_at: datetime
     version: int = Field(description="Grows with every change; the ETag is made from it")
@@ -64,6 +87,7 @@ class DatasetOut(BaseModel):
             status=summary.status,
             item_count=summary.item_count,
             duration_seconds=round(summary.duration_seconds, 3),
+            speakers=SpeakerOut.all_of(summary.shares),
             created_at=row.created_at,
             updated_at=row.updated_at,
             version=row.version,
@@ -92,6 +116,9 @@ class SampleOut(BaseModel):
     transcript_by_machine: bool = Field(
         description="A machine wrote it, and no person has confirmed it by sending it as it is, or mended"
     )
+    speaker_id: int = Field(
+        ge=0, le=HIGHEST_SPEAKER, description="Whose voice it is, among the speakers of its dataset"
+    )
     status: str = Field(examples=["ready"])
     warnings: list[Any] = Field(description="What the report says about its quality")
     created_at: datetime
@@ -113,6 +140,7 @@ class SampleOut(BaseModel):
             duration_seconds=row.duration_seconds,
             transcript=row.transcript,
             transcript_by_machine=row.transcript_by_machine,
+            speaker_id=row.speaker_id,
             status=row.status,
             warnings=list(row.report.get("warnings") or []),
             created_at=row.created_at,
@@ -127,9 +155,14 @@ class SamplePage(BaseModel):
 
 
 class SampleChange(BaseModel):
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"transcript": "Good morning."}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"transcript": "Good morning."}, {"speaker_id": 1}]}
+    )
 
-    transcript: Text = Field(description="What is said in it")
+    transcript: Text | None = Field(default=None, description="What is said in it")
+    speaker_id: int | None = Field(
+        default=None, ge=0, le=HIGHEST_SPEAKER, description="Whose voice it is, among the speakers of its dataset"
+    )
 
 
 class DatasetRef(BaseModel):

@@ -39,7 +39,7 @@ class SampleStatus(StrEnum):
 
 
 class Dataset(Base):
-    """Recordings of one voice. `slug` names its folder and never changes; `name` is free text."""
+    """Recordings of one or several speakers. `slug` names its folder and never changes; `name` is free text."""
 
     __tablename__ = "datasets"
     __table_args__ = (Index("ix_datasets_owner_id_id", "owner_id", "id"),)
@@ -76,6 +76,7 @@ class Sample(Base):
     duration_seconds: Mapped[float]
     transcript: Mapped[str] = mapped_column(Text, default="")
     transcript_by_machine: Mapped[bool] = mapped_column(default=False, server_default=false())
+    speaker_id: Mapped[int] = mapped_column(default=0, server_default="0")
     status: Mapped[str] = mapped_column(String(20), default=SampleStatus.staged.value)
     upload_id: Mapped[str | None] = mapped_column(String(64))
     report: Mapped[dict[str, Any]]

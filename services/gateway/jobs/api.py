@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from libs.common.errors import PlatformError
+from libs.common.events import InputFile
 from libs.common.jobs import JobKind, Step
 from libs.common.providers import provider_of
 from services.gateway import workers
 from services.gateway.accounts.current import Creator, CurrentUser
+from services.gateway.datasets.schemas import SpeakerOut
 from services.gateway.datasets.tables import Dataset
 from services.gateway.etags import IfNoneMatch, etag, is_unchanged
 from services.gateway.idempotency import reserved_id
@@ -295,7 +298,12 @@ async def job_metrics(
     return {"job_id": job.id, "items": rows}
 
 
-async def _artifacts(parts: Parts, dataset: Dataset, pinned_now: set[str]) -> Artifacts:
+def _content(inputs: Sequence[InputFile]) -> set[tuple[str, int]]:
+    """What a preparation depends on: each recording's content, and whose it is."""
+    return {(item.sha256, item.speaker) for item in inputs}
+
+
+async def _artifacts(parts: Parts, dataset: Dataset, inputs: Sequence[InputFile]) -> Artifacts:
     async with parts.database.read() as session:
         found = await reading.last_prepared(session, dataset)
     if found is None:
@@ -308,7 +316,7 @@ async def _artifacts(parts: Parts, dataset: Dataset, pinned_now: set[str]) -> Ar
         dataset_id=dataset.id,
         dataset=dataset.slug,
         prepared=not missing,
-        is_current={item.sha256 for item in job.pinned} == pinned_now,
+        is_current=_content(job.pinned) == _content(inputs),
         job_id=job.id,
         prepared_at=step.finished_at,
         folders=folders,
@@ -329,8 +337,8 @@ async def dataset_artifacts(dataset_id: str, caller: CurrentUser, parts: SharedP
     """The five folders with their counts, and which of them are missing."""
     async with parts.database.read() as session:
         dataset = await starting.find_dataset(session, caller, None, dataset_id)
-        inputs, _ = await starting.recordings_of(session, dataset)
-    return await _artifacts(parts, dataset, {item.sha256 for item in inputs})
+        held = await starting.recordings_of(session, dataset)
+    return await _artifacts(parts, dataset, held.inputs)
 
 
 @dataset_router.post(
@@ -353,17 +361,19 @@ async def validate_dataset(
     found: list[PlatformError] = []
     async with parts.database.read() as session:
         dataset = await starting.find_dataset(session, caller, None, dataset_id)
-        inputs, seconds = await starting.recordings_of(session, dataset)
+        held = await starting.recordings_of(session, dataset)
         clips = await speech.clips_of(session, dataset)
     try:
-        starting.check_speech(dataset, inputs, seconds, chosen.min_seconds)
+        starting.check_speakers(provider, dataset, held.shares)
+        shares = () if provider.speaks else held.shares
+        starting.check_speech(dataset, held.inputs, held.seconds, chosen.min_seconds, shares)
         speech.check_transcripts(provider, clips)
         if chosen.needs_hubert:
             workers.check_content(alive, chosen.name)
     except PlatformError as error:
         found.append(error)
     can_train = not found
-    artifacts = await _artifacts(parts, dataset, {item.sha256 for item in inputs})
+    artifacts = await _artifacts(parts, dataset, held.inputs)
     if provider.speaks:  # nothing is prepared for it: the clips are what counts
         found += speech.doubts(provider, clips, language)
     elif not artifacts.prepared:
@@ -376,8 +386,9 @@ async def validate_dataset(
         dataset_id=dataset.id,
         dataset=dataset.slug,
         exp_name=dataset.slug,
-        recordings=len(inputs),
-        seconds=round(seconds, 3),
+        recordings=len(held.inputs),
+        seconds=round(held.seconds, 3),
+        speakers=SpeakerOut.all_of(held.shares),
         needed_seconds=chosen.min_seconds,
         problems=[error.problem() for error in found],
         artifacts=artifacts,

@@ -12,6 +12,7 @@ from libs.common.events import TrainingOptions
 from libs.common.jobs import JobKind, JobState, QueueState, Step
 from libs.common.pitch_requests import MethodName
 from libs.common.training_options import TrainingSettings
+from services.gateway.datasets.schemas import SPEAKERS, SpeakerOut
 from services.gateway.jobs.tables import Job, JobLog
 from services.gateway.paging import NextCursor
 from services.gateway.text import Name
@@ -230,7 +231,9 @@ class Artifacts(BaseModel):
     dataset_id: str
     dataset: str = Field(description="Its slug")
     prepared: bool = Field(description="Every folder is whole")
-    is_current: bool = Field(default=False, description="Made from the recordings that the dataset has now")
+    is_current: bool = Field(
+        default=False, description="Made from the recordings that the dataset has now, with their speakers"
+    )
     job_id: str | None = Field(default=None, description="The job whose result this is")
     prepared_at: datetime | None = None
     folders: list[Folder] = []
@@ -250,6 +253,7 @@ class Validation(BaseModel):
     exp_name: str = Field(description="The same under its older name")
     recordings: int = Field(description="How many there are")
     seconds: float = Field(description="Of sound, all recordings together")
-    needed_seconds: float = Field(description="Of sound, for this preset")
+    speakers: list[SpeakerOut] = Field(default=[], description=SPEAKERS)
+    needed_seconds: float = Field(description="Of sound, for this preset; where there are several speakers, of each")
     problems: list[dict[str, Any]] = Field(description="What stands in the way, as problem details")
     artifacts: Artifacts

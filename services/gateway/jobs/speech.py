@@ -25,6 +25,7 @@ async def clips_of(session: AsyncSession, dataset: Dataset) -> tuple[SpokenClip,
             transcript=sample.transcript,
             by_machine=sample.transcript_by_machine,
             name=sample.original_name,
+            speaker=sample.speaker_id,
             seconds=sample.duration_seconds,
         )
         for sample in await catalogue.ready_samples(session, dataset.id)

@@ -14,7 +14,7 @@ from libs.common.pitch_requests import check_method
 from libs.common.providers import Provider, provider_named, provider_of
 from services.gateway import workers
 from services.gateway.accounts.current import Caller
-from services.gateway.datasets import catalogue
+from services.gateway.datasets import catalogue, speakers
 from services.gateway.datasets.tables import Dataset
 from services.gateway.jobs import budget, lifecycle, presets, reading, speech
 from services.gateway.jobs.schemas import PreprocessRequest, TrainingRequest
@@ -38,15 +38,56 @@ async def find_dataset(session: AsyncSession, caller: Caller, key: str | None, n
     return await catalogue.find_by_name(session, caller, name) or await catalogue.find(session, caller, name)
 
 
-async def recordings_of(session: AsyncSession, dataset: Dataset) -> tuple[tuple[InputFile, ...], float]:
-    """The dataset's recordings by content, and how many seconds they are together."""
+@dataclass(frozen=True)
+class Recordings:
+    """What a dataset holds: its recordings by content, and how much there is of each speaker."""
+
+    inputs: tuple[InputFile, ...]
+    shares: tuple[speakers.Share, ...]
+    seconds: float
+
+
+async def recordings_of(session: AsyncSession, dataset: Dataset) -> Recordings:
+    """What the dataset holds now."""
     samples = await catalogue.ready_samples(session, dataset.id)
-    inputs = tuple(InputFile(sample_id=s.id, sha256=s.sha256, extension=s.extension) for s in samples)
-    return inputs, float(sum(s.duration_seconds for s in samples))
+    return Recordings(
+        inputs=tuple(
+            InputFile(sample_id=s.id, sha256=s.sha256, extension=s.extension, speaker=s.speaker_id) for s in samples
+        ),
+        shares=speakers.shares(samples),
+        seconds=float(sum(s.duration_seconds for s in samples)),
+    )
 
 
-def check_speech(dataset: Dataset, inputs: Sequence[InputFile], seconds: float, needed: float) -> None:
-    """Raises DatasetEmpty or DatasetTooShort, with the seconds that are there and that are needed."""
+def check_speakers(provider: Provider, dataset: Dataset, shares: Sequence[speakers.Share]) -> None:
+    """Raises InvalidInput when one voice of this provider cannot be all of the dataset's speakers."""
+    if len(shares) > provider.speakers:
+        numbers = ", ".join(str(share.speaker_id) for share in shares)
+        raise InvalidInput(
+            f"{provider.name} makes a voice of one speaker, and the recordings of {dataset.slug!r} have "
+            f"{len(shares)}: speaker_id {numbers}",
+            field="speaker_id",
+            limit=provider.speakers,
+            actions=(
+                "Upload the recordings of each speaker to a dataset of their own.",
+                "If they are of one person, give all the same speaker_id: PATCH /api/v1/samples/{id}.",
+                "Or train lite or an RVC preset: one voice of theirs learns several speakers.",
+            ),
+            speakers=[share.speaker_id for share in shares],
+        )
+
+
+def check_speech(
+    dataset: Dataset,
+    inputs: Sequence[InputFile],
+    seconds: float,
+    needed: float,
+    shares: Sequence[speakers.Share] = (),
+) -> None:
+    """Raises DatasetEmpty or DatasetTooShort, with the seconds that are there and that are needed.
+
+    Of several speakers each needs as much as a voice of their own, because that is what each becomes.
+    """
     if not inputs:
         raise DatasetEmpty(
             f"the dataset {dataset.slug!r} has no recording; {needed:g} s of speech are needed",
@@ -59,6 +100,20 @@ def check_speech(dataset: Dataset, inputs: Sequence[InputFile], seconds: float, 
             given_seconds=round(seconds, 3),
             needed_seconds=needed,
         )
+    short = [share for share in shares if share.seconds < needed]
+    if short and len(shares) > 1:
+        named = ", ".join(f"speaker_id {share.speaker_id} has {share.seconds:.1f} s" for share in short)
+        raise DatasetTooShort(
+            f"in the dataset {dataset.slug!r} {named} of sound; {needed:g} s are needed of each speaker",
+            field="speaker_id",
+            given_seconds=round(short[0].seconds, 3),
+            needed_seconds=needed,
+            speakers=[share.speaker_id for share in short],
+            actions=(
+                "Upload more recordings of that speaker.",
+                "Or delete theirs, or give them another speaker_id: DELETE or PATCH /api/v1/samples/{id}.",
+            ),
+        )
 
 
 def not_prepared(dataset: Dataset, missing: Sequence[str]) -> DatasetNotPrepared:
@@ -67,8 +122,10 @@ def not_prepared(dataset: Dataset, missing: Sequence[str]) -> DatasetNotPrepared
 
 
 def outdated(dataset: Dataset) -> DatasetNotPrepared:
-    """The folders are whole, and of other recordings than the dataset has now."""
-    return DatasetNotPrepared(f"the recordings of {dataset.slug!r} have changed since it was prepared", missing=[])
+    """The folders are whole, and of other recordings or speakers than the dataset has now."""
+    return DatasetNotPrepared(
+        f"the recordings of {dataset.slug!r}, or whose they are, have changed since it was prepared", missing=[]
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +153,9 @@ async def plan_training(
     options = TrainingOptions.model_validate(request.options.model_dump(exclude={"preset"}) | {"preset": preset.name})
     presets.check_options(preset.name, options)
     check_available(provider, alive)
-    inputs: Sequence[InputFile]
+    held = await recordings_of(session, dataset)
+    check_speakers(provider, dataset, held.shares)
+    inputs: Sequence[InputFile] = held.inputs
     if provider.speaks:
         inputs = clips = await speech.clips_of(session, dataset)
         learnt = speech.learnt_from(clips, options)
@@ -105,8 +164,7 @@ async def plan_training(
         speech.check_transcripts(provider, learnt, by_machine=options.transcribe)
     else:
         _check_pitch(request.options.f0_method, alive, "options.f0_method")
-        inputs, seconds = await recordings_of(session, dataset)
-        check_speech(dataset, inputs, seconds, preset.min_seconds)
+        check_speech(dataset, inputs, held.seconds, preset.min_seconds, held.shares)
     expected = await estimate_training(session, dataset, options, alive, price)
     return Plan(provider, preset, dataset, inputs, options, expected)
 
@@ -195,8 +253,8 @@ async def start_preprocessing(
         )
     _check_pitch(request.f0_method, alive)
     dataset = await _held_dataset(session, caller, request)
-    inputs, seconds = await recordings_of(session, dataset)
-    check_speech(dataset, inputs, seconds, preset.min_seconds)
+    held = await recordings_of(session, dataset)
+    check_speech(dataset, held.inputs, held.seconds, preset.min_seconds, held.shares)
     order = lifecycle.Order(
         id=job_id,
         owner_id=caller.id,
@@ -204,11 +262,11 @@ async def start_preprocessing(
         name=dataset.name,
         dataset_id=dataset.id,
         dataset=dataset.slug,
-        inputs=inputs,
+        inputs=held.inputs,
         options=TrainingOptions(preset=preset.name, f0_method=request.f0_method),
         preset=preset.name,
         priority=request.priority,
-        estimated_seconds=round(seconds / 10 + 5, 1),
+        estimated_seconds=round(held.seconds / 10 + 5, 1),
         estimated_cost=0.0,
     )
     return await lifecycle.open_job(session, order)

@@ -39,7 +39,7 @@ async def estimate_training(body: TrainingRequest, caller: CurrentUser, parts: S
     options = TrainingOptions.model_validate(body.options.model_dump(exclude={"preset"}) | {"preset": preset})
     async with parts.database.read() as session:
         dataset = await starting.find_dataset(session, caller, body.dataset_id, body.by_name)
-        inputs, seconds = await starting.recordings_of(session, dataset)
+        found_there = await starting.recordings_of(session, dataset)
         expected = await starting.estimate_training(session, dataset, options, alive, settings.gpu_hour_price)
         try:
             await starting.plan_training(session, body, dataset, alive, settings.gpu_hour_price)
@@ -51,6 +51,6 @@ async def estimate_training(body: TrainingRequest, caller: CurrentUser, parts: S
         provider=provider_of(preset).name,
         preset=preset,
         problems=found,
-        recordings=len(inputs),
-        speech_seconds=seconds,
+        recordings=len(found_there.inputs),
+        speech_seconds=found_there.seconds,
     )

@@ -40,6 +40,7 @@ class ProviderOut(BaseModel):
     price: str = Field(description="In US dollars; POST /training/estimate works it out")
     audio: Audio
     presets: list[str]
+    speakers: int = Field(description="How many speakers one of its voices can be", examples=[1])
     languages: list[str] = Field(description="Of speech; empty for voices that convert, which take any")
 
     @classmethod
@@ -66,6 +67,7 @@ class ProviderOut(BaseModel):
                 advice=needs.advice,
             ),
             presets=list(provider.presets),
+            speakers=provider.speakers,
             languages=list(provider.languages),
         )
 

@@ -157,10 +157,11 @@ class Person:
     async def delete(self, path: str, **more: Any) -> httpx.Response:
         return await self.http.delete(f"/api/v1{path}", **more)
 
-    async def upload(self, dataset: str, *seeds: str, **more: Any) -> dict[str, Any]:
+    async def upload(self, dataset: str, *seeds: str, speaker_id: int | None = None, **more: Any) -> dict[str, Any]:
         """Recordings into the person's dataset of that name."""
         files = [("files", (f"{seed}.wav", sound(seed))) for seed in seeds]
-        answer = await self.post("/samples", data={"dataset_name": dataset}, files=files, **more)
+        said = {"dataset_name": dataset} | ({} if speaker_id is None else {"speaker_id": str(speaker_id)})
+        answer = await self.post("/samples", data=said, files=files, **more)
         assert answer.status_code == 201, answer.text
         made: dict[str, Any] = answer.json()
         return made

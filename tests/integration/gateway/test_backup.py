@@ -75,7 +75,8 @@ def files_of(settings: GatewaySettings) -> dict[str, Any]:
 async def lived_in(house: House) -> None:
     """Somebody with recordings and a voice, and the traces that work leaves."""
     anna = await house.person()
-    await anna.upload("Anna, größer", "one", "two")
+    await anna.upload("Anna, größer", "one")
+    await anna.upload("Anna, größer", "two", speaker_id=1)
     await make_voice(house, anna)
     data, models = house.settings.data_root, house.settings.models_root
     run = data / "anna" / ".steps" / "job_1" / "train" / ".attempt-1"

@@ -90,13 +90,18 @@ async def test_an_upload_under_a_used_key_is_the_same_upload_or_is_refused(house
 
     first = await send("a")
     same = await send("a")  # with another boundary
-    others = [await send("c"), await send("a", exp_name="u"), await send("a", name="c.wav")]
+    others = [
+        await send("c"),
+        await send("a", exp_name="u"),
+        await send("a", name="c.wav"),
+        await send("a", speaker_id="1"),
+    ]
     whole = await anna.get("/samples")
 
     assert first.status_code == same.status_code == 201
     assert same.json() == first.json()
     assert same.headers["idempotent-replayed"] == "true"
-    assert [answer.status_code for answer in others] == [422, 422, 422]
+    assert [answer.status_code for answer in others] == [422] * 4
     assert {answer.json()["code"] for answer in others} == {"idempotency_key_reused"}
     assert {answer.json()["field"] for answer in others} == {"Idempotency-Key"}
     assert len(whole.json()["items"]) == 2

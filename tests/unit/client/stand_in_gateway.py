@@ -25,6 +25,7 @@ class Gateway:
         self.access_keys: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.uploads: list[str] = []
+        self.speakers: list[str] = []  # as the forms of the uploads name them
         self.metadata: dict[str, str] = {}
         self.converted = b""
         self.keys: Counter[str] = Counter()
@@ -91,6 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.handle_one("PUT")
+
+    def do_PATCH(self) -> None:
+        self.handle_one("PATCH")
 
     def do_DELETE(self) -> None:
         self.handle_one("DELETE")
@@ -177,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._page(state.samples, query)
             case "POST", ["samples"]:
                 self._upload(body)
+            case "PATCH", ["samples", sample]:
+                self._answer(200, {"id": sample} | parsed)
             case "POST", [kind, "jobs"]:
                 job = state.job(
                     kind={"convert": "conversion", "synthesize": "speech"}.get(kind, kind),
@@ -267,6 +273,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(507, full)
                 return
             state.uploads += names
+            if b'name="speaker_id"' in body:
+                state.speakers.append(body.split(b'name="speaker_id"\r\n\r\n')[1].split(b"\r\n")[0].decode())
         warned = [{"code": "narrow_band", "message": "There is nothing above 4.0 kHz.", "value": 4000, "limit": 7000}]
         kept = [
             {"id": f"smp_{n}", "name": n, "warnings": warned if n.startswith("dull") else []}

@@ -111,6 +111,24 @@ def test_a_folder_is_uploaded_with_its_sound_files_only_and_rejects_are_named(vo
     assert "3 of 4 files are in dataset anna" in said(result)
 
 
+def test_an_upload_says_whose_voice_it_is_and_what_there_is_of_each_speaker(voicewright, gateway, tmp_path):
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_bytes(b"sound")
+    shares = [{"speaker_id": 0, "recordings": 1, "seconds": 30}, {"speaker_id": 2, "recordings": 2, "seconds": 61.5}]
+    gateway.datasets = [{"id": "dst_0", "slug": "anna", "name": "Anna", "user_id": "usr_1", "speakers": shares}]
+
+    named = voicewright("upload", str(tmp_path), "--dataset", "Anna", "--speaker-id", "2")
+    plain = voicewright("upload", str(tmp_path / "a.wav"), "--dataset", "Anna")
+    wrong = [voicewright("upload", str(tmp_path), "--dataset", "Anna", "--speaker-id", n) for n in ("109", "-1", "x")]
+
+    assert (named.exit_code, plain.exit_code) == (0, 0), named.output + plain.output
+    assert gateway.speakers == ["2", "2"]
+    assert len(gateway.uploads) == 3
+    assert "Speaker 0: 1 recordings, 30 s. Speaker 2: 2 recordings" in said(named)
+    assert [result.exit_code for result in wrong] == [2, 2, 2]
+    assert "--speaker-id" in wrong[0].output
+
+
 def test_many_files_go_into_one_new_dataset(voicewright, gateway, tmp_path):
     for number in range(102):
         (tmp_path / f"{number:03}.mp3").write_bytes(b"sound")
@@ -206,6 +224,19 @@ def test_the_recordings_of_a_dataset_are_listed_with_who_wrote_their_texts(voice
     assert lines["smp_1"][-3:] == ["person", "Hello", "[laughs]."]
     assert lines["smp_2"][-2:] == ["machine", "Heard."]
     assert lines["smp_3"][-2:] == ["–", "–"]
+
+
+def test_the_recordings_of_several_speakers_are_listed_with_whose_they_are(voicewright, gateway):
+    gateway.samples = [{"id": "smp_1", "name": "a.wav"}, {"id": "smp_2", "name": "b.wav", "speaker_id": 7}]
+
+    several = voicewright("recordings", "--dataset", "anna")
+    gateway.samples.pop()
+    one = voicewright("recordings", "--dataset", "anna")
+
+    lines = {line.split()[0]: line.split() for line in several.output.splitlines() if line.startswith("smp_")}
+    assert (lines["smp_1"][2], lines["smp_2"][2]) == ("0", "7")
+    assert "speaker" in several.output
+    assert "speaker" not in one.output
 
 
 def test_every_option_of_the_api_can_be_given_by_name(voicewright, gateway):

@@ -134,6 +134,24 @@ def test_an_upload_is_whole_after_a_repeat_and_tells_how_much_was_sent(gateway, 
     assert sum(sent) == 400_000  # once for each time
 
 
+def test_whose_a_recording_is_is_sent_with_it_and_corrected(gateway, client, tmp_path):
+    client.create_dataset("Anna")
+    (tmp_path / "a.wav").write_bytes(b"x")
+
+    client.upload([tmp_path / "a.wav"], "dst_0")
+    client.upload([tmp_path / "a.wav"], "dst_0", speaker_id=0)
+    client.upload([tmp_path / "a.wav"], "dst_0", speaker_id=108)
+    changed = client.change_sample("smp_1", speaker_id=3)
+    client.change_sample("smp_1", transcript="Hello.")
+
+    assert gateway.speakers == ["0", "108"]
+    assert changed.speaker_id == 3
+    assert [body for method, _, body in gateway.seen if method == "PATCH"] == [
+        {"speaker_id": 3},
+        {"transcript": "Hello."},
+    ]
+
+
 def test_a_feed_that_breaks_is_resumed_without_gap_or_doubling(gateway, client):
     job = client.add_training_job("anna")
     gateway.jobs["job_1"]["status"] = "completed"

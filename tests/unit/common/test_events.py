@@ -12,9 +12,11 @@ from libs.common.events import (
     COMMANDS,
     EVENTS,
     PROGRESS,
+    CheckSpeech,
     Envelope,
     InputFile,
     PrepareDataset,
+    SpokenClip,
     StepProgress,
     TrainingOptions,
     ValidateDataset,
@@ -40,6 +42,30 @@ def test_a_command_survives_json(job: str, dataset: str, sample: str, attempt: i
     back = Envelope.model_validate_json(envelope.model_dump_json()).open()
 
     assert back == command
+
+
+@pytest.mark.parametrize("speaker", [0, 1, 108])
+def test_whose_a_recording_is_survives_json_and_takes_no_room_for_the_first(speaker: int) -> None:
+    clip = SpokenClip(sample_id="smp_1", sha256="0" * 64, extension="wav", speaker=speaker)
+    plain = InputFile(sample_id="smp_1", sha256="0" * 64, extension="wav", speaker=speaker)
+    frame = {"job_id": "job_1", "step": Step.preprocess, "experiment": "e", "dataset": "d"}
+    commands = [
+        PrepareDataset(**frame, inputs=(plain,)),
+        CheckSpeech(**frame, clips=(clip,), options=TrainingOptions()),
+    ]
+
+    sent = [wrap(command, id="1", subject="x", service="gateway") for command in commands]
+
+    assert [Envelope.model_validate_json(envelope.model_dump_json()).open() for envelope in sent] == commands
+    written = [sent[0].data["inputs"][0], sent[1].data["clips"][0]]
+    assert ["speaker" in item for item in written] == [speaker != 0] * 2
+    assert InputFile.model_validate({"sample_id": "smp_1", "sha256": "0" * 64, "extension": "wav"}).speaker == 0
+
+
+@pytest.mark.parametrize("speaker", [-1, 109, 1.5, "one"])
+def test_a_speaker_that_no_table_has_is_refused(speaker: object) -> None:
+    with pytest.raises(ValidationError, match="speaker"):
+        InputFile(sample_id="smp_1", sha256="0" * 64, extension="wav", speaker=speaker)  # type: ignore[arg-type]
 
 
 @given(loss=st.floats(allow_nan=False, allow_infinity=False), fraction=st.floats(0, 1))
