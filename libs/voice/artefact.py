@@ -135,16 +135,31 @@ def synthesizer_of(voice: VoiceFile, name: str, device: torch.device | str = "cp
     return RvcSynthesizer(network_from_export({"weight": voice.weights, **voice.config}, name), device)
 
 
+def speakers_of(voice: VoiceFile, name: str) -> int:
+    """As how many people a `lite` voice speaks, as its file says. Raises ModelFileRefused when its tensors say
+    otherwise; `name` is for messages."""
+    from libs.voice.lite_speakers import TABLES
+
+    said = voice.config.get("speakers", 1)
+    tables = [voice.weights.get(table) for table in TABLES]
+    held = [1 if table is None else len(table) if table.ndim == 2 else None for table in tables]
+    if any(rows != said for rows in held) or (said == 1 and any(table is not None for table in tables)):
+        raise ModelFileRefused(f"{name} says that it has {said!r} speakers, and its tensors say otherwise")
+    return int(said)
+
+
 def _lite(voice: VoiceFile, name: str, device: torch.device) -> Synthesizer:
     from libs.voice.lite import LiteConfig, LiteSynthesizer
+    from libs.voice.lite_speakers import MOST_SPEAKERS
 
     values, weights = voice.config, voice.weights
     known = {field.name for field in dataclasses.fields(LiteConfig)}
     limits = {"sample_rate": 192_000, "content_width": 4096, "fft": 16_384, "width": 4096, "hidden": 16_384}
-    limits["loudness"] = 1
+    limits |= {"loudness": 1, "speakers": MOST_SPEAKERS}
     for key, value in values.items():
         if key not in known or not isinstance(value, int) or not 1 <= value <= limits.get(key, 64):
             raise ModelFileRefused(f"{name}: {key} is {value!r}, which no lite voice has")
+    speakers_of(voice, name)
     config = LiteConfig(**values)
     with torch.device("meta"):
         expected = {key: tuple(tensor.shape) for key, tensor in LiteSynthesizer(config).state_dict().items()}

@@ -100,9 +100,17 @@ def epoch_order(lengths: Any, batch_size: int, chance: np.random.Generator) -> A
 def held_out_batches(
     pieces: Sequence[Piece], batch_size: int, segment_frames: int, most: int
 ) -> list[list[tuple[Piece, int]]]:
-    """Which crops are judged: the middle of each piece, at most `most` pieces spread evenly; always the same ones."""
-    every = max(1, -(-len(pieces) // most))
-    crops = [(piece, max(0, (piece.frames - segment_frames) // 2)) for piece in list(pieces)[::every]]
+    """Which crops are judged: the middle of each piece, at most `most` pieces spread evenly; always the same ones.
+
+    Each speaker has an equal share of them, and one at least, however little there is of their speech.
+    """
+    speakers = sorted({piece.speaker for piece in pieces})
+    fair = max(1, most // max(1, len(speakers)))
+    chosen: list[Piece] = []
+    for speaker in speakers:
+        own = [piece for piece in pieces if piece.speaker == speaker]
+        chosen += own[:: max(1, -(-len(own) // fair))]
+    crops = [(piece, max(0, (piece.frames - segment_frames) // 2)) for piece in chosen]
     return [crops[i : i + batch_size] for i in range(0, len(crops), batch_size)]
 
 

@@ -53,7 +53,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class Split:
-    """Who is learnt from and who is held out. `by`: `source`, `piece` (a single source's last pieces), or `none`."""
+    """Who is learnt from and who is held out. `by`: `source`, `piece` (a single source's last pieces), or `none`; of
+    several speakers, the first of these that was the way of one of them."""
 
     training: tuple[Piece, ...]
     held_out: tuple[Piece, ...]
@@ -156,33 +157,41 @@ def _array(path: Path, dimensions: int) -> Any:
 
 
 def split_pieces(pieces: Sequence[Piece], share: float, seed: int) -> Split:
-    """Hold out about `share` (0…0.5) of the speech, by whole sources: at least one, never all.
+    """Hold out about `share` (0…0.5) of each speaker's speech, by whole sources: at least one, never all.
 
-    A single source gives its last pieces instead, a single piece gives nothing. A function of the pieces' names,
-    lengths and `seed` alone.
+    A speaker's single source gives its last pieces instead, a single piece gives nothing. A function of the pieces'
+    names, speakers, lengths and `seed` alone.
     """
     speech = [piece for piece in pieces if not piece.is_mute]
+    held: set[Piece] = set()
+    ways: list[str] = []
+    for speaker in sorted({piece.speaker for piece in speech}):
+        way, chosen = _held_out([piece for piece in speech if piece.speaker == speaker], share, seed)
+        held |= chosen
+        ways.append(way)
+    by = next((way for way in ("source", "piece") if way in ways), "none")
+    return Split(tuple(p for p in pieces if p not in held), tuple(p for p in pieces if p in held), by)
+
+
+def _held_out(speech: Sequence[Piece], share: float, seed: int) -> tuple[str, set[Piece]]:
+    """Of one speaker's pieces: in which way some are held out, and which."""
     sources = sorted({piece.source for piece in speech})
     if share <= 0 or len(speech) < 2:
-        return Split(tuple(pieces), (), "none")
+        return "none", set()
     if len(sources) == 1:
         ordered = sorted(speech, key=lambda piece: int(m["piece"]) if (m := _PIECE.match(piece.name)) else 0)
-        held = set(ordered[-max(1, min(round(share * len(ordered)), len(ordered) - 1)) :])
-        by = "piece"
-    else:
-        lengths = {name: sum(piece.frames for piece in speech if piece.source == name) for name in sources}
-        budget = share * sum(lengths.values())
-        order = list(sources)
-        random.Random(seed).shuffle(order)
-        chosen: list[str] = []
-        for name in order:
-            if len(chosen) < len(sources) - 1 and sum(lengths[c] for c in chosen) + lengths[name] <= budget:
-                chosen.append(name)
-        if not chosen:
-            chosen = [min(order, key=lambda name: lengths[name])]
-        held = {piece for piece in speech if piece.source in chosen}
-        by = "source"
-    return Split(tuple(p for p in pieces if p not in held), tuple(p for p in pieces if p in held), by)
+        return "piece", set(ordered[-max(1, min(round(share * len(ordered)), len(ordered) - 1)) :])
+    lengths = {name: sum(piece.frames for piece in speech if piece.source == name) for name in sources}
+    budget = share * sum(lengths.values())
+    order = list(sources)
+    random.Random(seed).shuffle(order)
+    chosen: list[str] = []
+    for name in order:
+        if len(chosen) < len(sources) - 1 and sum(lengths[c] for c in chosen) + lengths[name] <= budget:
+            chosen.append(name)
+    if not chosen:
+        chosen = [min(order, key=lambda name: lengths[name])]
+    return "source", {piece for piece in speech if piece.source in chosen}
 
 
 def fingerprint(pieces: Sequence[Piece]) -> str:

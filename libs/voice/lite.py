@@ -21,6 +21,7 @@ from torch.nn import functional
 from libs.voice.content_network import Block
 from libs.voice.lite_clips import render_clips
 from libs.voice.lite_loudness import as_read
+from libs.voice.lite_speakers import Tints, check_speaker
 from libs.voice.synthesizer import Clip
 
 QUIETEST = -14.0
@@ -32,7 +33,8 @@ LOUDEST = 5.0
 class LiteConfig:
     """Dimensions; frames are 10 ms, so the hop is `sample_rate // 100`. `fft` is the filters' window and transform.
 
-    `loudness`: 1 when the network reads how loud each frame is; the first voices did not.
+    `loudness`: 1 when the network reads how loud each frame is; the first voices did not. `speakers`: as how many
+    people it speaks, numbered from 0.
     """
 
     sample_rate: int = 24000
@@ -43,6 +45,7 @@ class LiteConfig:
     blocks: int = 5
     kernel: int = 9
     loudness: int = 0
+    speakers: int = 1
 
     @property
     def hop_length(self) -> int:
@@ -51,7 +54,8 @@ class LiteConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what the first voices did not have is named only where it is used."""
-        return {name: value for name, value in asdict(self).items() if name != "loudness" or value}
+        first = {"loudness": 0, "speakers": 1}
+        return {name: value for name, value in asdict(self).items() if value != first.get(name)}
 
 
 def glide(f0_hz: Tensor, hop: int) -> tuple[Tensor, Tensor]:
@@ -117,6 +121,8 @@ class LiteSynthesizer(nn.Module):
         self.head = nn.Linear(width, 2 * bins)
         nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.head.bias, -4.0)
+        self.speakers = self.config.speakers
+        self.tints = Tints(self.speakers, width, 2 * bins) if self.speakers > 1 else None
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(self.config.fft), persistent=False)
 
@@ -143,7 +149,7 @@ class LiteSynthesizer(nn.Module):
         """What `heard` takes → log magnitudes of both filters, each `[B, bins, T]`.
 
         `tint`: what a speaker adds to the first and the last layer, `[B, width]` and `[B, 2 * bins]`, when one network
-        learns from many.
+        speaks as several.
         """
         x = self.entry(self.heard(content, f0_hz, loudness))
         x = (x if tint is None else x + tint[0][:, None]).transpose(1, 2)
@@ -154,9 +160,24 @@ class LiteSynthesizer(nn.Module):
         harmonic, noise = magnitudes.transpose(1, 2).clamp(QUIETEST, LOUDEST).chunk(2, dim=1)
         return harmonic, noise
 
-    def forward(self, content: Tensor, f0_hz: Tensor, noise: Tensor, loudness: Tensor | None = None) -> Tensor:
-        """What `heard` takes, and white noise `[B, T * hop]` → wave `[B, T * hop]`."""
-        return self.sound(f0_hz, *self.filters(content, f0_hz, loudness), noise)
+    def tint(self, speakers: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What `filters` takes, of speakers int64 `[B]`; None for a voice of one speaker."""
+        return None if self.tints is None else self.tints(speakers)
+
+    def forward(
+        self,
+        content: Tensor,
+        f0_hz: Tensor,
+        noise: Tensor,
+        loudness: Tensor | None = None,
+        speakers: Tensor | None = None,
+    ) -> Tensor:
+        """What `heard` takes, and white noise `[B, T * hop]` → wave `[B, T * hop]`.
+
+        `speakers`: int64 `[B]`; default: speaker 0.
+        """
+        who = torch.zeros(len(content), dtype=torch.int64, device=content.device) if speakers is None else speakers
+        return self.sound(f0_hz, *self.filters(content, f0_hz, loudness, self.tint(who)), noise)
 
     def sound(self, f0_hz: Tensor, harmonic: Tensor, breath: Tensor, noise: Tensor) -> Tensor:
         """The filters' log magnitudes `[B, bins, T]` applied to pulses and `noise` `[B, T * hop]` → the wave."""
@@ -189,17 +210,19 @@ class LiteSynthesizer(nn.Module):
     ) -> Tensor:
         """One piece of speech: content float32 `[T, content_width]`, F0 in Hz `[T]` → wave float32 `[T * hop_length]`.
 
-        `loudness` `[T]` in dB over the level of speech is for voices that want it. `coarse` and `speaker_id` are not
-        used: the filters read F0 itself, and a `lite` voice has one speaker. All chance comes from `generator` (CPU).
+        `loudness` `[T]` in dB over the level of speech is for voices that want it. `coarse` is not used: the filters
+        read F0 itself. All chance comes from `generator` (CPU). Raises InvalidInput for a speaker that is not there.
         """
+        check_speaker(speaker_id, self.speakers)
         frames = content.shape[0]
         device = self.window.device
         noise = torch.randn(1, frames * self.hop_length, generator=generator).to(device)
         with torch.inference_mode():
             heard = None if loudness is None else loudness[None].to(device)
-            wave: Tensor = self(content[None].to(device), f0_hz[None].to(device), noise, heard)[0]
+            who = torch.tensor([speaker_id], device=device)
+            wave: Tensor = self(content[None].to(device), f0_hz[None].to(device), noise, heard, who)[0]
         return wave
 
     def render_clips(self, clips: Sequence[Clip]) -> list[Tensor]:
-        """See `libs.voice.synthesizer.ClipSynthesizer`."""
+        """See `libs.voice.synthesizer.ClipSynthesizer`. Raises InvalidInput for a speaker that is not there."""
         return render_clips(self, clips)

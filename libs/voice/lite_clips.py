@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from libs.voice.lite_speakers import check_speaker
 from libs.voice.synthesizer import Clip
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ def reach(config: LiteConfig) -> int:
 
 @torch.inference_mode()
 def render_clips(voice: LiteSynthesizer, clips: Sequence[Clip]) -> list[Tensor]:
-    """See `libs.voice.synthesizer.ClipSynthesizer`. Waves come back on the CPU."""
+    """See `libs.voice.synthesizer.ClipSynthesizer`. Waves come back on the CPU. Raises InvalidInput for a speaker that
+    is not there."""
+    for clip in clips:
+        check_speaker(clip.speaker_id, voice.speakers)
     # Behind a clip's end every layer sees zeros when it is alone, and not when a longer one is beside it: a clip whose
     # wanted frames can see its end goes alone.
     longest = max(len(clip.content) for clip in clips)
@@ -39,6 +43,7 @@ def render_clips(voice: LiteSynthesizer, clips: Sequence[Clip]) -> list[Tensor]:
             _stacked([clips[i].f0_hz for i in group], voice),
             _stacked([noises[i] for i in group], voice),
             _loudness([clips[i] for i in group], voice) if voice.wants_loudness else None,
+            torch.tensor([clips[i].speaker_id for i in group], device=voice.window.device),
         )
         for row, i in zip(rendered, group, strict=True):
             waves[i] = row[clips[i].first * voice.hop_length : clips[i].last * voice.hop_length].float().cpu()

@@ -38,6 +38,10 @@ WARMUP_STEPS = 20
 FINISH_RATE = 0.2
 """Of the learning rate: what has been learned is polished and not forgotten."""
 
+TINT_RATE = 100.0
+"""Of the learning rate, for what makes one speaker another: AdamW moves a number by about its rate in a step, and two
+voices are several natural logs of magnitude apart (measured: docs/decisions/0165)."""
+
 Spectra = dict[int, tuple[Tensor, Tensor]]
 """Magnitudes of what was made and of the truth, by the samples of the transform."""
 
@@ -102,7 +106,9 @@ class LiteRecipe:
     name = "lite"
     segment_frames = 150
 
-    def __init__(self, config: TrainingConfig, device: torch.device, team: Team | None = None) -> None:
+    def __init__(
+        self, config: TrainingConfig, device: torch.device, team: Team | None = None, speakers: int = 1
+    ) -> None:
         """`config` is resolved first; weights are drawn from torch's global stream unless it names a file of them.
 
         Raises InvalidInput for such a file that does not fit, and for one of a discriminator: `lite` has none.
@@ -117,7 +123,9 @@ class LiteRecipe:
         self.team = team or Team()
         self.dropout = config.dropout
         self.synthesizer = LiteSynthesizer(
-            LiteConfig(sample_rate=preset.sample_rate, content_width=preset.content_width, loudness=1)
+            LiteConfig(
+                sample_rate=preset.sample_rate, content_width=preset.content_width, loudness=1, speakers=speakers
+            )
         )
         start = config.pretrained_generator
         self._bases = {} if start is None else {"generator": begin_with(self.synthesizer, Path(start))}
@@ -127,10 +135,11 @@ class LiteRecipe:
         self.content_width = preset.content_width
         self.loss = SpectralLoss(kind=config.loss_function).to(device)
         self.half = config.precision == "bf16" or (config.precision == "auto" and bf16_pays(device))
+        rate = config.learning_rate or preset.learning_rate
         self.optimizer = new_optimizer(
-            self.synthesizer.parameters(),
+            _groups(self.synthesizer, rate),
             config,
-            rate=config.learning_rate or preset.learning_rate,
+            rate=rate,
             decay=preset.weight_decay if config.weight_decay is None else config.weight_decay,
             betas=(0.9, 0.99),
             epsilon=1e-8,
@@ -261,12 +270,22 @@ class LiteRecipe:
             loudness = in_a_room(loudness, batch.uniform("room"))
             if self.dropout:
                 content = F.dropout(content, self.dropout)
+        tint = network.tint(batch.speakers)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            harmonic, breath = network.filters(content, batch.f0_hz, loudness)
+            harmonic, breath = network.filters(content, batch.f0_hz, loudness, tint)
         made = network.sound(batch.f0_hz, harmonic, breath, noise)
         spectra = self.loss.spectra(made, batch.wave)
         linear, logarithmic = self.loss.apart(spectra, levels)
         return {"loss": linear + logarithmic, "spectrum": linear, "log_spectrum": logarithmic}, spectra
+
+
+def _groups(network: LiteSynthesizer, rate: float) -> list[dict[str, Any]]:
+    """The parameters that all speakers share, and those of their own with their rate."""
+    if network.tints is None:
+        return [{"params": list(network.parameters())}]
+    own = list(network.tints.parameters())
+    shared = [each for each in network.parameters() if not any(each is mine for mine in own)]
+    return [{"params": shared}, {"params": own, "lr": TINT_RATE * rate}]
 
 
 def _rise_and_fall(step: int, total: int) -> float:

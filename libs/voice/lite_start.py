@@ -6,6 +6,7 @@ file is a `lite` voice itself, that of the mean speaker, and says which content 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from functools import lru_cache
 from importlib.resources import files
@@ -41,16 +42,18 @@ def _understands(path: Path, stamp: int) -> str | None:
 def begin_with(network: LiteSynthesizer, path: Path) -> dict[str, str]:
     """Fill `network` from a `lite` voice; returns its `file` name and `sha256` for the voice card.
 
+    A network of several speakers may begin with a voice of one: then all of them begin as that one.
     Raises InvalidInput when there is no such file or it is of another shape, ModelFileRefused when it is unsafe.
     """
     if not path.is_file():
         raise InvalidInput(f"there is no {path.name} to begin with", field="pretrained_generator")
     base = synthesizer_of(read_voice(path), path.name)
-    if not isinstance(base, LiteSynthesizer) or base.config != network.config:
+    fitting = (network.config, dataclasses.replace(network.config, speakers=1))
+    if not isinstance(base, LiteSynthesizer) or base.config not in fitting:
         raise InvalidInput(
             f"{path.name} is not a lite voice of this shape; leave it out to begin with the packaged one",
             field="pretrained_generator",
         )
-    network.load_state_dict(base.state_dict())
+    network.load_state_dict(network.state_dict() | base.state_dict())
     with path.open("rb") as stream:
         return {"file": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}

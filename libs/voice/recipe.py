@@ -100,11 +100,16 @@ class Recipe(Protocol):
 
 
 def build_recipe(
-    preset: str, config: TrainingConfig, device: torch.device | None = None, team: Team | None = None
+    preset: str,
+    config: TrainingConfig,
+    device: torch.device | None = None,
+    team: Team | None = None,
+    speakers: int = 1,
 ) -> Recipe:
     """The recipe of `preset` for a resolved `config`, on `device` (default: CPU). Raises InvalidInput for no preset.
 
-    `team`: the processes that make the run together; default: this one alone.
+    `team`: the processes that make the run together; default: this one alone. `speakers`: how many a `lite` voice
+    learns to speak as; RVC's networks always have places for 109.
     """
     if preset not in PRESETS:
         raise InvalidInput(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}", field="preset")
@@ -112,7 +117,7 @@ def build_recipe(
     if preset == "lite":
         from libs.voice.lite_recipe import LiteRecipe
 
-        lite: Recipe = LiteRecipe(config, device, team)
+        lite: Recipe = LiteRecipe(config, device, team, speakers)
         return lite
     from libs.voice.rvc.recipe import RvcRecipe
 
@@ -120,7 +125,7 @@ def build_recipe(
 
 
 def new_optimizer(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
     config: TrainingConfig,
     *,
     rate: float,
@@ -128,7 +133,10 @@ def new_optimizer(
     betas: tuple[float, float],
     epsilon: float,
 ) -> torch.optim.Optimizer:
-    """The optimiser that `config` names. `decay`: decoupled in adamw, added to the gradient (L2) in the others."""
+    """The optimiser that `config` names. `decay`: decoupled in adamw, added to the gradient (L2) in the others.
+
+    `parameters` may be groups as torch has them, `{"params": …, "lr": …}`.
+    """
     kinds: dict[str, type[torch.optim.Optimizer]] = {
         "adamw": torch.optim.AdamW,
         "adam": torch.optim.Adam,

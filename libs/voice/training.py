@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 
@@ -12,7 +11,6 @@ from libs.common.errors import Cancelled, Preempted, TrainingCrashed, TrainingDi
 from libs.voice.batch import Batch, stream_seed
 from libs.voice.batching import Batches
 from libs.voice.checkpoint import newest_step
-from libs.voice.dataset import Split, fingerprint, read_pieces, split_pieces
 from libs.voice.device import be_deterministic, pick_device, set_threads, usable_cores
 from libs.voice.faults import BadStep
 from libs.voice.held_out import HeldOut
@@ -23,9 +21,11 @@ from libs.voice.recipe import Recipe, build_recipe, shown_loss
 from libs.voice.run_record import Curves, RunFolder, TrainLog, check_same_run
 from libs.voice.team import Team, join_team, own_device
 from libs.voice.timetable import Clock, Timetable
-from libs.voice.training_bases import base_files, check_same_bases, with_bases
+from libs.voice.training_bases import check_same_bases, with_bases
 from libs.voice.training_config import TrainingConfig
+from libs.voice.training_data import read_speech
 from libs.voice.training_plan import FINISH_COST, Course, Trial, validation_interval
+from libs.voice.training_record import plan_of, result_of
 from libs.voice.training_room import bytes_needed, check_room
 from libs.voice.training_run import ShouldStop, StopReason, TrainingInputs, TrainingResult
 from libs.voice.training_store import Standing, Store
@@ -95,16 +95,9 @@ class _Run:
         self.built = with_bases(config, inputs.bases, begun, encoder=inputs.encoder, has_checkpoint=has_state)
         self.threads = set_threads(config.threads or max(1, usable_cores() // config.processes))
         be_deterministic(device)
+        self.speech = read_speech(inputs, config)
+        self.split = self.speech.split
         self.recipe = self._new_recipe()
-        pieces = read_pieces(
-            inputs.experiment,
-            self.recipe.sample_rate,
-            self.recipe.content_width,
-            filelist=inputs.filelist,
-            needs_f0=config.f0,
-        )
-        self.split: Split = split_pieces(pieces, config.validation_split, config.seed)
-        self.data = fingerprint(pieces)
         self.now = Standing(part=config.batch_size or 1)
         self.batches = Batches(
             self.split.training,
@@ -134,7 +127,7 @@ class _Run:
         if self.team.most([self.folder.read_plan() is None])[0]:
             self._decide()
         plan = self.folder.read_plan() or {}
-        check_same_run(plan, self.config, self.data)
+        check_same_run(plan, self.config, self.speech.fingerprint)
         check_same_bases(plan, self.recipe.bases())
         self.bases = plan.get("bases", {})
         self.course = self._course(int(plan["total_steps"]), float(plan.get("finish_cost", FINISH_COST)))
@@ -166,7 +159,7 @@ class _Run:
 
     def _new_recipe(self) -> Recipe:
         seed_all(stream_seed(self.config.seed, "weights", 0))
-        return build_recipe(self.config.preset, self.built, self.device, self.team)
+        return build_recipe(self.config.preset, self.built, self.device, self.team, self.speech.places)
 
     def _new_learner(self) -> Learner:
         return Learner(
@@ -210,28 +203,11 @@ class _Run:
             total = (self.config.epochs or 1) * self.epoch_length
         self.course = self._course(total, trial.finish_cost)
         if self.team.leads:
-            self.folder.write_plan(self._plan())
+            self.folder.write_plan(plan_of(self))
         self.team.wait()
 
     def _course(self, total: int, finish_cost: float) -> Course:
         return Course(total, total - self.config.adversarial_steps_of(total), finish_cost)
-
-    def _plan(self) -> dict[str, Any]:
-        return {
-            "config": self.config.as_dict(),
-            "total_steps": self.total,
-            "steps_per_epoch": self.epoch_length,
-            "batch": self.batches.batch_size,
-            "dataset": self.data,
-            "split": self.split.as_dict(),
-            "device": str(self.device),
-            "threads": self.threads,
-            "finish_cost": self.course.cost,
-            "torch": torch.__version__,
-            "warnings": self.config.warnings(),
-            "bases": self.recipe.bases(),
-            "base_files": base_files(self.built),
-        }
 
     def _resume(self) -> int | None:
         # the first process may set broken checkpoints aside; the others look when that is done
@@ -394,30 +370,7 @@ class _Run:
         seconds = self.times.seconds
         self.log(f"{self.now.ended} after {self.now.step} steps and {seconds:.1f} s; the voice is of step {voice_step}")
         self._tell("done", now=True)
-        return TrainingResult(
-            voice=voice,
-            sha256=sha256,
-            voice_step=voice_step,
-            steps=self.now.step,
-            total_steps=self.total,
-            epochs=self._epoch(),
-            ended=self.now.ended or "complete",
-            adversarial_steps=max(voice_step - self.course.first, 0),
-            losses=self.now.losses,
-            best_step=self.now.best.step,
-            best_loss=self.now.best.loss,
-            skipped_steps=self.now.skipped,
-            seconds=seconds,
-            resumed_from=resumed,
-            preset=self.config.preset,
-            sample_rate=self.recipe.sample_rate,
-            content_width=self.recipe.content_width,
-            device=str(self.device),
-            split=self.split.as_dict(),
-            batch={"size": self.batches.batch_size, "part": self.learner.most, "processes": self.team.size},
-            bases=self.bases,
-            warnings=self.config.warnings(),
-        )
+        return result_of(self, voice, voice_step, sha256, epochs=self._epoch(), seconds=seconds, resumed=resumed)
 
     def _epoch(self) -> int:
         """Counted from 1; the epoch that the last done step belongs to."""

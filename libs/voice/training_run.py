@@ -45,7 +45,7 @@ class TrainingResult:
 
     `batch`: `size` of a step over all processes, and `part`, how many of its items were in memory at once. `bases`: the
     pretrained files that it began with, by module, with `file` and `sha256`. `adversarial_steps`: how many of the steps
-    up to `voice_step` were made against the judges of a finish.
+    up to `voice_step` were made against the judges of a finish. `speakers`: the numbers of those who are in the speech.
     """
 
     voice: Path
@@ -69,8 +69,12 @@ class TrainingResult:
     split: dict[str, Any]
     batch: dict[str, int]
     bases: dict[str, dict[str, str]]
+    speakers: list[int]
     warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self) | {"voice": str(self.voice)}
+        """Plain values for JSON; `speakers` are named where there is more than speaker 0."""
+        values = dataclasses.asdict(self) | {"voice": str(self.voice)}
+        if self.speakers == [0]:
+            del values["speakers"]
+        return values

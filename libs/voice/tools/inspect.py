@@ -12,7 +12,7 @@ from torch import Tensor
 
 from libs.common.errors import ModelFileRefused
 from libs.common.storable import storable_text
-from libs.voice.artefact import VoiceFile, is_safetensors, read_voice, voice_of
+from libs.voice.artefact import VoiceFile, is_safetensors, read_voice, speakers_of, voice_of
 from libs.voice.file_kinds import kind_of, wrong_kind
 from libs.voice.rvc.checkpoints import TrainingCheckpoint, checkpoint_of
 from libs.voice.rvc.config import NetworkConfig
@@ -35,7 +35,7 @@ class ModelInfo:
     version        v1, v2, or None for lite
     sample_rate    Hz
     f0             whether it needs pitch
-    speakers       rows of its speaker table
+    speakers       rows of its speaker table, or of those of a lite voice
     content_width  values per content frame, 256 or 768
     precision      fp16, fp32, bf16, or mixed
     parameters     numbers in all tensors
@@ -95,11 +95,11 @@ def count_weights(path: Path) -> dict[str, Any]:
 def describe_voice(voice: VoiceFile, name: str) -> ModelInfo:
     """`inspect_model` for a voice that was read already; `name` is for messages.
 
-    Raises ModelFileRefused when its configuration makes no network.
+    Raises ModelFileRefused when its configuration makes no network, or its tensors are of other speakers.
     """
     described: dict[str, Any]
     if voice.kind == "lite":
-        described = _lite_facts(voice.config)
+        described = _lite_facts(voice.config) | {"speakers": speakers_of(voice, name)}
     else:
         network = config_of_export(voice.config, voice.weights, name)
         described = _network_facts(network) | {
@@ -197,7 +197,6 @@ def _lite_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "version": None,
         "sample_rate": number("sample_rate"),
         "f0": True,
-        "speakers": 1,
         "content_width": number("content_width"),
         "training": None,
         "extra_keys": (),

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from libs.common.errors import InvalidInput
 from libs.voice.artefact import SAFETENSORS, VoiceFile, cast_weights, read_voice, synthesizer_of, write_voice
+from libs.voice.lite_speakers import TABLES
 from libs.voice.tools.inspect import ModelInfo, describe_voice
 from libs.voice.tools.keys import rvc_config
 
 SPEAKERS = "emb_g.weight"
+BY_SPEAKER = (SPEAKERS, *TABLES)
+"""Tensors with a row for each speaker."""
 
 
 def merge_voices(first: Path, second: Path, share: float, output: Path) -> None:
@@ -34,7 +37,7 @@ def merge_voices(first: Path, second: Path, share: float, output: Path) -> None:
     mixed: dict[str, Tensor] = {}
     for name, value in a.items():
         left, right = value.float(), b[name].float()
-        if name == SPEAKERS:
+        if name in BY_SPEAKER:
             rows = min(len(left), len(right))
             left, right = left[:rows], right[:rows]
         mixed[name] = share * left + (1 - share) * right
@@ -44,6 +47,8 @@ def merge_voices(first: Path, second: Path, share: float, output: Path) -> None:
         config["config"][15] = len(mixed[SPEAKERS])
         if output.suffix != SAFETENSORS:
             mixed = cast_weights(mixed, "fp16", output.name)
+    elif TABLES[0] in mixed:
+        config["speakers"] = len(mixed[TABLES[0]])
     encoders = {str(voice.content_encoder) for voice in voices}
     write_voice(
         output,
@@ -91,5 +96,5 @@ def _require_alike(voices: tuple[VoiceFile, ...], infos: tuple[ModelInfo, ...], 
 
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[Any, ...]]:
-    """Shapes that must be the same; of the speaker table only the width."""
-    return {name: tuple(value.shape[1:] if name == SPEAKERS else value.shape) for name, value in weights.items()}
+    """Shapes that must be the same; of speakers' tables only the width."""
+    return {name: tuple(value.shape[1:] if name in BY_SPEAKER else value.shape) for name, value in weights.items()}

@@ -24,7 +24,7 @@ from libs.common.manifests import Manifest
 from libs.common.paths import Paths, VoiceVersion
 from libs.common.processes import in_child
 from libs.common.work import Done, Work
-from services.trainer import evaluation, indexing, training, voice_files
+from services.trainer import clips, evaluation, indexing, training, voice_files
 from services.trainer.providers.protocol import Readiness
 from services.trainer.results import Results
 from services.trainer.settings import TrainerSettings
@@ -32,7 +32,7 @@ from services.trainer.settings import TrainerSettings
 WEIGHTS, NATIVE, INDEX = "voice.pth", "voice.safetensors", "voice.index"
 QUALITY, PLAN = "quality.json", "run.json"
 RUN_FILES = (WEIGHTS, PLAN, "metrics.jsonl", "train.log")
-CLIPS = 40
+TRIED_OUT = 3
 
 
 class RvcProvider:
@@ -90,15 +90,15 @@ class RvcProvider:
         prepared, trained, indexed = [
             await self._results.load(reference) for reference in (command.prepared, command.trained, command.indexed)
         ]
-        held_out, others = await self._clips(prepared, trained)
+        spoken = await self._spoken(prepared, trained)
         weights, index = await self._results.file(trained, WEIGHTS), await self._results.file(indexed, INDEX)
         native = work.folder / NATIVE
-        trial = self._trial(prepared, weights, index, held_out, others, native)
+        trial = self._trial(prepared, weights, index, spoken, native)
         async with work.time_limit(self._settings.step_timeout_evaluate):
             quality = await work.unless_stopped(in_child(evaluation.try_voice, trial))
         target = work.folder / QUALITY
         manifests.write_whole(target, json.dumps(quality, indent=1, sort_keys=True).encode())
-        numbers = {name: value for name, value in quality.items() if not isinstance(value, str)}
+        numbers = {name: value for name, value in quality.items() if not isinstance(value, str | dict)}
         return Done(
             event=VoiceEvaluated,
             fields={"voice": command.voice, "quality": numbers},
@@ -121,12 +121,12 @@ class RvcProvider:
         return card
 
     async def try_out(self, work: Work[PublishVoice], version: VoiceVersion) -> None:
-        """Converts a little of the speaker's own held-out speech."""
+        """Converts a little of each speaker's own held-out speech."""
         prepared = await self._results.load(work.command.prepared)
         trained = await self._results.load(work.command.trained)
-        held_out, _ = await self._clips(prepared, trained)
+        spoken = await self._spoken(prepared, trained, TRIED_OUT)
         served = version.native if version.native.is_file() else version.weights
-        trial = self._trial(prepared, served, version.index, held_out[:3], [])
+        trial = self._trial(prepared, served, version.index, spoken)
         await in_child(evaluation.try_voice, trial, False)
 
     # -- what earlier steps made --------------------------------------------------------------------------------------
@@ -135,15 +135,23 @@ class RvcProvider:
         folder = f"/3_feature{prepared.data['width']}/"
         return await self._results.whole(prepared, [relative for relative in prepared.files if folder in relative])
 
-    async def _clips(self, prepared: Manifest, trained: Manifest) -> tuple[list[Path], list[Path]]:
-        """16 kHz pieces of recordings that the training held out, and others; if none were, some of the rest."""
-        held = {str(source) for source in trained.data["result"]["split"]["held_out_sources"]}
-        pieces = [relative for relative in sorted(prepared.files) if "/1_16k_wavs/" in relative]
-        held_out = [relative for relative in pieces if Path(relative).stem.split("_")[0] in held]
-        others = [relative for relative in pieces if Path(relative).stem.split("_")[0] not in held]
-        return (
-            await self._results.whole(prepared, (held_out or others)[:CLIPS]),
-            await self._results.whole(prepared, others[:CLIPS]),
+    async def _spoken(
+        self, prepared: Manifest, trained: Manifest, most: int | None = None
+    ) -> tuple[evaluation.Spoken, ...]:
+        """16 kHz pieces of each speaker's recordings that the training held out, and others; `most`: so many of the
+        first, and none of the others."""
+        result, filelist = trained.data["result"], ""
+        if "speakers" in result:
+            filelist = await asyncio.to_thread((await self._results.file(prepared, "filelist.txt")).read_text)
+        return tuple(
+            [
+                evaluation.Spoken(
+                    found.speaker,
+                    tuple(await self._results.whole(prepared, found.tried[:most])),
+                    () if most else tuple(await self._results.whole(prepared, found.others)),
+                )
+                for found in clips.chosen(prepared.files, result, filelist)
+            ]
         )
 
     def _trial(
@@ -151,15 +159,13 @@ class RvcProvider:
         prepared: Manifest,
         weights: Path,
         index: Path,
-        clips: list[Path],
-        reference: list[Path],
+        spoken: tuple[evaluation.Spoken, ...],
         native: Path | None = None,
     ) -> evaluation.Trial:
         return evaluation.Trial(
             weights=weights,
             index=index,
-            clips=tuple(clips),
-            reference=tuple(reference),
+            spoken=spoken,
             seconds=self._settings.evaluation_seconds,
             hubert=self._paths.hubert,
             rmvpe=self._paths.rmvpe,
@@ -199,6 +205,7 @@ class RvcProvider:
                 **{k: result[k] for k in ("steps", "epochs", "losses", "seconds", "ended", "best_step", "device")},
                 "adversarial_steps": result.get("adversarial_steps", 0),
                 "bases": result.get("bases", {}),
+                **({"speakers": result["speakers"]} if "speakers" in result else {}),
                 "options": trained.data["options"],
             },
             "lineage": {

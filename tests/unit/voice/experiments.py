@@ -19,8 +19,12 @@ def make_experiment(
     width: int = 768,
     seed: int = 0,
     mutes: int = 0,
+    speakers: int = 1,
 ) -> Path:
-    """`sources` recordings of `pieces` pieces each: a tone that glides, and features that say which pitch it has."""
+    """`sources` recordings of `pieces` pieces each: a tone that glides, and features that say which pitch it has.
+
+    With several `speakers` they take turns, and the list says whose each recording is.
+    """
     draw = np.random.default_rng(seed)
     for name in ("0_gt_wavs", "2a_f0", "2b_f0nsf", f"3_feature{width}"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -48,7 +52,8 @@ def make_experiment(
         np.save(folder / paths[1], features)
         np.save(folder / paths[2], coarse)
         np.save(folder / paths[3], f0.astype(np.float32))
-        lines.append("|".join([*paths, "0"]))
+        speaker = 0 if name.startswith("mute") else int(name.split("_")[0]) % speakers
+        lines.append("|".join([*paths, str(speaker)]))
     random.Random(seed).shuffle(lines)
     (folder / "filelist.txt").write_text("\n".join(lines))
     return folder

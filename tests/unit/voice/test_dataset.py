@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from libs.voice.dataset import Piece, fingerprint, read_pieces, split_pieces
 from tests.unit.voice.experiments import make_experiment
 
 
-def piece(name: str, frames: int = 100) -> Piece:
+def piece(name: str, frames: int = 100, speaker: int = 0) -> Piece:
     none = Path("none")
-    return Piece(name, none, none, none, none, 0, frames)
+    return Piece(name, none, none, none, none, speaker, frames)
 
 
 def test_every_piece_of_the_list_is_read_whatever_its_order(tmp_path: Path) -> None:
@@ -149,6 +150,42 @@ def test_silence_is_never_held_out_and_a_single_source_gives_its_last_pieces() -
     assert not alone.held_out
     assert none.by == "none"
     assert not none.held_out
+
+
+@given(
+    speech=st.lists(
+        st.lists(st.lists(st.integers(10, 900), min_size=1, max_size=4), min_size=1, max_size=6), min_size=2, max_size=5
+    ),
+    share=st.floats(0.01, 0.5),
+    seed=st.integers(0, 2**40),
+)
+def test_each_speaker_is_split_as_if_alone(speech: list[list[list[int]]], share: float, seed: int) -> None:
+    sources = [(speaker, row) for speaker, rows in enumerate(speech) for row in rows]
+    pieces = [
+        piece(f"{i}_{j}", frames, speaker) for i, (speaker, row) in enumerate(sources) for j, frames in enumerate(row)
+    ]
+
+    split = split_pieces(pieces, share, seed)
+
+    assert set(split.training) | set(split.held_out) == set(pieces)
+    for speaker in range(len(speech)):
+        own = [p for p in pieces if p.speaker == speaker]
+        alone = split_pieces([dataclasses.replace(p, speaker=0) for p in own], share, seed)
+        assert [p.name for p in split.held_out if p.speaker == speaker] == [p.name for p in alone.held_out]
+        assert any(p.speaker == speaker for p in split.training)
+        assert any(p.speaker == speaker for p in split.held_out) == (len(own) > 1)
+
+
+def test_who_says_little_is_judged_as_much_as_who_says_a_lot() -> None:
+    much, little = [piece(f"{i}_0") for i in range(60)], [piece("90_0", speaker=4), piece("91_0", speaker=4)]
+
+    batches = held_out_batches(much + little, 4, 100, most=16)
+
+    judged = [piece.speaker for batch in batches for piece, _ in batch]
+    assert (judged.count(0), judged.count(4)) == (8, 2)
+    assert [p.name for batch in held_out_batches(much, 16, 100, most=16) for p, _ in batch] == [
+        f"{i}_0" for i in range(0, 60, 4)
+    ]
 
 
 def test_the_same_seed_and_step_give_the_same_batch_and_another_step_another(tmp_path: Path) -> None:

@@ -219,10 +219,16 @@ def config_of(preset: str, **options: object) -> TrainingConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", PRESET_NAMES)
-def test_two_processes_make_the_run_of_one_with_twice_the_batch(tmp_path: Path, preset: str) -> None:
-    rate = PRESETS[preset].sample_rate
-    experiment = make_experiment(tmp_path / "experiment", sources=6, pieces=1, seconds=0.6, rate=rate)
+@pytest.mark.parametrize(("preset", "speakers"), [("rvc-tiny", 1), ("lite", 1), ("lite", 3)])
+def test_two_processes_make_the_run_of_one_with_twice_the_batch(tmp_path: Path, preset: str, speakers: int) -> None:
+    experiment = make_experiment(
+        tmp_path / "experiment",
+        sources=6,
+        pieces=1,
+        seconds=0.6,
+        rate=PRESETS[preset].sample_rate,
+        speakers=speakers,
+    )
     two = config_of(preset, processes=2, batch_size=2, ema_decay=0.9)
     one = config_of(preset, processes=1, batch_size=4, ema_decay=0.9)
 

@@ -31,6 +31,7 @@ ASKED = {
     "lite against judges in parts, with augmentation and dropout": dataclasses.replace(
         LITE, adversarial_steps=9, accumulation=2, augmentation=True, dropout=0.1
     ),
+    "lite of two speakers in parts, with dropout": dataclasses.replace(LITE, accumulation=2, dropout=0.1),
     "rvc-tiny in bfloat16 without pitch": dataclasses.replace(TINY, precision="bf16", f0=False),
 }
 
@@ -43,7 +44,10 @@ def test_a_run_killed_three_times_at_random_moments_is_the_unbroken_run_bit_by_b
     chance = random.Random(seed)
     config = ASKED[asked]
     rate = 24_000 if config.preset == "lite" else 16_000
-    experiment = make_experiment(tmp_path / "experiment", sources=4, pieces=2, seconds=0.6, rate=rate)
+    speakers = 2 if "two speakers" in asked else 1
+    experiment = make_experiment(
+        tmp_path / "experiment", sources=4, pieces=2, seconds=0.6, rate=rate, speakers=speakers
+    )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     kills = sorted(chance.sample(range(1, 9), 3))
 

@@ -1,0 +1,34 @@
+"""How does one `lite` voice speak as several people? By what each adds to its first and its last layer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from libs.common.errors import InvalidInput
+
+MOST_SPEAKERS = 109
+"""As many as RVC's table has rows."""
+
+TABLES = ("tints.first.weight", "tints.last.weight")
+"""What a voice's file calls them: tensors with a row for each speaker."""
+
+
+class Tints(nn.Module):
+    """A row for each speaker and layer. Nobody adds anything before something was learned."""
+
+    def __init__(self, speakers: int, width: int, heights: int) -> None:
+        super().__init__()
+        self.first = nn.Embedding(speakers, width)
+        self.last = nn.Embedding(speakers, heights)
+        for table in (self.first, self.last):
+            nn.init.zeros_(table.weight)
+
+    def forward(self, speakers: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 `[B]` → what they add, `[B, width]` and `[B, heights]`."""
+        return self.first(speakers), self.last(speakers)
+
+
+def check_speaker(speaker_id: int, speakers: int) -> None:
+    """Raises InvalidInput for a number that is not one of the voice's `speakers`, counted from 0."""
+    if not 0 <= speaker_id < speakers:
+        raise InvalidInput(f"speaker_id is {speaker_id}; this voice has 0 to {speakers - 1}", field="speaker_id")
