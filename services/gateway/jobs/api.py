@@ -364,7 +364,7 @@ async def validate_dataset(
         held = await starting.recordings_of(session, dataset)
         clips = await speech.clips_of(session, dataset)
     try:
-        starting.check_speakers(provider, dataset, held.shares)
+        starting.check_speakers(chosen, dataset, held.shares)
         shares = () if provider.speaks else held.shares
         starting.check_speech(dataset, held.inputs, held.seconds, chosen.min_seconds, shares)
         speech.check_transcripts(provider, clips)

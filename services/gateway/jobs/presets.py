@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from libs.common.errors import InvalidInput
-from libs.common.events import TrainingOptions
+from libs.common.events import HIGHEST_SPEAKER, TrainingOptions
 from libs.common.providers import PROVIDERS, SPEECH_PRESETS, provider_of
 
 USUAL_EPOCHS = 100
@@ -16,7 +16,8 @@ USUAL_EPOCHS = 100
 class Preset:
     """What the gateway knows of a preset; the networks themselves are the trainer's.
 
-    `usual_seconds`: of a usual run; `needs_hubert`: our own encoder's features do not fit it.
+    `usual_seconds`: of a usual run; `needs_hubert`: our own encoder's features do not fit it; `speakers`: for how many
+    numbers from 0 on a network that converts has places.
     """
 
     name: str
@@ -24,13 +25,14 @@ class Preset:
     usual_seconds: float
     min_seconds: float = 10.0
     needs_hubert: bool = False
+    speakers: int = HIGHEST_SPEAKER + 1
 
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         Preset("lite", needs_gpu=False, usual_seconds=280.0),
-        Preset("rvc-tiny", needs_gpu=False, usual_seconds=60.0),
+        Preset("rvc-tiny", needs_gpu=False, usual_seconds=60.0, speakers=4),
         *(
             Preset(f"rvc-v{version}-{rate}k", needs_gpu=True, usual_seconds=1200.0, needs_hubert=version == 1)
             for version in (2, 1)

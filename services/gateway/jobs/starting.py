@@ -59,8 +59,9 @@ async def recordings_of(session: AsyncSession, dataset: Dataset) -> Recordings:
     )
 
 
-def check_speakers(provider: Provider, dataset: Dataset, shares: Sequence[speakers.Share]) -> None:
-    """Raises InvalidInput when one voice of this provider cannot be all of the dataset's speakers."""
+def check_speakers(preset: presets.Preset, dataset: Dataset, shares: Sequence[speakers.Share]) -> None:
+    """Raises InvalidInput when one voice of this preset cannot be all of the dataset's speakers."""
+    provider = provider_of(preset.name)
     if len(shares) > provider.speakers:
         numbers = ", ".join(str(share.speaker_id) for share in shares)
         raise InvalidInput(
@@ -74,6 +75,15 @@ def check_speakers(provider: Provider, dataset: Dataset, shares: Sequence[speake
                 "Or train lite or an RVC preset: one voice of theirs learns several speakers.",
             ),
             speakers=[share.speaker_id for share in shares],
+        )
+    if not provider.speaks and shares and shares[-1].speaker_id >= preset.speakers:
+        raise InvalidInput(
+            f"{preset.name} has places for speaker_id 0 to {preset.speakers - 1}, and a recording of "
+            f"{dataset.slug!r} has {shares[-1].speaker_id}",
+            field="speaker_id",
+            limit=preset.speakers - 1,
+            actions=("Give lower numbers: PATCH /api/v1/samples/{id}, or upload the same recordings again with them.",),
+            speakers=[share.speaker_id for share in shares if share.speaker_id >= preset.speakers],
         )
 
 
@@ -154,7 +164,7 @@ async def plan_training(
     presets.check_options(preset.name, options)
     check_available(provider, alive)
     held = await recordings_of(session, dataset)
-    check_speakers(provider, dataset, held.shares)
+    check_speakers(preset, dataset, held.shares)
     inputs: Sequence[InputFile] = held.inputs
     if provider.speaks:
         inputs = clips = await speech.clips_of(session, dataset)
@@ -254,6 +264,7 @@ async def start_preprocessing(
     _check_pitch(request.f0_method, alive)
     dataset = await _held_dataset(session, caller, request)
     held = await recordings_of(session, dataset)
+    check_speakers(preset, dataset, held.shares)
     check_speech(dataset, held.inputs, held.seconds, preset.min_seconds, held.shares)
     order = lifecycle.Order(
         id=job_id,

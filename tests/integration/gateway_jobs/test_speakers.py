@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from libs.common.events import CheckSpeech, PrepareDataset, PublishVoice, ValidateDataset
+from libs.common.events import HIGHEST_SPEAKER, CheckSpeech, PrepareDataset, PublishVoice, ValidateDataset
 from libs.common.jobs import Step
 from libs.common.paths import Paths
+from libs.voice.rvc.config import CONFIGS
 from services.gateway.datasets.tables import Sample
+from services.gateway.jobs.presets import PRESETS
 from services.gateway.jobs.tables import Job, Outgoing
 from tests.integration.gateway_jobs.conftest import House, Person
 from tests.integration.gateway_jobs.scripted_workers import Workers
@@ -123,7 +125,7 @@ async def test_a_speaker_with_too_little_speech_is_named_before_anything_is_queu
     await of_speakers(house, dataset, 0, 3, 3, 5, 6)
 
     training = await anna.post("/training/jobs", json={"dataset_id": dataset, "preset": "lite"})
-    preparing = await anna.post("/preprocess/jobs", json={"dataset_id": dataset, "preset": "rvc-tiny"})
+    preparing = await anna.post("/preprocess/jobs", json={"dataset_id": dataset, "preset": "lite"})
     looked = await validation(anna, dataset)
     estimated = (await anna.post("/training/estimate", json={"dataset_id": dataset})).json()
     await of_speakers(house, dataset, 0, 3, 3, 3, 6)
@@ -145,6 +147,32 @@ async def test_a_speaker_with_too_little_speech_is_named_before_anything_is_queu
     assert after["can_train"] is True
     assert [problem["code"] for problem in after["problems"]] == ["dataset_not_prepared"]
     assert (await anna.get("/training/jobs")).json()["items"] == []
+
+
+async def test_a_number_for_which_the_network_has_no_place_is_refused(house: House) -> None:
+    anna = await house.person()
+    dataset = await house.dataset(anna)
+    await of_speakers(house, dataset, 3, 4)
+    body = {"dataset_id": dataset, "preset": "rvc-tiny"}
+
+    training = await anna.post("/training/jobs", json=body)
+    preparing = await anna.post("/preprocess/jobs", json=body)
+    looked = await validation(anna, dataset, "rvc-tiny")
+
+    for problem in (training.json(), preparing.json(), looked["problems"][0]):
+        assert (problem["status"], problem["field"], problem["limit"]) == (422, "speaker_id", 3)
+        assert problem["speakers"] == [4]
+        assert "has places for speaker_id 0 to 3" in problem["detail"]
+    assert (await validation(anna, dataset, "rvc-v2-40k"))["can_train"] is True
+    await of_speakers(house, dataset, 0, 3)
+    assert (await validation(anna, dataset, "rvc-tiny"))["can_train"] is True
+
+
+def test_the_gateway_knows_how_many_places_each_network_has() -> None:
+    places = {name: preset.speakers for name, preset in PRESETS.items() if name in CONFIGS}
+
+    assert places == {name: config.speakers for name, config in CONFIGS.items()}
+    assert PRESETS["lite"].speakers == HIGHEST_SPEAKER + 1
 
 
 async def test_one_speaker_with_any_number_needs_what_every_voice_needs(house: House) -> None:
