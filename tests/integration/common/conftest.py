@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from libs.common.bus import Bus
-from libs.common.events import Event
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from tests.conftest import NatsServer
-from tests.integration.common.worker_processes import Events, Processes
+from tests.hearing import Events, heard
+from tests.integration.common.worker_processes import Processes
 from tests.waiting import PATIENCE
 
 
@@ -50,16 +49,5 @@ def processes(settings: CommonSettings, tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.fixture
 async def events(bus: Bus) -> AsyncIterator[Events]:
-    seen = Events()
-
-    async def read() -> None:
-        async for delivery in bus.events("test"):
-            event = delivery.envelope.open()
-            assert isinstance(event, Event)
-            seen.seen.append(event)
-            seen.ids.append(delivery.envelope.id)
-            await delivery.ack()
-
-    reader = asyncio.create_task(read())
-    yield seen
-    reader.cancel()
+    async with heard(bus) as found:
+        yield found

@@ -169,7 +169,8 @@ async def test_events_are_read_on_after_the_broker_was_killed(bus: Bus, nats_ser
     async def read() -> None:
         async for delivery in bus.events("gateway"):
             seen.append(delivery.envelope.id)
-            await delivery.ack()
+            with contextlib.suppress(Unavailable):  # it comes again
+                await delivery.ack()
 
     reader = asyncio.create_task(read())
     await bus.publish_event(StepStarted(job_id="job_1", step=Step.train), event_id="a")

@@ -9,7 +9,8 @@ from libs.common.bus import Bus
 from libs.common.events import wrap
 from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
-from tests.integration.common.worker_processes import EVERYTHING, Events, Processes, command, result_of
+from tests.hearing import Events
+from tests.integration.common.worker_processes import EVERYTHING, Processes, command, result_of
 from tests.waiting import until
 
 
@@ -167,7 +168,7 @@ async def test_a_result_that_no_message_holds_fails_the_step_before_it_is_commit
     await bus.send_command(command(mode="huge"), Lane.normal)
     failed = await events.wait_for("step_failed")
     await bus.send_command(command(job="job_2"), Lane.normal)
-    await events.wait_for("prepared")
+    await events.wait_for("prepared", job="job_2")
 
     assert failed.problem["code"] == "message_too_large"
     assert processes.lines("finish 1")[1:] == []  # job_2's alone

@@ -13,7 +13,8 @@ from libs.common.jobs import Lane
 from libs.common.settings import CommonSettings
 from scripts.processes import free_port
 from tests.conftest import TOKEN
-from tests.integration.common.worker_processes import ROOT, Events, Processes, command
+from tests.hearing import Events
+from tests.integration.common.worker_processes import ROOT, Processes, command
 from tests.waiting import PATIENCE, until
 
 
@@ -79,7 +80,8 @@ async def test_a_command_that_another_worker_has_in_hand_is_not_the_one(
     await until(lambda: second.poll() is not None)
 
     assert second.returncode == 0
-    assert [e.job_id for e in events.of("prepared")] == ["job_2"]
+    assert (await events.wait_for("prepared")).job_id == "job_2"
+    assert len(events.of("prepared")) == 1
     assert holder.poll() is None
     processes.go_on()
 

@@ -13,11 +13,11 @@ from libs.common.leases import LeaseRecord
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from tests.conftest import NatsServer
+from tests.hearing import Events
 from tests.integration.common.worker_processes import (
     EVERYTHING,
     LEASES_RUN_OUT,
     NOTHING_RUNS_OUT,
-    Events,
     Processes,
     command,
     result_of,
@@ -128,7 +128,11 @@ async def test_a_command_that_kills_its_worker_twice_is_a_dead_letter(
     assert len(processes.lines("begin")) == 2
     assert await bus._js.stream_info("DEADLETTERS") is not None
     assert (await bus._js.stream_info("DEADLETTERS")).state.messages == 1
-    assert (await bus._js.stream_info("COMMANDS")).state.messages == 0
+
+    async def is_ended() -> bool:
+        return (await bus._js.stream_info("COMMANDS")).state.messages == 0
+
+    await until(is_ended)
 
 
 async def test_a_commit_after_the_broker_lost_its_store_is_a_later_one(

@@ -18,7 +18,8 @@ from libs.common.settings import CommonSettings
 from libs.common.work import Done, Work
 from libs.common.worker import Worker
 from tests.conftest import NatsServer
-from tests.integration.common.worker_processes import Events, command
+from tests.hearing import Events
+from tests.integration.common.worker_processes import command
 from tests.waiting import until
 
 

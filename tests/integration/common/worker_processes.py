@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from libs.common import manifests
-from libs.common.events import Event, PrepareDataset, StepFinished
+from libs.common.events import PrepareDataset, StepFinished
 from libs.common.jobs import Step
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
@@ -93,24 +93,6 @@ class Processes:
         while len(self.lines(word)) < count:
             assert time.monotonic() < deadline, f"no {count} × {word!r} in {self.lines()}: {self.said[-3000:]}"
             await asyncio.sleep(0.02)
-
-
-class Events:
-    """All events so far, by fact."""
-
-    def __init__(self) -> None:
-        self.seen: list[Event] = []
-        self.ids: list[str] = []
-
-    def of(self, fact: str) -> list[Any]:
-        return [e for e in self.seen if e.fact == fact]
-
-    async def wait_for(self, fact: str, count: int = 1, seconds: float = PATIENCE) -> Any:
-        deadline = time.monotonic() + seconds
-        while len(self.of(fact)) < count:
-            assert time.monotonic() < deadline, f"no {fact} among {[e.fact for e in self.seen]}"
-            await asyncio.sleep(0.02)
-        return self.of(fact)[-1]
 
 
 def result_of(paths: Paths, event: StepFinished) -> list[str]:

@@ -20,6 +20,7 @@ from tests.integration.gateway.conftest import served
 from tests.integration.gateway.ingest_double import IngestDouble
 from tests.integration.gateway_jobs.conftest import House, Person, running_house
 from tests.integration.gateway_jobs.scripted_workers import Workers
+from tests.waiting import until
 
 WEEK = 7 * 86_400.0
 
@@ -100,7 +101,11 @@ async def test_a_job_can_be_retried_after_it_was_tidied_up(
     assert answer.status_code == 202
     assert again.command.step is Step.train
     assert again.command.after_token == 1, "its token is above those of the leases that are forgotten"
-    assert f"jobs/{job}" in await _kept(bus, job)
+
+    async def is_projected() -> bool:
+        return f"jobs/{job}" in await _kept(bus, job)
+
+    await until(is_projected)
     async with house.database.read() as session:
         assert await session.scalar(select(Job.swept_at)) is None
 

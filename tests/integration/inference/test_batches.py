@@ -41,8 +41,10 @@ def behind(gate: threading.Event) -> Behind:
 
     async def ask(client: httpx.AsyncClient, upload: str, *requests: Coroutine[Any, Any, Any]) -> list[Any]:
         gate.clear()
-        calls = [asyncio.create_task(call) for call in (convert(client, upload, "berta"), *requests)]
-        await until(lambda: REGISTRY.get_sample_value("voicewright_inference_in_hand_requests") == len(calls))
+        calls: list[asyncio.Task[Any]] = []
+        for call in (convert(client, upload, "berta"), *requests):
+            calls.append(asyncio.create_task(call))
+            await until(lambda: REGISTRY.get_sample_value("voicewright_inference_in_hand_requests") == len(calls))
         gate.set()
         return (await asyncio.gather(*calls))[1:]
 

@@ -24,7 +24,6 @@ from libs.common.events import (
     BuildIndex,
     Command,
     EvaluateVoice,
-    Event,
     InputFile,
     ManifestRef,
     PrepareDataset,
@@ -38,6 +37,7 @@ from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from scripts.processes import free_port
 from tests.conftest import TOKEN, NatsServer
+from tests.hearing import Events
 from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[3]
@@ -59,30 +59,6 @@ TIMES = {
 LEASES_RUN_OUT = {"ACK_WAIT": "6", "LEASE_TTL": "5"}
 # For tests in which a step changes hands: it was handed over, because nothing runs out while a test waits.
 NOTHING_RUNS_OUT = {"ACK_WAIT": "400", "LEASE_TTL": "400"}
-
-
-class Events:
-    """All events so far, in order."""
-
-    def __init__(self) -> None:
-        self.seen: list[Event] = []
-
-    @property
-    def facts(self) -> list[str]:
-        return [event.fact for event in self.seen]
-
-    def of(self, fact: str, job: str | None = None) -> list[Any]:
-        return [e for e in self.seen if e.fact == fact and job in (None, e.job_id)]
-
-    async def wait_for(self, fact: str, *, count: int = 1, job: str | None = None, seconds: float = PATIENCE) -> Any:
-        """The newest event of that fact; a step that failed meanwhile ends the wait with its problem."""
-        deadline = time.monotonic() + seconds
-        while len(self.of(fact, job)) < count:
-            if fact != "step_failed" and (failed := self.of("step_failed", job)):
-                raise AssertionError(f"the step failed: {failed[-1].problem}")
-            assert time.monotonic() < deadline, f"no {count} x {fact} among {self.facts}"
-            await asyncio.sleep(0.02)
-        return self.of(fact, job)[-1]
 
 
 class Service:
@@ -141,14 +117,7 @@ class Platform:
         self.events = Events()
         self.services: list[Service] = []
         self._logs = logs
-        self._reader = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        async for delivery in self.bus.events("test"):
-            event = delivery.envelope.open()
-            assert isinstance(event, Event)
-            self.events.seen.append(event)
-            await delivery.ack()
+        self._reader = asyncio.create_task(self.events.read(bus))
 
     def start(self, name: str, **environment: Any) -> Service:
         """`python -m services.<name>` with short times; `environment` changes settings."""
