@@ -5,56 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from libs.common import manifests
 from libs.common.bus import Bus
-from libs.common.events import Event, InputFile, ValidateDataset
+from libs.common.events import InputFile, ValidateDataset
 from libs.common.jobs import Lane, Step
 from libs.common.paths import Paths
 from libs.common.settings import CommonSettings
 from libs.common.storage import open_storage
 from tests.conftest import NatsServer
 from tests.factories_audio import make_speech, make_tone, tone, write_float_wav
+from tests.hearing import Events, heard
 from tests.integration.ingest.conftest import Service, StartIngest
-from tests.waiting import PATIENCE, until
-
-
-class Events:
-    """All events so far."""
-
-    def __init__(self) -> None:
-        self.seen: list[Event] = []
-
-    async def wait_for(self, fact: str, seconds: float = PATIENCE) -> Any:
-        deadline = time.monotonic() + seconds
-        while True:
-            for event in self.seen:
-                if event.fact == fact:
-                    return event
-            assert time.monotonic() < deadline, f"no {fact} among {[e.fact for e in self.seen]}"
-            await asyncio.sleep(0.02)
+from tests.waiting import until
 
 
 @pytest.fixture
 async def events(bus: Bus) -> AsyncIterator[Events]:
-    found = Events()
-
-    async def read() -> None:
-        async for delivery in bus.events("test"):
-            event = delivery.envelope.open()
-            assert isinstance(event, Event)
-            found.seen.append(event)
-            await delivery.ack()
-
-    reader = asyncio.create_task(read())
-    yield found
-    reader.cancel()
+    async with heard(bus) as found:
+        yield found
 
 
 @pytest.fixture
@@ -126,6 +99,24 @@ async def test_an_empty_dataset_is_refused(bus: Bus, events: Events, running: Se
 
     assert failed.problem["code"] == "dataset_empty"
     assert failed.problem["suggested_actions"]
+
+
+async def test_a_speaker_of_several_with_too_little_sound_is_named(
+    bus: Bus, events: Events, running: Service, tmp_path: Path
+) -> None:
+    recordings = [make_tone(2.0, tmp_path / f"{hz}.wav", hz=hz) for hz in (200, 300, 400)]
+    inputs = await asyncio.to_thread(fill, running, "anna", recordings)
+    spoken = tuple(
+        item.model_copy(update={"speaker": speaker}) for item, speaker in zip(inputs, (0, 0, 7), strict=True)
+    )
+
+    await bus.send_command(command(spoken), Lane.normal)
+    failed = await events.wait_for("step_failed")
+
+    assert failed.problem["code"] == "dataset_too_short"
+    assert (failed.problem["field"], failed.problem["speakers"]) == ("speaker_id", [7])
+    assert (failed.problem["seconds"], failed.problem["min_seconds"]) == (2.0, 3.0)
+    assert "speaker 7 2.0 s" in failed.problem["detail"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "unknown"])
