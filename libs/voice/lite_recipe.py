@@ -18,6 +18,7 @@ from libs.voice.lite import LiteConfig, LiteSynthesizer
 from libs.voice.lite_finish import ALONE, Finish
 from libs.voice.lite_judges import WINDOWS, crops
 from libs.voice.lite_loudness import frame_decibels, in_a_room, over_speech
+from libs.voice.lite_speakers import TABLES, with_everybody
 from libs.voice.lite_start import begin_with
 from libs.voice.recipe import (
     Batch,
@@ -259,6 +260,7 @@ class LiteRecipe:
         """Weights by name and the configuration that `libs.voice.lite.LiteConfig` takes, with `kind` lite."""
         state = self.voice.state_dict()
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        weights |= {name: with_everybody(weights[name]) for name in TABLES if name in weights}
         return weights, {"kind": "lite", **self.voice.config.as_dict()}
 
     def _losses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from libs.common.errors import InvalidInput
@@ -26,6 +27,17 @@ class Tints(nn.Module):
     def forward(self, speakers: Tensor) -> tuple[Tensor, Tensor]:
         """int64 `[B]` → what they add, `[B, width]` and `[B, heights]`."""
         return self.first(speakers), self.last(speakers)
+
+
+def with_everybody(table: Tensor) -> Tensor:
+    """A learned table `[speakers, …]` in which numbers that nobody has, whose rows are zero, are the mean of the rest.
+
+    Numbers need not be dense; and who is the only one is so by every number.
+    """
+    is_somebody = table.any(dim=1)
+    if not is_somebody.any():
+        return table
+    return torch.where(is_somebody[:, None], table, table[is_somebody].mean(dim=0))
 
 
 def check_speaker(speaker_id: int, speakers: int) -> None:

@@ -19,7 +19,7 @@ from libs.voice.content_small import SmallContentEncoder
 from libs.voice.conversion.together import Order, Outcome, convert_together
 from libs.voice.lite import LiteConfig, LiteSynthesizer
 from libs.voice.lite_recipe import LiteRecipe
-from libs.voice.lite_speakers import MOST_SPEAKERS
+from libs.voice.lite_speakers import MOST_SPEAKERS, TABLES, with_everybody
 from libs.voice.lite_start import begin_with, packaged_start
 from libs.voice.pitch import Pitch
 from libs.voice.realtime import RealtimeConverter, RealtimeSettings
@@ -281,7 +281,7 @@ def learned(steps: int, *, parts: int = 2) -> LiteRecipe:
     return recipe
 
 
-def test_each_speaker_is_learned_by_their_own_number_and_a_number_of_nobody_stays_nobody() -> None:
+def test_each_speaker_is_learned_by_their_own_number_and_a_number_of_nobody_is_the_mean_of_all() -> None:
     recipe = learned(30)
     batch = two_people(recipe, 0)
 
@@ -289,10 +289,20 @@ def test_each_speaker_is_learned_by_their_own_number_and_a_number_of_nobody_stay
     wrong = recipe.validate(dataclasses.replace(batch, speakers=torch.tensor([0, 2])))
 
     assert right["loss"] < wrong["loss"] - 0.2
-    assert recipe.voice.tints is not None
-    for table in (recipe.voice.tints.first, recipe.voice.tints.last):
-        assert not table.weight[1].any()
-        assert table.weight[[0, 2]].any(dim=1).all()
+    learned_rows, exported = recipe.voice.state_dict(), recipe.export()[0]
+    for name in TABLES:
+        assert not learned_rows[name][1].any()
+        assert torch.equal(exported[name][[0, 2]], learned_rows[name][[0, 2]])
+        assert not torch.equal(exported[name][0], exported[name][2])
+        torch.testing.assert_close(exported[name][1], exported[name][[0, 2]].mean(dim=0))
+
+
+def test_who_is_the_only_one_is_so_by_every_number_and_an_unlearned_table_stays_as_it_is() -> None:
+    alone = torch.zeros(4, 5)
+    alone[3] = torch.arange(1.0, 6.0)
+
+    assert torch.equal(with_everybody(alone), alone[3].expand(4, -1))
+    assert torch.equal(with_everybody(torch.zeros(2, 5)), torch.zeros(2, 5))
 
 
 def test_a_step_in_parts_of_one_speaker_each_is_the_step_of_all() -> None:

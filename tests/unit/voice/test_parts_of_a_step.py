@@ -223,7 +223,7 @@ def config_of(preset: str, **options: object) -> TrainingConfig:
 def test_two_processes_make_the_run_of_one_with_twice_the_batch(tmp_path: Path, preset: str, speakers: int) -> None:
     experiment = make_experiment(
         tmp_path / "experiment",
-        sources=6,
+        sources=3 + 3 * speakers,
         pieces=1,
         seconds=0.6,
         rate=PRESETS[preset].sample_rate,
