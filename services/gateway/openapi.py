@@ -12,7 +12,7 @@ from services.gateway.routing import Problem
 TAGS = {
     "accounts": "Sign in and out. A token goes with every other request, as `Authorization: Bearer …`.",
     "administration": "Accounts, for administrators.",
-    "datasets": "Recordings of one voice together, and whether they suffice to train it.",
+    "datasets": "Recordings of one voice, or of several speakers, and whether they suffice to train it.",
     "samples": "The recordings: send, listen, look, transcribe, delete.",
     "providers": "Who can make a voice, what that needs, takes and costs.",
     "preprocess": "Jobs that prepare a dataset; a training does it by itself as well.",
