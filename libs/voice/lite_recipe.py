@@ -39,7 +39,7 @@ WARMUP_STEPS = 20
 FINISH_RATE = 0.2
 """Of the learning rate: what has been learned is polished and not forgotten."""
 
-TINT_RATE = 100.0
+TINT_RATE = 30.0
 """Of the learning rate, for what makes one speaker another: AdamW moves a number by about its rate in a step, and two
 voices are several natural logs of magnitude apart (measured: docs/decisions/0165)."""
 
@@ -137,11 +137,12 @@ class LiteRecipe:
         self.loss = SpectralLoss(kind=config.loss_function).to(device)
         self.half = config.precision == "bf16" or (config.precision == "auto" and bf16_pays(device))
         rate = config.learning_rate or preset.learning_rate
+        decay = preset.weight_decay if config.weight_decay is None else config.weight_decay
         self.optimizer = new_optimizer(
-            _groups(self.synthesizer, rate),
+            _groups(self.synthesizer, rate, decay),
             config,
             rate=rate,
-            decay=preset.weight_decay if config.weight_decay is None else config.weight_decay,
+            decay=decay,
             betas=(0.9, 0.99),
             epsilon=1e-8,
         )
@@ -281,13 +282,13 @@ class LiteRecipe:
         return {"loss": linear + logarithmic, "spectrum": linear, "log_spectrum": logarithmic}, spectra
 
 
-def _groups(network: LiteSynthesizer, rate: float) -> list[dict[str, Any]]:
-    """The parameters that all speakers share, and those of their own with their rate."""
+def _groups(network: LiteSynthesizer, rate: float, decay: float) -> list[dict[str, Any]]:
+    """The parameters that all speakers share, and those of their own with their rate; both fade as fast."""
     if network.tints is None:
         return [{"params": list(network.parameters())}]
     own = list(network.tints.parameters())
     shared = [each for each in network.parameters() if not any(each is mine for mine in own)]
-    return [{"params": shared}, {"params": own, "lr": TINT_RATE * rate}]
+    return [{"params": shared}, {"params": own, "lr": TINT_RATE * rate, "weight_decay": decay / TINT_RATE}]
 
 
 def _rise_and_fall(step: int, total: int) -> float:
