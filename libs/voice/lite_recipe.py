@@ -39,7 +39,7 @@ WARMUP_STEPS = 20
 FINISH_RATE = 0.2
 """Of the learning rate: what has been learned is polished and not forgotten."""
 
-TINT_RATE = 30.0
+TINT_RATE = 60.0
 """Of the learning rate, for what makes one speaker another: AdamW moves a number by about its rate in a step, and two
 voices are several natural logs of magnitude apart (measured: docs/decisions/0165)."""
 
