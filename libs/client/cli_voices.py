@@ -25,7 +25,9 @@ def convert(
     pitch_shift: Annotated[float | None, typer.Option(help="Semitones; -12 for a high voice into a low one")] = None,
     index_rate: Annotated[float | None, typer.Option(min=0, max=1, help="How much of the target's own sounds")] = None,
     protect: Annotated[float | None, typer.Option(min=0, max=0.5, help="Keep consonants; 0.5 is off")] = None,
-    rms_mix_rate: Annotated[float | None, typer.Option(min=0, max=1, help="0 keeps the source's loudness")] = None,
+    rms_mix_rate: Annotated[
+        float | None, typer.Option(min=0, max=1, help="0: the source's loudness, 1: the voice's")
+    ] = None,
     f0_method: Annotated[str | None, typer.Option(help="auto, rmvpe, swift, harvest, …")] = None,
     f0_file: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A pitch of your own: lines of `seconds,Hz`")

@@ -15,7 +15,12 @@ class ConversionParameters(BaseModel):
         default=0.5, ge=0, le=1, description="How much the voice's own sounds replace the source's", examples=[0.75]
     )
     protect: float = Field(default=0.33, ge=0, le=0.5, description="Protection of voiceless sounds; 0.5 is none")
-    rms_mix_rate: float = Field(default=0.25, ge=0, le=1, description="Volume envelope: 0 the source's, 1 the voice's")
+    rms_mix_rate: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Volume envelope: 0 the source's, 1 the voice's; if empty, 1 for lite voices and 0.25 for others",
+    )
     f0_method: MethodName = Field(default="auto", examples=["auto", "rmvpe", "harvest"])
     filter_radius: int = Field(default=3, ge=0, le=7, description="From 3 on harvest's pitch gets a median")
     fill_unvoiced: bool = Field(default=False, description="Pitch is interpolated through unvoiced frames")

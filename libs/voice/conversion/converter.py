@@ -119,8 +119,8 @@ class Converter:
         """The converted chunks `[n]` of a prepared source → (whole wave with its loudness, its rate)."""
         result = np.concatenate(parts)
         rate = self.synthesizer.sample_rate
-        if wanted.rms_mix_rate != 1.0:
-            result = mix_loudness(source, SAMPLE_RATE, result, rate, wanted.rms_mix_rate)
+        if (mix := wanted.mix_of(self.synthesizer)) != 1.0:
+            result = mix_loudness(source, SAMPLE_RATE, result, rate, mix)
         if output_rate is not None and output_rate != rate:
             result, rate = resample(result, rate, output_rate), output_rate
         return below_full_scale(result), rate

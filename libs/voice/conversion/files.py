@@ -96,9 +96,9 @@ def convert_file(
             progress.at(DECODED + share * (RENDERED - DECODED))
         rate = converter.synthesizer.sample_rate
         gain = None
-        if conversion.rms_mix_rate != 1.0:
+        if (mix := conversion.mix_of(converter.synthesizer)) != 1.0:
             wanted, own = rms_curve(prepared, SAMPLE_RATE // 2), rms_curve(converted, rate // 2)
-            gain = LoudnessGain(wanted, own, len(converted), conversion.rms_mix_rate)
+            gain = LoudnessGain(wanted, own, len(converted), mix)
         peak = 0.0
         for block in _finished(converted, gain, rate, final_rate):
             progress.ask()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from libs.common.errors import InvalidInput
 from libs.common.pitch_requests import check_points
 from libs.voice.pitch import SEMITONE_LIMIT
+
+if TYPE_CHECKING:
+    from libs.voice.synthesizer import Synthesizer
 
 SAMPLE_RATE = 16000
 HOP = 160
@@ -33,6 +36,8 @@ class Windows:
     pitch: float = 120.0
 
 
+RVC_MIX_RATE = 0.25
+
 LIMITS: dict[str, tuple[float, float]] = {
     "pitch_shift": (-SEMITONE_LIMIT, SEMITONE_LIMIT),
     "index_rate": (0.0, 1.0),
@@ -57,7 +62,8 @@ class Conversion:
     - `pitch_shift` semitones, -24…24
     - `index_rate` 0…1, share of the target's nearest frames
     - `protect` 0…0.5, how much of them unvoiced frames get (0.5 is off)
-    - `rms_mix_rate` 0…1, the volume envelope: 0 follows the source's loudness, 1 the voice's own
+    - `rms_mix_rate` 0…1, the volume envelope: 0 follows the source's loudness, 1 the voice's own; None is RVC's 0.25,
+      and 1 for voices that read the source's loudness themselves
     - `f0_method` see libs.voice.pitch; `filter_radius` 0…7, from 3 on harvest's contour gets a median over 3 frames
     - `f0_points` (seconds, Hz) in order of time: a contour of one's own that replaces the pitch between its ends
     - `speaker_id` 0…2333 · `seed` fixes all chance
@@ -76,7 +82,7 @@ class Conversion:
     pitch_shift: float = 0.0
     index_rate: float = 0.5
     protect: float = 0.33
-    rms_mix_rate: float = 0.25
+    rms_mix_rate: float | None = None
     f0_method: str = "auto"
     speaker_id: int = 0
     seed: int = 0
@@ -96,9 +102,15 @@ class Conversion:
         for field, (low, high) in LIMITS.items():
             value = getattr(self, field)
             # Written so that NaN is refused as well.
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise InvalidInput(f"{field} is {value:g}; it must lie in {low:g}…{high:g}.", field=field)
         check_points(self.f0_points)
+
+    def mix_of(self, synthesizer: Synthesizer) -> float:
+        """`rms_mix_rate`, or what suits the voice."""
+        if self.rms_mix_rate is not None:
+            return self.rms_mix_rate
+        return 1.0 if getattr(synthesizer, "wants_loudness", False) else RVC_MIX_RATE
 
 
 def check_output_rate(output_rate: int | None) -> None:

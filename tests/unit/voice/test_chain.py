@@ -68,6 +68,12 @@ class LoudBuzz(Buzz):
         return super().render(*given)
 
 
+def swelling() -> np.ndarray:
+    """Four seconds that grow louder, `[64000]` at 16 kHz."""
+    moments = np.arange(64000) / 16000
+    return 0.1 * moments * np.sin(2 * np.pi * 180 * moments)
+
+
 class Silent(Buzz):
     """A voice without pitch."""
 
@@ -290,6 +296,19 @@ def test_a_voice_without_pitch_is_given_none() -> None:
     _, f0, coarse, _ = synthesizer.calls[0]
     assert not f0.any()
     assert (coarse == 1).all()
+
+
+@pytest.mark.parametrize(("voice", "usual"), [(Buzz, 0.25), (LoudBuzz, 1.0)], ids=["rvc", "reads loudness"])
+def test_the_loudness_is_mixed_as_suits_the_voice_unless_somebody_says_how(voice: type[Buzz], usual: float) -> None:
+    def converted(**given: float) -> np.ndarray:
+        ours = chain.Converter(voice(), StubEncoder(8), StubPitch())
+        return ours.convert(swelling(), 16000, index_rate=0.0, **given)[0]
+
+    silent, spoken = converted(), converted(rms_mix_rate=usual)
+    other = converted(rms_mix_rate=1.25 - usual)
+
+    np.testing.assert_array_equal(silent, spoken)
+    assert np.abs(silent - other).max() > 0.01
 
 
 def test_a_voice_that_wants_loudness_gets_one_value_per_frame() -> None:
