@@ -77,9 +77,7 @@ def _tried(converter: Any, spoken: Spoken, seconds: float, f0_method: str, with_
     from libs.voice.likeness import best_embedding
 
     source = _together_at_16k(spoken.clips, seconds)
-    wave, rate = converter.convert(
-        source, 16000, index_rate=0.5, f0_method=f0_method, speaker_id=spoken.speaker
-    )
+    wave, rate = converter.convert(source, 16000, index_rate=0.5, f0_method=f0_method, speaker_id=spoken.speaker)
     result = resample(wave, rate, 16000)
     sound = sound_of(result)
     if sound.is_silent or not sound.is_finite:
