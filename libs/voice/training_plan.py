@@ -16,6 +16,8 @@ from libs.voice.training_config import TrainingConfig
 VALIDATIONS_PER_RUN = 20
 FEWEST_STEPS = 10
 TRIALS_TOGETHER = 6
+PLANNED = 0.8
+"""Of the time that is left: the first steps, by which the others are counted, are the quickest (docs/benchmarks.md)."""
 FINISH_COST = 2.2
 """How many steps of the usual kind one of a finish costs where it was not measured (docs/models.md)."""
 
@@ -69,7 +71,7 @@ class Trial:
         validate()
         validations = VALIDATIONS_PER_RUN * (time.monotonic() - before)
         left = seconds - (time.monotonic() - begun) - validations
-        steps = max(most_steps(0.95 * left, per_step, finishing, finish_of), FEWEST_STEPS)
+        steps = max(most_steps(PLANNED * left, per_step, finishing, finish_of), FEWEST_STEPS)
         against = f", {finishing:.3f} s in the finish" if finish_of(steps) else ""
         self._say(f"{per_step:.3f} s per step{against}: {steps} steps in {seconds:.0f} s")
         return steps
