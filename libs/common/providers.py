@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from libs.common.errors import InvalidInput
+from libs.common.speakers import SPEAKERS
 
 Kind = Literal["conversion", "speech"]
 
@@ -79,7 +80,7 @@ PROVIDERS: dict[str, Provider] = {
             minutes=(5, 30),
             price="GPU time at GPU_HOUR_PRICE",
             needs=Needs(seconds=(10.0, 600.0), advice="Clean speech without transcripts; ten minutes are plenty."),
-            speakers=109,
+            speakers=SPEAKERS,
         ),
         Provider(
             name="xtts",

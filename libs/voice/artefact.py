@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from libs.common.errors import ModelFileRefused
+from libs.common.speakers import SPEAKERS
 from libs.voice.atomic import save_tensors, write_atomically
 from libs.voice.file_kinds import kind_of, wrong_kind
 from libs.voice.plain import is_plain
@@ -150,12 +151,11 @@ def speakers_of(voice: VoiceFile, name: str) -> int:
 
 def _lite(voice: VoiceFile, name: str, device: torch.device) -> Synthesizer:
     from libs.voice.lite import LiteConfig, LiteSynthesizer
-    from libs.voice.lite_speakers import MOST_SPEAKERS
 
     values, weights = voice.config, voice.weights
     known = {field.name for field in dataclasses.fields(LiteConfig)}
     limits = {"sample_rate": 192_000, "content_width": 4096, "fft": 16_384, "width": 4096, "hidden": 16_384}
-    limits |= {"loudness": 1, "speakers": MOST_SPEAKERS}
+    limits |= {"loudness": 1, "speakers": SPEAKERS}
     for key, value in values.items():
         if key not in known or not isinstance(value, int) or not 1 <= value <= limits.get(key, 64):
             raise ModelFileRefused(f"{name}: {key} is {value!r}, which no lite voice has")

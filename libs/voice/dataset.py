@@ -15,12 +15,11 @@ import numpy as np
 import soundfile
 
 from libs.common.errors import DatasetEmpty, DatasetNotPrepared, DatasetTooShort
+from libs.common.speakers import HIGHEST_SPEAKER, SPEAKERS
 
 SLACK_FRAMES = 12
 """How far the lengths of sound, features and pitch of one piece may differ: edges of windows, not another piece."""
 SHORTEST_FRAMES = 10
-SPEAKERS = 109
-"""Rows of the speaker table that RVC trains."""
 _PIECE = re.compile(r"^(?P<source>.+)_(?P<piece>\d+)$")
 
 
@@ -110,7 +109,7 @@ def _checked(line: str, number: int, listing: Path, sample_rate: int, content_wi
     except ValueError:
         raise DatasetNotPrepared(f"{listing.name} line {number}: speaker {fields[-1]!r} is no number") from None
     if not 0 <= speaker < SPEAKERS:
-        raise DatasetNotPrepared(f"{listing.name} line {number}: speaker {speaker} is outside 0…{SPEAKERS - 1}")
+        raise DatasetNotPrepared(f"{listing.name} line {number}: speaker {speaker} is outside 0…{HIGHEST_SPEAKER}")
     wave, content, *pitch = (listing.parent / field.replace("\\\\", "/") for field in fields[:-1])
     try:
         info = soundfile.info(str(wave))

@@ -21,8 +21,8 @@ from torch.nn import functional
 from libs.voice.content_network import Block
 from libs.voice.lite_clips import render_clips
 from libs.voice.lite_loudness import as_read
-from libs.voice.lite_speakers import Tints, check_speaker
-from libs.voice.synthesizer import Clip
+from libs.voice.lite_speakers import Tints
+from libs.voice.synthesizer import Clip, check_speaker
 
 QUIETEST = -14.0
 LOUDEST = 5.0

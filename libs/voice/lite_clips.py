@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from libs.voice.lite_speakers import check_speaker
-from libs.voice.synthesizer import Clip
+from libs.voice.synthesizer import Clip, check_speaker
 
 if TYPE_CHECKING:
     from libs.voice.lite import LiteConfig, LiteSynthesizer

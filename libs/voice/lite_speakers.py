@@ -5,11 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from libs.common.errors import InvalidInput
-
-MOST_SPEAKERS = 109
-"""As many as RVC's table has rows."""
-
 TABLES = ("tints.first.weight", "tints.last.weight")
 """What a voice's file calls them: tensors with a row for each speaker."""
 
@@ -38,9 +33,3 @@ def with_everybody(table: Tensor) -> Tensor:
     if not is_somebody.any():
         return table
     return torch.where(is_somebody[:, None], table, table[is_somebody].mean(dim=0))
-
-
-def check_speaker(speaker_id: int, speakers: int) -> None:
-    """Raises InvalidInput for a number that is not one of the voice's `speakers`, counted from 0."""
-    if not 0 <= speaker_id < speakers:
-        raise InvalidInput(f"speaker_id is {speaker_id}; this voice has 0 to {speakers - 1}", field="speaker_id")

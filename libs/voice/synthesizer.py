@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from libs.common.errors import InvalidInput
+
 
 class Synthesizer(Protocol):
     """A voice in memory: content and pitch in, sound out."""
@@ -65,3 +67,9 @@ class ClipSynthesizer(Protocol):
         """Each clip's wanted frames, float32 `[(last - first) * hop]`: what `render` of it alone would give there, to
         the rounding of float32. Chance is drawn clip by clip in the order of `render`."""
         ...
+
+
+def check_speaker(speaker_id: int, speakers: int) -> None:
+    """Raises InvalidInput for a number that is not one of a voice's `speakers`, counted from 0."""
+    if not 0 <= speaker_id < speakers:
+        raise InvalidInput(f"speaker_id is {speaker_id}; this voice has 0 to {speakers - 1}", field="speaker_id")

@@ -36,7 +36,7 @@ FORMAT = 1
 class Plan:
     """What is to be prepared and how; `fingerprint` stands for all of it.
 
-    `speakers`: whose the recordings are that are not of speaker 0, by the recordings' numbers.
+    `speakers`: whose the recordings are, by the recordings' numbers.
     """
 
     sources: tuple[tuple[int, Path], ...]
@@ -82,9 +82,9 @@ async def plan_of(command: PrepareDataset, paths: Paths, precision: pool.Precisi
         "f0_method": facts["f0_method"],
         "encoder": facts["encoder"],
     } | ({} if facts["precision"] == "fp32" else {"precision": facts["precision"]})
-    speakers = {n: item.speaker for n, item in enumerate(ordered) if item.speaker}
-    if speakers:  # what was prepared when there were none is used again
-        what["speakers"] = [item.speaker for item in ordered]
+    speakers = {n: item.speaker for n, item in enumerate(ordered)}
+    if any(speakers.values()):  # what was prepared before there were speakers is used again
+        what["speakers"] = list(speakers.values())
     return Plan(
         sources=sources,
         speakers=speakers,
@@ -240,9 +240,8 @@ class Preparation:
                 f"{100 * LEAST_VOICED:.0f} %: these recordings seem to hold no voice"
             )
         speakers = self._speakers_of(results)
-        results = [
-            result
-            | ({"speaker": self._plan.speakers[result["index"]]} if result["index"] in self._plan.speakers else {})
+        recordings = [
+            result | ({"speaker": speaker} if (speaker := self._plan.speakers[result["index"]]) else {})
             for result in results
         ]
         seconds = round(_seconds_of(results), 3)
@@ -257,7 +256,7 @@ class Preparation:
             "f0_method": self._plan.f0_method,
         }
         data = {
-            "recordings": results,
+            "recordings": recordings,
             "width": self._plan.width,
             "preset": self._plan.preset,
             "encoder": self._plan.encoder,
@@ -269,9 +268,8 @@ class Preparation:
 
     def _speakers_of(self, results: list[dict[str, Any]]) -> list[int]:
         """Who can be learnt, in order: a voice with a speaker of whom it has heard nothing would speak noise."""
-        asked = {number: self._plan.speakers.get(number, 0) for number, _ in self._plan.sources}
-        found = {asked[result["index"]] for result in results if result["pieces"]}
-        if silent := sorted(set(asked.values()) - found):
+        found = {self._plan.speakers[result["index"]] for result in results if result["pieces"]}
+        if silent := sorted(set(self._plan.speakers.values()) - found):
             raise InsufficientAudioQuality(
                 f"nothing that can be trained on is left of the recordings of speaker {', '.join(map(str, silent))}",
                 field="speaker_id",

@@ -20,7 +20,6 @@ from libs.common.events.commands import (
     ValidateDataset,
 )
 from libs.common.events.content import (
-    HIGHEST_SPEAKER,
     ConversionInput,
     Data,
     InputFile,
@@ -78,7 +77,6 @@ __all__ = [
     "CATALOGUE",
     "COMMANDS",
     "EVENTS",
-    "HIGHEST_SPEAKER",
     "PROGRESS",
     "SOURCE",
     "BuildIndex",

@@ -6,10 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from libs.common.speakers import HIGHEST_SPEAKER
 from libs.common.training_options import TrainingSettings
-
-HIGHEST_SPEAKER = 108
-"""RVC's table of speakers has 109 rows, so the numbers of a dataset's speakers go from 0 to 108."""
 
 
 class Data(BaseModel):

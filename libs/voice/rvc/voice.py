@@ -8,11 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from libs.common.errors import InvalidInput
 from libs.voice.rvc.clips import render_clips
 from libs.voice.rvc.layers import Noise, fold_weight_norm, noise_from
 from libs.voice.rvc.synthesizer import SynthesizerNetwork
-from libs.voice.synthesizer import Clip
+from libs.voice.synthesizer import Clip, check_speaker
 
 
 class RvcSynthesizer:
@@ -62,18 +61,12 @@ class RvcSynthesizer:
     def render_clips(self, clips: Sequence[Clip]) -> list[Tensor]:
         """See `libs.voice.synthesizer.ClipSynthesizer`. Raises InvalidInput for a speaker that is not there."""
         for clip in clips:
-            self._check_speaker(clip.speaker_id)
+            check_speaker(clip.speaker_id, self.speakers)
         return render_clips(self.network, clips, self.device, self._noise)
-
-    def _check_speaker(self, speaker_id: int) -> None:
-        if not 0 <= speaker_id < self.speakers:
-            raise InvalidInput(
-                f"speaker_id is {speaker_id}; this voice has 0 to {self.speakers - 1}", field="speaker_id"
-            )
 
     def _infer(self, clip: Clip, **part: int) -> Tensor:
         """The whole clip, or the `part` of it that `SynthesizerNetwork.infer` knows by its numbers of frames."""
-        self._check_speaker(clip.speaker_id)
+        check_speaker(clip.speaker_id, self.speakers)
         noise = self._noise(clip.generator)
         wave, _, _ = self.network.infer(
             clip.content.unsqueeze(0).to(self.device),

@@ -21,9 +21,9 @@ from libs.voice.checkpoint import listed, load_newest, save_checkpoint
 from libs.voice.device import pick_device, pick_precision, set_threads
 from libs.voice.faults import BadStep
 from libs.voice.held_out import Best
-from libs.voice.memory import first_line, give_back, is_out_of_memory
+from libs.voice.memory import first_line, is_out_of_memory
 from libs.voice.progress import Phase, Progress, Report, Reporter, Speed
-from libs.voice.recipe import check_gradients, check_losses
+from libs.voice.recipe import check_losses
 from libs.voice.run_record import Curves, RunFolder, TrainLog
 from libs.voice.safe_load import load_tensors
 from libs.voice.training_room import SPARE_BYTES, check_room
@@ -32,7 +32,8 @@ from libs.voice.xtts.base import BaseModel
 from libs.voice.xtts.batches import read_wave
 from libs.voice.xtts.config import FineTuning
 from libs.voice.xtts.exporting import write_voice
-from libs.voice.xtts.network import Item, TrainingNetwork
+from libs.voice.xtts.learning import Learner
+from libs.voice.xtts.network import TrainingNetwork
 from libs.voice.xtts.sides import make_sides, wav_of
 from libs.voice.xtts.speech import Clip
 
@@ -107,7 +108,15 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.network.groups(config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.96), eps=1e-8
         )
-        self.memory_part = self.size
+        self.learner = Learner(
+            self.network,
+            self.optimizer,
+            seed=config.seed,
+            precision=self.precision,
+            most=self.size,
+            say=self.log,
+            alive=lambda: self._tell("train"),
+        )
 
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
@@ -184,7 +193,7 @@ class _Run:
         kept = checkpoint.progress
         self.step, self.losses, self.skipped = checkpoint.step, checkpoint.metrics, int(kept["skipped"])
         self.best = Best(kept["best_step"], kept["best_loss"], kept["validation"])
-        self.ended, self.memory_part = kept["ended"], min(int(kept["part"]), self.size)
+        self.ended, self.learner.most = kept["ended"], min(int(kept["part"]), self.size)
         self.log(f"resumed from the checkpoint of step {self.step}")
         return self.step
 
@@ -209,7 +218,7 @@ class _Run:
         batches = [self.learnt.batch(first + part, self.size) for part in range(self.parts)]
         bad: str | None = None
         try:
-            self.losses = self._learn([item for batch in batches for item in batch])
+            self.losses = self.learner.learn([item for batch in batches for item in batch], self.step)
             self.bad_in_a_row = 0
         except BadStep as error:
             bad, self.skipped, self.bad_in_a_row = str(error), self.skipped + 1, self.bad_in_a_row + 1
@@ -225,53 +234,6 @@ class _Run:
             self.curves.event(self.step, self._epoch(), skipped=bad)
         self.speed.tick()
         self._tell("train")
-
-    def _learn(self, items: list[Item]) -> dict[str, float]:
-        """One step from all items, as many in memory at once as fit; the same step again in smaller parts otherwise."""
-        while True:
-            try:
-                return self._learn_in_parts(items)
-            except Exception as error:
-                if not is_out_of_memory(error) or self.memory_part == 1:
-                    raise
-                said = first_line(error)
-            self.memory_part = -(-self.memory_part // 2)
-            self.optimizer.zero_grad(set_to_none=True)
-            give_back()
-            self.log(f"memory ran out at step {self.step} ({said}): {self.memory_part} clips at once now")
-
-    def _learn_in_parts(self, items: list[Item]) -> dict[str, float]:
-        self.network.gpt.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(stream_seed(self.config.seed, "step", self.step))
-        sums: dict[str, float] = {}
-        learnt, bad = 0, BadStep("there is nothing to learn")
-        for begin in range(0, len(items), self.memory_part):
-            part = items[begin : begin + self.memory_part]
-            share = len(part) / len(items)
-            losses = self.network.losses(part, masked=True, precision=self.precision)
-            try:
-                values = check_losses(losses)
-            except BadStep as error:  # a clip that is masked whole, as one in fifty is, has nothing to predict
-                bad = error
-                continue
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + share * value
-            (share * losses["loss"]).backward()  # type: ignore[no-untyped-call]
-            learnt += len(part)
-            self._tell("train")
-        if not learnt:
-            raise bad
-        if learnt < len(items):
-            self.log(f"step {self.step} is learnt from {learnt} of {len(items)} clips: {bad}")
-            scale = len(items) / learnt
-            sums = {name: scale * value for name, value in sums.items()}
-            for parameter in self.network.gpt.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(scale)
-        check_gradients(self.network.gpt.parameters())
-        self.optimizer.step()
-        return sums
 
     @torch.no_grad()
     def _judge(self) -> None:
@@ -343,7 +305,7 @@ class _Run:
                 "validation": self.best.value,
                 "skipped": self.skipped,
                 "ended": self.ended,
-                "part": self.memory_part,
+                "part": self.learner.most,
             },
             metrics=self.losses,
             keep=self.config.keep_checkpoints,
@@ -378,7 +340,7 @@ class _Run:
             "seconds": self.clock() - self.began,
             "resumed_from": resumed,
             "device": str(self.device),
-            "batch": {"size": self.size, "accumulation": self.parts, "part": self.memory_part},
+            "batch": {"size": self.size, "accumulation": self.parts, "part": self.learner.most},
             "clips": {"learnt": len(self.learnt), "held_out": len(self.judged)},
             "refused": self.sides.refused,
             "reference": [clip.sha256 for clip in chosen],

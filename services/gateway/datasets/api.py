@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from libs.common.events import HIGHEST_SPEAKER
+from libs.common.speakers import HIGHEST_SPEAKER
 from services.gateway.accounts.current import Creator, CurrentUser
 from services.gateway.datasets import catalogue, metadata, receiving, recordings, removing
 from services.gateway.datasets.schemas import (
@@ -226,7 +226,7 @@ async def create_dataset(
         )
     response.headers["ETag"] = etag(dataset.id, dataset.version)
     response.headers["Location"] = f"{dataset_router.prefix}/{dataset.id}"
-    return DatasetOut.of(catalogue.Summary(dataset, 0, 0.0), renamed)
+    return DatasetOut.of(catalogue.Summary(dataset), renamed)
 
 
 @dataset_router.get("", operation_id="list_datasets", summary="Your datasets")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import Conflict, NotFound
@@ -25,10 +25,18 @@ class Summary:
     """A dataset with what it holds and what is done with it."""
 
     dataset: Dataset
-    item_count: int
-    duration_seconds: float
     status: DatasetStatus = DatasetStatus.active
-    shares: Sequence[speakers.Share] = ()
+    shares: tuple[speakers.Share, ...] = ()
+
+    @property
+    def item_count(self) -> int:
+        """Recordings in it."""
+        return sum(share.recordings for share in self.shares)
+
+    @property
+    def duration_seconds(self) -> float:
+        """Of sound, all recordings together."""
+        return sum(share.seconds for share in self.shares)
 
 
 async def find(session: AsyncSession, caller: Caller, key: str, *, for_update: bool = False) -> Dataset:
@@ -84,47 +92,26 @@ def _status() -> ColumnElement[str]:
     )
 
 
-def _summaries() -> Select[Dataset, int, float, str]:
-    held = (
-        select(
-            Sample.dataset_id,
-            func.count().label("recordings"),
-            func.sum(Sample.duration_seconds).label("seconds"),
-        )
-        .where(Sample.status == SampleStatus.ready.value)
-        .group_by(Sample.dataset_id)
-        .subquery()
-    )
-    return (
-        select(Dataset, func.coalesce(held.c.recordings, 0), func.coalesce(held.c.seconds, 0.0), _status())
-        .outerjoin(held, held.c.dataset_id == Dataset.id)
-        .where(Dataset.status.not_in(GONE))
-    )
-
-
 async def summary(session: AsyncSession, dataset: Dataset) -> Summary:
     """How much one dataset holds, and what is done with it."""
     status = await session.scalar(select(_status()).where(Dataset.id == dataset.id))
-    shares = (await speakers.in_datasets(session, [dataset.id])).get(dataset.id, ())
-    return Summary(
-        dataset,
-        sum(share.recordings for share in shares),
-        float(sum(share.seconds for share in shares)),
-        DatasetStatus(status or dataset.status),
-        shares,
-    )
+    shares = await speakers.in_datasets(session, [dataset.id])
+    return Summary(dataset, DatasetStatus(status or dataset.status), shares[dataset.id])
 
 
 async def listing(session: AsyncSession, caller: Caller, *, after: str | None, limit: int) -> list[Summary]:
     """Up to `limit` datasets that the caller may see, newest first, those older than `after`."""
-    statement = _summaries().where(caller.sees(Dataset.owner_id)).order_by(Dataset.id.desc()).limit(limit)
+    statement = (
+        select(Dataset, _status())
+        .where(Dataset.status.not_in(GONE), caller.sees(Dataset.owner_id))
+        .order_by(Dataset.id.desc())
+        .limit(limit)
+    )
     if after is not None:
         statement = statement.where(Dataset.id < after)
-    rows = (await session.execute(statement)).all()
-    shares = await speakers.in_datasets(session, [row[0].id for row in rows])
-    return [
-        Summary(row[0], int(row[1]), float(row[2]), DatasetStatus(row[3]), shares.get(row[0].id, ())) for row in rows
-    ]
+    found = (await session.execute(statement)).all()
+    shares = await speakers.in_datasets(session, [dataset.id for dataset, _ in found])
+    return [Summary(dataset, DatasetStatus(status), shares[dataset.id]) for dataset, status in found]
 
 
 async def change(

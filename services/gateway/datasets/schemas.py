@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from libs.common.events import HIGHEST_SPEAKER
+from libs.common.speakers import HIGHEST_SPEAKER
 from services.gateway.datasets import speakers
 from services.gateway.datasets.catalogue import Summary
 from services.gateway.datasets.metadata import Taken

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import InvalidInput
-from libs.common.events import HIGHEST_SPEAKER
+from libs.common.speakers import HIGHEST_SPEAKER
 from services.gateway.database import utcnow
 from services.gateway.datasets.tables import Sample, SampleStatus
 
@@ -47,28 +47,20 @@ def tell(sample: Sample, speaker_id: int) -> bool:
     return True
 
 
-def shares(samples: Iterable[Sample]) -> tuple[Share, ...]:
-    """How much there is of each speaker, by their numbers."""
-    by_number: dict[int, list[float]] = {}
-    for sample in samples:
-        by_number.setdefault(sample.speaker_id, []).append(sample.duration_seconds)
-    return tuple(Share(number, len(lengths), float(sum(lengths))) for number, lengths in sorted(by_number.items()))
-
-
 def to_tell(found: Sequence[Share]) -> Sequence[Share]:
     """What is worth telling: nothing where every recording has the number 0, as nobody has said anything then."""
     return found if any(share.speaker_id for share in found) else ()
 
 
 async def in_datasets(session: AsyncSession, dataset_ids: Sequence[str]) -> dict[str, tuple[Share, ...]]:
-    """The same for each of several datasets that has a recording."""
+    """How much there is of each speaker, by their numbers, for each of `dataset_ids`."""
     held = (
         select(Sample.dataset_id, Sample.speaker_id, func.count(), func.sum(Sample.duration_seconds))
         .where(Sample.dataset_id.in_(dataset_ids), Sample.status == SampleStatus.ready.value)
         .group_by(Sample.dataset_id, Sample.speaker_id)
         .order_by(Sample.dataset_id, Sample.speaker_id)
     )
-    found: dict[str, tuple[Share, ...]] = {}
+    found: dict[str, tuple[Share, ...]] = dict.fromkeys(dataset_ids, ())
     for dataset_id, speaker_id, recordings, seconds in await session.execute(held):
-        found[dataset_id] = (*found.get(dataset_id, ()), Share(speaker_id, recordings, float(seconds)))
+        found[dataset_id] += (Share(speaker_id, recordings, float(seconds)),)
     return found

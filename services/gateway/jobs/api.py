@@ -365,8 +365,7 @@ async def validate_dataset(
         clips = await speech.clips_of(session, dataset)
     try:
         starting.check_speakers(chosen, dataset, held.shares)
-        shares = () if provider.speaks else held.shares
-        starting.check_speech(dataset, held.inputs, held.seconds, chosen.min_seconds, shares)
+        starting.check_speech(dataset, held.inputs, held.seconds, chosen.min_seconds, held.shares)
         speech.check_transcripts(provider, clips)
         if chosen.needs_hubert:
             workers.check_content(alive, chosen.name)

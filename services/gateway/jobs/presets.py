@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from libs.common.errors import InvalidInput
-from libs.common.events import HIGHEST_SPEAKER, TrainingOptions
+from libs.common.events import TrainingOptions
 from libs.common.providers import PROVIDERS, SPEECH_PRESETS, provider_of
+from libs.common.speakers import SPEAKERS
 
 USUAL_EPOCHS = 100
 
@@ -25,7 +26,7 @@ class Preset:
     usual_seconds: float
     min_seconds: float = 10.0
     needs_hubert: bool = False
-    speakers: int = HIGHEST_SPEAKER + 1
+    speakers: int = SPEAKERS
 
 
 PRESETS: dict[str, Preset] = {

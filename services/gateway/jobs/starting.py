@@ -44,7 +44,11 @@ class Recordings:
 
     inputs: tuple[InputFile, ...]
     shares: tuple[speakers.Share, ...]
-    seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Of sound, all together."""
+        return sum(share.seconds for share in self.shares)
 
 
 async def recordings_of(session: AsyncSession, dataset: Dataset) -> Recordings:
@@ -54,8 +58,7 @@ async def recordings_of(session: AsyncSession, dataset: Dataset) -> Recordings:
         inputs=tuple(
             InputFile(sample_id=s.id, sha256=s.sha256, extension=s.extension, speaker=s.speaker_id) for s in samples
         ),
-        shares=speakers.shares(samples),
-        seconds=float(sum(s.duration_seconds for s in samples)),
+        shares=(await speakers.in_datasets(session, [dataset.id]))[dataset.id],
     )
 
 

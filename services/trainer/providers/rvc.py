@@ -140,9 +140,6 @@ class RvcProvider:
     ) -> tuple[evaluation.Spoken, ...]:
         """16 kHz pieces of each speaker's recordings that the training held out, and others; `most`: so many of the
         first, and none of the others."""
-        result, filelist = trained.data["result"], ""
-        if "speakers" in result:
-            filelist = await asyncio.to_thread((await self._results.file(prepared, "filelist.txt")).read_text)
         return tuple(
             [
                 evaluation.Spoken(
@@ -150,7 +147,7 @@ class RvcProvider:
                     tuple(await self._results.whole(prepared, found.tried[:most])),
                     () if most else tuple(await self._results.whole(prepared, found.others)),
                 )
-                for found in clips.chosen(prepared.files, result, filelist)
+                for found in clips.chosen(prepared.files, trained.data["result"], prepared.data.get("recordings", ()))
             ]
         )
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from libs.common.jobs import Step
 from libs.common.paths import Paths
 from services.gateway.accounts.tables import Role
 from tests.integration.gateway_jobs.conftest import House
+from tests.integration.gateway_jobs.preparations import prepare
 from tests.integration.gateway_jobs.scripted_workers import Workers
 
 
@@ -145,28 +143,11 @@ async def test_metrics_are_read_while_the_run_goes_on_and_afterwards(house: Hous
     assert table.text == "step,losses.mel\n1,0.9\n2,0.8\n"
 
 
-def _prepared(attempt: Path) -> list[Path]:
-    files = []
-    for folder in ("0_gt_wavs", "1_16k_wavs", "2a_f0", "2b_f0nsf", "3_feature768"):
-        (attempt / folder).mkdir(parents=True)
-        for number in range(3):
-            file = attempt / folder / f"{number}.npy"
-            file.write_bytes(b"12345")
-            files.append(file)
-    return files
-
-
 async def test_validation_names_what_is_missing(house: House, workers: Workers) -> None:
     anna = await house.person()
     await house.dataset(anna, "test_model")
     before = (await anna.post("/datasets/test_model/validate")).json()
-    job = (await anna.post("/preprocess/jobs", json={"exp_name": "test_model"})).json()
-    await (await workers.take()).finish()
-    taken = await workers.take()
-    assert taken.command.step is Step.preprocess
-    attempt = Paths(house.settings).experiment("test_model").step(job["id"], "preprocess").attempt(1)
-    await taken.finish(_prepared(attempt))
-    await house.wait_prepared(anna, job["id"])
+    attempt = await prepare(house, workers, anna, "test_model")
 
     after = (await anna.post("/datasets/test_model/validate")).json()
     (attempt / "2a_f0" / "1.npy").unlink()

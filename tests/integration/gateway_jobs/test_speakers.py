@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
-from libs.common.events import HIGHEST_SPEAKER, CheckSpeech, PrepareDataset, PublishVoice, ValidateDataset
-from libs.common.jobs import Step
-from libs.common.paths import Paths
+from libs.common.events import CheckSpeech, PrepareDataset, PublishVoice, ValidateDataset
+from libs.common.speakers import HIGHEST_SPEAKER
 from libs.voice.rvc.config import CONFIGS
 from services.gateway.datasets.tables import Sample
 from services.gateway.jobs.presets import PRESETS
 from services.gateway.jobs.tables import Job, Outgoing
 from tests.integration.gateway_jobs.conftest import House, Person
+from tests.integration.gateway_jobs.preparations import prepare
 from tests.integration.gateway_jobs.scripted_workers import Workers
 
 
@@ -194,13 +193,7 @@ async def test_what_was_prepared_is_outdated_when_a_recording_is_somebody_elses(
     anna = await house.person()
     dataset = await house.dataset(anna)
     ids = await of_speakers(house, dataset, 0, 0)
-    job = (await anna.post("/preprocess/jobs", json={"dataset_id": dataset})).json()
-    await (await workers.take()).finish()
-    taken = await workers.take()
-    assert taken.command.step is Step.preprocess
-    attempt = Paths(house.settings).experiment("anna").step(job["id"], "preprocess").attempt(1)
-    await taken.finish(_prepared(attempt))
-    await house.wait_prepared(anna, job["id"])
+    await prepare(house, workers, anna, "anna")
 
     before = await validation(anna, dataset)
     await anna.http.patch(f"/api/v1/samples/{ids[1]}", json={"speaker_id": 1})
@@ -211,15 +204,6 @@ async def test_what_was_prepared_is_outdated_when_a_recording_is_somebody_elses(
     assert (before["valid"], back["valid"]) == (True, True)
     assert (changed["valid"], changed["can_train"], changed["artifacts"]["is_current"]) == (False, True, False)
     assert "whose they are" in changed["problems"][0]["detail"]
-
-
-def _prepared(attempt: Path) -> list[Path]:
-    files = []
-    for folder in ("0_gt_wavs", "1_16k_wavs", "2a_f0", "2b_f0nsf", "3_feature768"):
-        (attempt / folder).mkdir(parents=True)
-        (attempt / folder / "0_0.npy").write_bytes(b"12345")
-        files.append(attempt / folder / "0_0.npy")
-    return files
 
 
 async def test_the_catalogue_says_how_many_speakers_a_voice_can_be(house: House) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,23 @@ def prepared_tones(paths: Paths, *, job: str = "prepared", **shape: Any) -> Mani
     (folder / "1_16k_wavs").mkdir()
     for wave in (folder / "0_gt_wavs").glob("[0-9]*.wav"):
         shutil.copyfile(wave, folder / "1_16k_wavs" / wave.name)
-    return commit_prepared(paths, job=job)
+    lines = [line.split("|") for line in (folder / "filelist.txt").read_text().splitlines()]
+    whose = {Path(wave).name.split("_")[0]: int(speaker) for wave, *_, speaker in lines}
+    recordings = [{"index": index, "speaker": speaker} for index, speaker in sorted(whose.items())]
+    return commit_prepared(paths, job=job, recordings=recordings)
 
 
-def commit_prepared(paths: Paths, *, job: str = "prepared") -> ManifestRef:
+def commit_prepared(paths: Paths, *, job: str = "prepared", recordings: Sequence[dict[str, Any]] = ()) -> ManifestRef:
     """The manifest of what lies in a prepared folder now."""
     folder = paths.experiment("anna").step(job, "preprocess").attempt(1)
-    data = {"width": 768, "seconds": 10.0, "encoder": encoder_card(), "f0_method": "swift", "preset": "rvc-tiny"}
+    data = {
+        "width": 768,
+        "seconds": 10.0,
+        "encoder": encoder_card(),
+        "f0_method": "swift",
+        "preset": "rvc-tiny",
+        "recordings": list(recordings),
+    }
     return commit(paths, job, "preprocess", data, [path for path in folder.rglob("*") if path.is_file()])
 
 

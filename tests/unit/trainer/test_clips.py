@@ -11,17 +11,15 @@ def files(*names: str) -> list[str]:
     return [f"{FOLDER}/{name}.wav" for name in names] + ["experiments/anna/attempt/0_gt_wavs/0_0.wav"]
 
 
-def filelist(whose: dict[str, int]) -> str:
-    return "\n".join(
-        f"/data/0_gt_wavs/{name}.wav|f/{name}.npy|c/{name}.wav.npy|h/{name}.wav.npy|{speaker}"
-        for name, speaker in whose.items()
-    )
+def recordings(*speakers: int) -> list[dict[str, int]]:
+    """As a manifest has them: a speaker only where it is not 0."""
+    return [{"index": n} | ({"speaker": speaker} if speaker else {}) for n, speaker in enumerate(speakers)]
 
 
 def test_one_speaker_is_tried_on_what_was_held_out_and_compared_with_the_rest() -> None:
     result = {"split": {"held_out_sources": ["1"]}}
 
-    found = chosen(files("0_0", "0_1", "1_0", "10_0"), result, "")
+    found = chosen(files("0_0", "0_1", "1_0", "10_0"), result, [])
 
     assert found == [
         SpeakersClips(0, (f"{FOLDER}/1_0.wav",), (f"{FOLDER}/0_0.wav", f"{FOLDER}/0_1.wav", f"{FOLDER}/10_0.wav"))
@@ -29,10 +27,9 @@ def test_one_speaker_is_tried_on_what_was_held_out_and_compared_with_the_rest() 
 
 
 def test_each_speaker_has_clips_of_their_own_even_where_none_were_held_out() -> None:
-    whose = {"0_0": 0, "1_0": 0, "2_0": 2, "3_0": 2, "3_1": 2, "4_0": 5}
     result = {"split": {"held_out_sources": ["1", "3"]}, "speakers": [0, 2, 5]}
 
-    found = chosen(files(*whose), result, filelist(whose | {"mute": 5}))
+    found = chosen(files("0_0", "1_0", "2_0", "3_0", "3_1", "4_0"), result, recordings(0, 0, 2, 2, 5))
 
     assert [each.speaker for each in found] == [0, 2, 5]
     assert [each.tried for each in found] == [
@@ -45,11 +42,10 @@ def test_each_speaker_has_clips_of_their_own_even_where_none_were_held_out() -> 
 
 def test_no_more_clips_are_looked_at_than_for_one_speaker() -> None:
     names = [f"{i}_0" for i in range(200)]
-    whose = {name: i % 2 for i, name in enumerate(names)}
     split = {"held_out_sources": [str(i) for i in range(100)]}
 
-    one = chosen(files(*names), {"split": split}, "")
-    two = chosen(files(*names), {"split": split, "speakers": [0, 1]}, filelist(whose))
+    one = chosen(files(*names), {"split": split}, [])
+    two = chosen(files(*names), {"split": split, "speakers": [0, 1]}, recordings(*(i % 2 for i in range(200))))
 
     assert len(one[0].tried) == CLIPS
     assert [len(each.tried) for each in two] == [CLIPS // 2] * 2

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from libs.common.errors import Conflict, InvalidInput, ModelFileRefused, Preempted
+from libs.common.speakers import SPEAKERS
 from libs.voice.artefact import load_synthesizer, read_voice, write_voice
 from libs.voice.chain import Conversion, Converter, Windows
 from libs.voice.content_small import SmallContentEncoder
 from libs.voice.conversion.together import Order, Outcome, convert_together
 from libs.voice.lite import LiteConfig, LiteSynthesizer
 from libs.voice.lite_recipe import LiteRecipe
-from libs.voice.lite_speakers import MOST_SPEAKERS, TABLES, with_everybody
+from libs.voice.lite_speakers import TABLES, with_everybody
 from libs.voice.lite_start import begin_with, packaged_start
 from libs.voice.pitch import Pitch
 from libs.voice.realtime import RealtimeConverter, RealtimeSettings
@@ -90,7 +91,7 @@ def test_before_anything_is_learned_all_speak_as_the_voice_that_they_begin_with(
 def test_a_network_begins_with_the_packaged_voice_and_with_one_of_as_many_but_not_of_other_speakers(
     tmp_path: Path,
 ) -> None:
-    begin_with(LiteSynthesizer(LiteConfig(loudness=1, speakers=MOST_SPEAKERS)), packaged_start())
+    begin_with(LiteSynthesizer(LiteConfig(loudness=1, speakers=SPEAKERS)), packaged_start())
     three = voice(3)
     file = written(three, tmp_path / "three.pth")
     network = LiteSynthesizer(three.config).eval()

@@ -22,7 +22,6 @@ import torch
 from libs.common.errors import (
     Cancelled,
     Conflict,
-    InvalidInput,
     Preempted,
     StorageFull,
     TrainingDiverged,
@@ -349,40 +348,6 @@ def test_progress_is_repeated_while_a_step_lasts_and_said_at_the_end(
     assert (last.phase, last.step, last.total_steps, last.eta_seconds) == ("done", 12, 12, 0.0)
     assert last.loss == last.losses["loss"]
     assert last.steps_per_second
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("epochs", 0),
-        ("epochs", 1001),
-        ("batch_size", 65),
-        ("batch_size", True),
-        ("learning_rate", 0.0),
-        ("learning_rate", float("nan")),
-        ("validation_split", 0.9),
-        ("preset", "rvc-v3"),
-        ("optimizer", "sgd"),
-        ("time_limit_seconds", -1),
-        ("colour", "red"),
-    ],
-)
-def test_values_out_of_range_are_refused_by_name(field: str, value: object) -> None:
-    with pytest.raises(InvalidInput, match=field) as caught:
-        TrainingConfig.from_dict({field: value})
-
-    assert caught.value.field == field
-
-
-def test_each_preset_has_its_own_defaults_and_unusual_values_are_warned_about() -> None:
-    rvc, lite = TrainingConfig(preset="rvc-v2-40k").resolved(), TrainingConfig(preset="lite").resolved()
-    hot = TrainingConfig(preset="rvc-v2-40k", learning_rate=0.001)
-
-    assert (rvc.learning_rate, rvc.batch_size) == (1e-4, 4)
-    assert lite.learning_rate == 1e-3
-    assert "may diverge" in hot.warnings()[0]
-    assert not rvc.warnings()
-    assert TrainingConfig.from_dict(json.loads(json.dumps(hot.as_dict()))) == hot
 
 
 def test_a_full_disk_is_told_and_a_retry_with_space_goes_on(
