@@ -69,6 +69,17 @@ class ClipSynthesizer(Protocol):
         ...
 
 
+def loudness_mix(given: float | None, synthesizer: Synthesizer, usual: float) -> float:
+    """How much of a voice's own loudness is left, 0…1: as `given`, else what suits the voice.
+
+    That is all of it for voices that read the source's loudness themselves, which would be put on twice, and `usual`
+    for all others.
+    """
+    if given is not None:
+        return given
+    return 1.0 if getattr(synthesizer, "wants_loudness", False) else usual
+
+
 def check_speaker(speaker_id: int, speakers: int) -> None:
     """Raises InvalidInput for a number that is not one of a voice's `speakers`, counted from 0."""
     if not 0 <= speaker_id < speakers:

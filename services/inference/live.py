@@ -45,7 +45,7 @@ class LiveStart(BaseModel):
     pitch_shift: float = 0.0
     formant_shift: float = 0.0
     index_rate: float = 0.0
-    rms_mix_rate: float = 0.0
+    rms_mix_rate: float | None = None
     threshold_db: float = -60.0
     f0_method: str = "auto"
     speaker_id: int = 0

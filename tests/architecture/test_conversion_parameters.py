@@ -7,7 +7,9 @@ import dataclasses
 from libs.client.cli_voices import convert
 from libs.voice.chain import Conversion
 from libs.voice.conversion.settings import LIMITS, OUTPUT_RATES
+from libs.voice.realtime import RealtimeSettings
 from services.gateway.conversion.convert import ConversionOptions
+from services.inference.live import LiveStart
 from services.inference.schemas import ConversionSettings
 
 OF_THE_ENGINE = {field.name for field in dataclasses.fields(Conversion)} - {"f0_points"}
@@ -34,3 +36,16 @@ def test_ranges_and_defaults_are_the_same_everywhere() -> None:
     plain = Conversion()
     for name in OF_THE_ENGINE:
         assert outer[name]["default"] == inner[name]["default"] == getattr(plain, name), name
+
+
+def test_the_first_message_of_a_live_conversion_has_the_engines_defaults() -> None:
+    plain = RealtimeSettings()
+
+    told = LiveStart(voice="anna", sample_rate=plain.input_rate)
+
+    assert told.settings() == plain
+    assert {field.name for field in dataclasses.fields(plain)} - set(LiveStart.model_fields) == {
+        "input_rate",  # sample_rate says it
+        "fill_unvoiced",
+        "seed",
+    }

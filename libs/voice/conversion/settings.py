@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from libs.common.errors import InvalidInput
 from libs.common.pitch_requests import check_points
 from libs.voice.pitch import SEMITONE_LIMIT
-
-if TYPE_CHECKING:
-    from libs.voice.synthesizer import Synthesizer
+from libs.voice.synthesizer import Synthesizer, loudness_mix
 
 SAMPLE_RATE = 16000
 HOP = 160
@@ -108,9 +106,7 @@ class Conversion:
 
     def mix_of(self, synthesizer: Synthesizer) -> float:
         """`rms_mix_rate`, or what suits the voice."""
-        if self.rms_mix_rate is not None:
-            return self.rms_mix_rate
-        return 1.0 if getattr(synthesizer, "wants_loudness", False) else RVC_MIX_RATE
+        return loudness_mix(self.rms_mix_rate, synthesizer, RVC_MIX_RATE)
 
 
 def check_output_rate(output_rate: int | None) -> None:

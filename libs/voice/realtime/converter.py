@@ -125,9 +125,8 @@ class RealtimeConverter:
             rendered = np.zeros(self.frames.decoded * self._output_hop, dtype=np.float32)
         else:
             rendered = self._inference.infer(self._ring.wave16k, settings, self._generator)
-            rendered = follow_loudness(
-                self._ring.decoded_part(), self._input_hop, rendered, self._output_hop, settings.rms_mix_rate
-            )
+            mix = settings.mix_of(self.synthesizer)
+            rendered = follow_loudness(self._ring.decoded_part(), self._input_hop, rendered, self._output_hop, mix)
         return np.clip(self._joiner.join(rendered), -1.0, 1.0)
 
     def _check(self, settings: RealtimeSettings) -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from libs.common.errors import InvalidInput
 from libs.voice.pitch import SEMITONE_LIMIT
+from libs.voice.synthesizer import Synthesizer, loudness_mix
 
 FRAMES_PER_SECOND = 100
 SEARCH_FRAMES = 1
 LONGEST_FADE_FRAMES = 4
 GATE_OFF_DB = -60.0
+RVC_MIX_RATE = 0.0
 LIMITS: dict[str, tuple[float, float]] = {
     "block_seconds": (0.02, 1.5),
     "crossfade_seconds": (0.01, 0.15),
@@ -35,9 +37,10 @@ class RealtimeSettings:
 
     `block_seconds` is what goes in and comes out at once, `crossfade_seconds` joins blocks, `extra_seconds` of the
     past are context (all rounded to 10 ms) · `pitch_shift`, `formant_shift` in semitones · `index_rate` share of the
-    target's nearest frames · `rms_mix_rate` 0 follows the input's loudness, 1 leaves the voice its own · below
-    `threshold_db` of full scale the input counts as silence (-60 is off) · `fill_unvoiced` interpolates pitch
-    through unvoiced frames, as the newest RVC does · `input_rate` Hz, a multiple of 100 · `seed` fixes all chance.
+    target's nearest frames · `rms_mix_rate` 0 follows the input's loudness, 1 leaves the voice its own; None is RVC's
+    0, and 1 for voices that read the input's loudness themselves · below `threshold_db` of full scale the input counts
+    as silence (-60 is off) · `fill_unvoiced` interpolates pitch through unvoiced frames, as the newest RVC does ·
+    `input_rate` Hz, a multiple of 100 · `seed` fixes all chance.
     """
 
     block_seconds: float = 0.25
@@ -46,7 +49,7 @@ class RealtimeSettings:
     pitch_shift: float = 0.0
     formant_shift: float = 0.0
     index_rate: float = 0.0
-    rms_mix_rate: float = 0.0
+    rms_mix_rate: float | None = None
     threshold_db: float = GATE_OFF_DB
     f0_method: str = "auto"
     speaker_id: int = 0
@@ -57,6 +60,8 @@ class RealtimeSettings:
     def __post_init__(self) -> None:
         for field, (low, high) in LIMITS.items():
             value = getattr(self, field)
+            if field == "rms_mix_rate" and value is None:
+                continue
             # Written so that NaN is refused as well.
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 raise InvalidInput(f"{field} is {value!r}; it must lie in {low:g}…{high:g}.", field=field)
@@ -72,6 +77,10 @@ class RealtimeSettings:
             raise InvalidInput(f"fill_unvoiced is {self.fill_unvoiced!r}; it is true or false.", field="fill_unvoiced")
         if not isinstance(self.f0_method, str):
             raise InvalidInput(f"f0_method is {self.f0_method!r}; it is the name of a method.", field="f0_method")
+
+    def mix_of(self, synthesizer: Synthesizer) -> float:
+        """`rms_mix_rate`, or what suits the voice."""
+        return loudness_mix(self.rms_mix_rate, synthesizer, RVC_MIX_RATE)
 
     @property
     def gate_is_on(self) -> bool:

@@ -135,6 +135,26 @@ async def test_sound_comes_back_in_step_and_pitch_follows_what_was_asked(studio:
     assert stats["block_ms"]["mean"] > 0
 
 
+async def test_a_lite_voice_is_as_loud_as_it_is_until_somebody_wants_the_loudness_of_the_source(studio: Studio) -> None:
+    anna = await studio.person()
+    await studio.voice(anna, preset="lite")
+    wave = (0.01 * (2 * (np.arange(2 * RATE) * 150 / RATE % 1) - 1)).astype(np.float32)
+
+    async with line(studio, anna) as on:
+        ready = await on.begin(block_seconds=0.2)
+        heard, told = [await _through(on, ready, wave)], []
+        for mix in (0, None):
+            await on.say(type="settings", rms_mix_rate=mix)
+            told.append((await on.hear("settings"))["rms_mix_rate"])
+            heard.append(await _through(on, ready, wave))
+
+    own, followed, again = (float(np.sqrt(np.mean(each[24_000:] ** 2))) for each in heard)
+    assert told == [0, None]
+    assert followed == pytest.approx(0.01 / np.sqrt(3), rel=0.2)  # that of the wave
+    assert own > 2 * followed
+    assert again == pytest.approx(own, rel=0.1)
+
+
 @pytest.mark.slow
 async def test_frames_of_any_size_and_16_bits_are_taken_and_the_rest_is_filled_up(
     studio: Studio, recordings: Make
@@ -204,6 +224,7 @@ async def test_a_first_message_that_cannot_be_is_refused_by_name(studio: Studio)
         (json.dumps(rate | {"sample_rate": 12_345}), "input_rate"),
         (json.dumps(rate | {"block_seconds": 9}), "block_seconds"),
         (json.dumps(rate | {"format": "mp3"}), "format"),
+        (json.dumps(rate | {"rms_mix_rate": 2}), "rms_mix_rate"),
         (json.dumps(rate | {"colour": "red"}), "colour"),
         (json.dumps(rate | {"f0_method": "none-such"}), "f0_method"),
     ]

@@ -17,69 +17,7 @@ from libs.voice.realtime.inference import BlockInference
 from libs.voice.rvc.config import CONFIGS
 from libs.voice.rvc.synthesizer import SynthesizerNetwork
 from libs.voice.rvc.voice import RvcSynthesizer
-
-
-class Encoder:
-    """Content frame t is the samples at 320 t."""
-
-    name, checksum = "stub", "0" * 64
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.calls = 0
-
-    def encode(self, wave16k: np.ndarray) -> np.ndarray:
-        self.calls += 1
-        frames = (len(wave16k) - 400) // 320 + 1
-        return wave16k[320 * np.arange(frames)[:, None] + np.arange(self.width)[None, :] % 400]
-
-
-class Whistle:
-    """Pitch by rising zero crossings of the last 100 ms: exact for sines. Records the lengths it was given."""
-
-    def __init__(self) -> None:
-        self.lengths: list[int] = []
-
-    def resolve(self, method: str) -> str:
-        if method not in ("auto", "rmvpe", "dio"):
-            raise InvalidInput(f"f0_method is {method!r}.", field="f0_method")
-        return "dio" if method == "auto" else method
-
-    def f0(self, wave16k: np.ndarray, method: str = "auto") -> np.ndarray:
-        self.lengths.append(len(wave16k))
-        end = wave16k[-1600:]
-        rising = np.flatnonzero((end[:-1] < 0) & (end[1:] >= 0))
-        moments = rising + end[rising] / (end[rising] - end[rising + 1])
-        heard = len(moments) > 1 and np.abs(end).max() > 0.01
-        hz = 16000 * (len(moments) - 1) / (moments[-1] - moments[0]) if heard else 0.0
-        return np.full(len(wave16k) // 160 + 1, hz, dtype=np.float32)
-
-
-class Sines:
-    """A voice that is a sine of its pitch; it has no partial decoding of its own."""
-
-    sample_rate, content_width, needs_f0 = 32000, 8, True
-
-    def render(self, content: Tensor, f0: Tensor, coarse: Tensor, speaker: int, generator: torch.Generator) -> Tensor:
-        phase = 2 * np.pi * torch.cumsum(f0.double().repeat_interleave(320), 0) / 32000
-        return (0.3 * torch.sin(phase)).float()
-
-
-def stream(voice: Any = None, index: retrieval.RetrievalIndex | None = None, **settings: Any) -> RealtimeConverter:
-    voice = voice or Sines()
-    given = {"block_seconds": 0.1, "extra_seconds": 0.5, "input_rate": 16000, "rms_mix_rate": 1.0} | settings
-    return RealtimeConverter(voice, Encoder(voice.content_width), Whistle(), index, RealtimeSettings(**given))
-
-
-def run(converter: RealtimeConverter, wave: np.ndarray) -> np.ndarray:
-    blocks = len(wave) // converter.block_samples
-    return np.concatenate(
-        [converter.process(each) for each in np.split(wave[: blocks * converter.block_samples], blocks)]
-    )
-
-
-def tone(seconds: float, hz: float = 200.0, rate: int = 16000) -> np.ndarray:
-    return (0.3 * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+from tests.unit.voice.realtime.streams import Encoder, Sines, Whistle, run, stream, tone
 
 
 def loudest_hz(wave: np.ndarray, rate: int) -> float:
@@ -263,6 +201,11 @@ def test_what_is_fixed_unknown_or_out_of_range_changes_nothing() -> None:
         ("formant_shift", 2.1),
         ("index_rate", 1.1),
         ("rms_mix_rate", -0.1),
+        ("rms_mix_rate", 1.1),
+        ("rms_mix_rate", float("nan")),
+        ("rms_mix_rate", "1"),
+        ("rms_mix_rate", True),
+        ("index_rate", None),
         ("threshold_db", -61.0),
         ("threshold_db", 1.0),
         ("speaker_id", -1),
@@ -286,7 +229,7 @@ def test_defaults_are_those_of_rvc() -> None:
     given = RealtimeSettings()
 
     assert (given.block_seconds, given.crossfade_seconds, given.extra_seconds) == (0.25, 0.05, 2.5)
-    assert (given.threshold_db, given.index_rate, given.rms_mix_rate, given.formant_shift) == (-60.0, 0.0, 0.0, 0.0)
+    assert (given.threshold_db, given.index_rate, given.formant_shift, given.mix_of(Sines())) == (-60.0, 0.0, 0.0, 0.0)
     assert not given.gate_is_on
 
 
@@ -351,27 +294,3 @@ def test_pitch_of_a_rested_block_is_unvoiced_and_moves_on() -> None:
     np.testing.assert_array_equal(inference.f0_cache[:-10], before[10:])
     assert not inference.f0_cache[-10:].any()
     assert (inference.coarse_cache[-10:] == 1).all()
-
-
-class Listener(Sines):
-    """One that also wants to know how loud each frame is."""
-
-    wants_loudness = True
-
-    def render(self, content: Tensor, f0: Tensor, *others: Any, loudness: Tensor | None = None) -> Tensor:
-        self.heard = loudness
-        self.frames = len(content)
-        return super().render(content, f0, *others)
-
-
-@pytest.mark.parametrize("formant_shift", [0.0, 1.5])
-def test_a_voice_that_wants_loudness_hears_it_over_the_speech_of_the_whole_buffer(formant_shift: float) -> None:
-    voice = Listener()
-    converter = stream(voice, formant_shift=formant_shift)
-
-    run(converter, np.concatenate((tone(0.6), 0.01 * tone(0.1))))
-
-    assert voice.heard is not None
-    assert len(voice.heard) == voice.frames
-    assert abs(float(voice.heard[:10].mean())) < 3  # the speech before it, which sets the level
-    assert float(voice.heard[-4:].mean()) < -25
