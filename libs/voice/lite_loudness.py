@@ -36,13 +36,18 @@ def frame_decibels(wave: Tensor, sample_rate: int) -> Tensor:
 
 
 def over_speech(decibels: Tensor) -> Tensor:
-    """dB of full scale `[B, T]` → dB over the mean level of the speech in it.
+    """dB of full scale `[B, T]` → dB over the mean level of the speech in it."""
+    return decibels - speech_level(decibels)
+
+
+def speech_level(decibels: Tensor) -> Tensor:
+    """dB of full scale `[B, T]` → the mean of the speech in it `[B, 1]`, at least -55 dB.
 
     Speech: the frames within 20 dB of the loudest (the idea of ITU-T P.56, with a relative threshold).
     """
     speech = (decibels >= decibels.amax(dim=1, keepdim=True) - SPEECH_WITHIN_DB).to(decibels.dtype)
     level = (decibels * speech).sum(dim=1, keepdim=True) / speech.sum(dim=1, keepdim=True)
-    return decibels - level.clamp(min=QUIETEST_SPEECH_DB)
+    return level.clamp(min=QUIETEST_SPEECH_DB)
 
 
 def in_a_room(decibels: Tensor, chance: Tensor) -> Tensor:

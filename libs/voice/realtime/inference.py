@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from libs.audio.resample import resample
 from libs.voice.content import ContentEncoder
-from libs.voice.conversion.loudness import speech_loudness
 from libs.voice.pitch import PitchExtractor, coarse, fill_unvoiced
+from libs.voice.realtime.level import SpeechLevel
 from libs.voice.realtime.rendering import render_part
 from libs.voice.realtime.ring import HOP_16K
 from libs.voice.realtime.settings import FRAMES_PER_SECOND, RealtimeSettings
@@ -45,7 +45,7 @@ class BlockInference:
         """In frames of 10 ms: `skip_head` of the buffer are context, the `return_length` after them are decoded."""
         self.synthesizer, self.encoder, self.pitch, self.index = synthesizer, encoder, pitch, index
         self.block_frames, self.skip_head, self.return_length = block_frames, skip_head, return_length
-        self._wants_loudness = getattr(synthesizer, "wants_loudness", False)
+        self._level = SpeechLevel(block_frames) if getattr(synthesizer, "wants_loudness", False) else None
         self.f0_cache: Float32 = np.zeros(CACHE_FRAMES, dtype=np.float32)
         """Hz of the newest 1024 frames, shifted, 0 where unvoiced."""
         self.coarse_cache: Int64 = np.zeros(CACHE_FRAMES, dtype=np.int64)
@@ -67,7 +67,7 @@ class BlockInference:
                 generator,
                 first=self.skip_head,
                 last=self.skip_head + self.return_length,
-                loudness=speech_loudness(wave16k, frames) if self._wants_loudness else None,
+                loudness=None if self._level is None else self._level.over(wave16k, frames),
             )
             wave = render_part(self.synthesizer, clip, math.ceil(self.return_length * factor))
         return self._squeeze(np.asarray(wave.float().cpu().numpy(), dtype=np.float32), factor)

@@ -63,3 +63,36 @@ def test_a_mix_that_is_given_counts_while_the_stream_runs_and_none_goes_back_to_
 
     assert followed == pytest.approx(0.1 * own, rel=0.1)
     assert again == pytest.approx(own, rel=0.01)
+
+
+def test_somebody_far_behind_the_speaker_stays_behind_when_the_speaker_is_silent_and_comes_forward_slowly() -> None:
+    voice = Listener()
+    converter = stream(voice)  # of 0.5 s of context
+    far = 0.05 * tone(0.1)  # 26 dB quieter
+
+    def heard_after(seconds: float) -> float:
+        run(converter, np.tile(far, round(10 * seconds)))
+        assert voice.heard is not None
+        return float(voice.heard[-15:].mean())
+
+    run(converter, tone(1.0))
+    soon, later, late = heard_after(2.0), heard_after(5.0), heard_after(10.0)
+
+    assert soon == pytest.approx(-26 + 2 * 2, abs=1.5)
+    assert later == pytest.approx(-26 + 2 * 7, abs=1.5)
+    assert late == pytest.approx(0.0, abs=0.5)
+
+
+def test_who_becomes_louder_is_at_their_level_at_once_and_a_stream_that_begins_anew_remembers_nobody() -> None:
+    voice = Listener()
+    converter = stream(voice)
+    run(converter, 0.05 * tone(2.0))
+
+    run(converter, tone(1.0))
+    assert voice.heard is not None
+    louder = float(voice.heard[-15:].mean())
+    converter.reset()
+    run(converter, 0.05 * tone(1.0))
+
+    assert louder == pytest.approx(0.0, abs=0.5)
+    assert float(voice.heard[-15:].mean()) == pytest.approx(0.0, abs=0.5)
