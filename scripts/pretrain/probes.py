@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -102,19 +102,33 @@ class Articulated(Protocol):
     def articulation(self) -> Tensor: ...
 
 
-def articulation_read(network: ContentNetwork, read: nn.Linear, pieces: Sequence[Articulated]) -> dict[str, float]:
-    """Per language, the share of present articulatory features that `read` finds, minus that of absent ones it invents.
+Kind = TypeVar("Kind", bound=Articulated)
 
-    0 is chance, 1 is perfect (Youden's index); silence counts as a feature of its own.
+
+def articulation_read(network: ContentNetwork, read: nn.Linear, pieces: Sequence[Articulated]) -> dict[str, float]:
+    """See `articulation_found`, of what `read` tells from the finer features of `network`."""
+
+    def tell(piece: Articulated) -> Tensor:
+        found: Tensor = read(network((piece.mel - level_of_speech(piece.mel))[None])[0, network.config.classes :].T)
+        return found
+
+    return articulation_found(tell, pieces)
+
+
+def articulation_found(tell: Callable[[Kind], Tensor], pieces: Sequence[Kind]) -> dict[str, float]:
+    """Per language, the share of present articulatory features that are found, minus that of absent ones invented.
+
+    `tell`: a piece → `[N, FEATURES]`, above 0 where a feature is thought to be present. 0 is chance, 1 is perfect
+    (Youden's index); silence counts as a feature of its own.
     """
     counts: dict[str, Tensor] = {}
     with torch.inference_mode():
         for piece in pieces:
-            out = network((piece.mel - level_of_speech(piece.mel))[None])[0, network.config.classes :].T
-            frames = min(len(out), piece.articulation.shape[1])
+            told = tell(piece)
+            frames = min(len(told), piece.articulation.shape[1])
             truth = piece.articulation[:, :frames].T
             known = ~truth.isnan().any(dim=1)
-            found, present = (read(out[:frames]) > 0)[known], truth[known] > 0.5
+            found, present = (told[:frames] > 0)[known], truth[known] > 0.5
             tally = torch.stack([(found & present).sum(), present.sum(), (found & ~present).sum(), (~present).sum()])
             language = piece.speaker.split("+")[0]
             counts[language] = counts.get(language, torch.zeros(4)) + tally
