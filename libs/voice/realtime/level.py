@@ -17,7 +17,10 @@ from the microphone is at their level as soon."""
 
 
 class SpeechLevel:
-    """The level of a stream's speech: it rises with what is heard, and falls by `FALL_DB` a second."""
+    """The level of a stream's speech: it rises with what is heard, and falls by `FALL_DB` a second.
+
+    Silence behind the gate is not heard, and the level stays.
+    """
 
     def __init__(self, block_frames: int) -> None:
         """`block_frames`: frames of 10 ms between two calls of `over`."""
