@@ -49,16 +49,34 @@ def live(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep what comes back, as WAV")] = None,
     pitch_shift: Annotated[float, typer.Option(min=-24, max=24, help="Semitones")] = 0.0,
     block: Annotated[float, typer.Option(min=0.02, max=1.5, help="Seconds per block; less is faster to hear")] = 0.25,
+    crossfade: Annotated[
+        float, typer.Option(min=0.01, max=0.15, help="Seconds that are heard behind a block; more sounds better")
+    ] = 0.05,
+    past: Annotated[float, typer.Option(min=0.05, max=5, help="Seconds that are heard before a block")] = 2.5,
+    index_rate: Annotated[float, typer.Option(min=0, max=1, help="How much of the target's own sounds")] = 0.0,
+    rms_mix_rate: Annotated[
+        float | None, typer.Option(min=0, max=1, help="0: the source's loudness, 1: the voice's; default: as suits it")
+    ] = None,
+    threshold_db: Annotated[
+        float, typer.Option(min=-60, max=0, help="Quieter input counts as silence; -60 is off")
+    ] = -60.0,
+    speaker_id: Annotated[int, typer.Option(min=0, max=2333, help="Of a voice with several speakers")] = 0,
     f0_method: Annotated[str, typer.Option(help="auto, rmvpe, swift, …")] = "auto",
 ) -> None:
     """Try a live conversion: a file is streamed as fast as it would be spoken, and the delays are measured."""
     rate, frames, pcm = _read(input)
-    with (
-        connected() as client,
-        LiveConversion(
-            client, voice, rate, block_seconds=block, pitch_shift=pitch_shift, f0_method=f0_method
-        ) as session,
-    ):
+    settings = {
+        "block_seconds": block,
+        "crossfade_seconds": crossfade,
+        "extra_seconds": past,
+        "pitch_shift": pitch_shift,
+        "index_rate": index_rate,
+        "rms_mix_rate": rms_mix_rate,
+        "threshold_db": threshold_db,
+        "speaker_id": speaker_id,
+        "f0_method": f0_method,
+    }
+    with connected() as client, LiveConversion(client, voice, rate, **settings) as session:
         ready = session.ready
         out.print(
             f"{voice}: blocks of {1000 * ready['block_seconds']:.0f} ms at {rate} Hz, "

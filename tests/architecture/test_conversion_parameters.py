@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+from typing import Any, get_type_hints
 
+from libs.client.cli_conversions import live
 from libs.client.cli_voices import convert
 from libs.voice.chain import Conversion
 from libs.voice.conversion.settings import LIMITS, OUTPUT_RATES
 from libs.voice.realtime import RealtimeSettings
+from libs.voice.realtime.settings import LIMITS as LIVE_LIMITS
 from services.gateway.conversion.convert import ConversionOptions
 from services.inference.live import LiveStart
 from services.inference.schemas import ConversionSettings
@@ -49,3 +53,18 @@ def test_the_first_message_of_a_live_conversion_has_the_engines_defaults() -> No
         "fill_unvoiced",
         "seed",
     }
+
+
+def test_the_command_line_offers_what_a_stream_can_be_told_in_its_ranges_and_with_its_defaults() -> None:
+    plain, offered = RealtimeSettings(), inspect.signature(live).parameters
+    hints: dict[str, Any] = get_type_hints(live, include_extras=True)
+    names = {"block": "block_seconds", "crossfade": "crossfade_seconds", "past": "extra_seconds"}
+    known = {names.get(name, name) for name in offered} & set(LIVE_LIMITS)
+
+    assert set(LIVE_LIMITS) - known == {"formant_shift", "input_rate", "seed"}
+    for name, parameter in offered.items():
+        field = names.get(name, name)
+        if field in known:
+            option = hints[name].__metadata__[0]
+            assert (option.min, option.max) == LIVE_LIMITS[field], name
+            assert parameter.default == getattr(plain, field), name

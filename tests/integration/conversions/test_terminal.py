@@ -72,13 +72,15 @@ async def test_a_file_is_streamed_live_and_what_comes_back_is_kept(
         studio,
         anna,
         *("live", "--voice", "anna", "--input", str(source), "-o", str(tmp_path / "live.wav")),
-        *("--f0-method", "praat", "--block", "0.2", "--pitch-shift", "3"),
+        *("--f0-method", "praat", "--block", "0.2", "--pitch-shift", "3", "--crossfade", "0.08", "--past", "1.5"),
+        *("--rms-mix-rate", "0.5", "--index-rate", "0.1", "--threshold-db", "-55", "--speaker-id", "0"),
     )
     refused = await _voicewright(studio, anna, "live", "--voice", "nobody", "--input", str(source))
 
     assert result.returncode == 0, result.stdout + result.stderr
     spoken, heard = soundfile.info(source).duration, soundfile.info(tmp_path / "live.wav").duration
     assert spoken <= heard < spoken + 0.21
+    assert "290 ms of latency" in result.stdout
     assert "0 dropped" in result.stdout
     assert refused.returncode == Exit.refused
     assert "nobody" in refused.stderr
