@@ -39,13 +39,16 @@ class Events:
         return self.of(fact, job)[-1]
 
     async def read(self, bus: Bus) -> None:
-        """Endless. What comes again, because its acknowledgement met a broker that was away, is counted once."""
-        known: set[int] = set()
+        """Endless. What comes again, because its acknowledgement met a broker that was away, is counted once.
+
+        A broker that has lost its store numbers from 1 again, so a number alone tells nothing.
+        """
+        known: set[tuple[int, str]] = set()
         async for delivery in bus.events("test"):
-            if delivery.sequence not in known:
+            if (delivery.sequence, delivery.envelope.id) not in known:
                 event = delivery.envelope.open()
                 assert isinstance(event, Event)
-                known.add(delivery.sequence)
+                known.add((delivery.sequence, delivery.envelope.id))
                 self.seen.append(event)
                 self.ids.append(delivery.envelope.id)
             with contextlib.suppress(Unavailable):

@@ -53,7 +53,8 @@ async def test_a_folder_is_converted_as_one_job_and_bad_files_are_named(
     )
 
     assert result.returncode == Exit.partly, result.stdout + result.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.flac", "b.flac"]
+    there = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert there == ["a.flac", "b.flac"], result.stdout + result.stderr
     assert soundfile.info(tmp_path / "out" / "a.flac").frames > 0
     assert "c.mp3: " in result.stderr
     assert "2 of 3 recordings" in result.stdout
