@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
 
 
 class NatsServer:
-    """A real nats-server with JetStream on its own port and store."""
+    """A real nats-server with JetStream on its own port and store, started again when it ends by itself.
+
+    As whatever runs it does elsewhere: Debian's 2.9.10 crashes when a message is asked for of a stream that is being
+    made (a nil pointer in `jsMsgGetRequest`), as clients do that come back to a broker without its store.
+    """
 
     def __init__(self, store: Path, *options: str) -> None:
         self._options = options
@@ -48,27 +53,42 @@ class NatsServer:
         self.url = f"nats://127.0.0.1:{self.port}"
         self._store = store
         self._process: subprocess.Popen[bytes] | None = None
+        self._changing = threading.Lock()
 
     def start(self) -> None:
-        binary = shutil.which("nats-server") or "/usr/sbin/nats-server"
-        self._process = subprocess.Popen(
-            [binary, "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self._store), *self._options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with self._changing:
+            self._begin()
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             with socket.socket() as s:
                 if s.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.02)
+        self.kill()
         raise RuntimeError("nats-server did not start")
 
+    def _begin(self) -> None:
+        binary = shutil.which("nats-server") or "/usr/sbin/nats-server"
+        self._process = subprocess.Popen(
+            [binary, "-js", "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self._store), *self._options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        time.sleep(0.05)  # one that cannot start shall not take all cores
+        with self._changing:
+            if self._process is process:
+                self._begin()
+
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(PATIENCE)
-            self._process = None
+        with self._changing:
+            ending, self._process = self._process, None
+        if ending is not None:
+            ending.send_signal(how)
+            ending.wait(PATIENCE)
 
     def restart(self) -> None:
         self.kill()

@@ -107,7 +107,9 @@ class Bus(Streams, Sending, Receiving, Feeds):
         if self._nc.is_connected:
             with contextlib.suppress(*AWAY):
                 await asyncio.wait_for(self._nc.flush(), 2)
-        await self._nc.close()
+        # What waits to be said to a broker that is away is lost; the outbox has it.
+        with contextlib.suppress(OSError):
+            await self._nc.close()
 
     async def ensure(self) -> None:
         """Creates streams and buckets, or brings them to the present settings; safe from several services at once."""

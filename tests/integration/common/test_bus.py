@@ -140,6 +140,21 @@ async def test_sending_without_a_broker_says_so(bus: Bus, nats_server: NatsServe
     await bus.publish_progress(StepProgress(job_id="job_1", step=Step.train))
 
 
+async def test_a_bus_whose_broker_is_away_is_closed_although_a_question_waits(
+    settings: CommonSettings, nats_server: NatsServer
+) -> None:
+    bus = await Bus.connect(settings, "trainer")
+    await bus.ensure()
+    nats_server.kill()
+    await until(lambda: not bus.is_connected)
+    with contextlib.suppress(TimeoutError, Unavailable):
+        await asyncio.wait_for(bus.ping(), 0.3)  # a question that waits for the broker
+
+    await bus.close()
+
+    assert not bus.is_connected
+
+
 async def test_nothing_that_was_accepted_is_lost_when_the_broker_is_killed(bus: Bus, nats_server: NatsServer) -> None:
     for n in range(20):
         await bus.send_command(prepare(f"job_{n}"), Lane.normal)
