@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -48,10 +49,13 @@ class ArraySource:
 
 
 class SampleFile:
-    """Mono float32 samples in a file that grows at its end; `peak` is the largest magnitude so far."""
+    """Mono float32 samples in a file that grows at its end; `peak` is the largest magnitude so far.
+
+    Read by several threads at once: pitch and content of one recording are found side by side.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] = path.open("w+b")
+        self._file: IO[bytes] = path.open("w+b", buffering=0)
         self._length = 0
         self.peak = 0.0
 
@@ -60,15 +64,16 @@ class SampleFile:
 
     def append(self, wave: Float32) -> None:
         """`[n]`, -1…1 or louder. Raises OSError when the disk is full."""
-        self._file.seek(0, 2)
-        self._file.write(np.ascontiguousarray(wave, dtype="<f4").data)
+        rest = memoryview(np.asarray(wave, dtype="<f4").tobytes())
+        while rest:
+            rest = rest[self._file.write(rest) :]
         self._length += len(wave)
         self.peak = max(self.peak, float(np.abs(wave).max(initial=0.0)))
 
     def read(self, start: int, stop: int) -> Float32:
         """Samples `[start, stop)` as float32 `[stop - start]`."""
-        self._file.seek(4 * start)
-        return np.frombuffer(self._file.read(4 * (stop - start)), dtype="<f4")
+        # Not seek and read: threads would move each other's place.
+        return np.frombuffer(os.pread(self._file.fileno(), 4 * (stop - start), 4 * start), dtype="<f4")
 
     def close(self) -> None:
         """Gives the file back; nothing is read after this."""

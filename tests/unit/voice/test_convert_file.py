@@ -6,6 +6,8 @@ import errno
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from libs.audio.encode import WavWriter, write_wav
 from libs.audio.write_stream import open_writer
 from libs.common.errors import BrokenAudio, Cancelled, InvalidInput, RecordingTooShort, UnsupportedAudio
 from libs.voice import chain
-from libs.voice.conversion.source import ArraySource
+from libs.voice.conversion.source import ArraySource, SampleFile
 from tests.unit.voice.conversion_parts import HELD_HZ, SHORT_WINDOWS, SineVoice, SteadyPitch, converter, speech
 
 
@@ -269,3 +271,22 @@ def test_what_a_killed_conversion_left_is_swept_and_nothing_else(tmp_path: Path)
     chain.sweep_leftovers(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["out.wav"]
+
+
+def test_samples_are_read_by_several_threads_as_by_one(tmp_path: Path) -> None:
+    """Pitch and content of one recording are found side by side, from one file."""
+    wave = np.random.default_rng(0).uniform(-1, 1, 400_000).astype(np.float32)
+    with closing(SampleFile(tmp_path / "samples")) as samples:
+        for part in np.array_split(wave, 7):
+            samples.append(part)
+        samples.append(wave[:0])
+
+        def wrong(seed: int) -> int:
+            places = np.random.default_rng(seed).integers(0, 300_000, 3000)
+            return sum(not np.array_equal(samples.read(at, at + 20_000), wave[at : at + 20_000]) for at in places)
+
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(wrong, range(4)))
+
+    assert len(samples) == len(wave)
+    assert found == [0, 0, 0, 0]
